@@ -1,0 +1,1 @@
+"""Pipelines as wiring, and the mtrec command."""

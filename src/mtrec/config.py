@@ -1,0 +1,492 @@
+"""Scenarios: typed, frozen, checked on load.
+
+A scenario is one YAML file that says where data comes from, which columns become text, features and labels,
+which tasks are learned, how the data is split, and what the gate asks. `load_scenario` reads it, applies
+overrides, and raises one `ConfigError` that lists every wrong key.
+
+Label columns are written with their table: `items.category`, `users.segment`, `interactions.rating`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import string
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mtrec.errors import ConfigError
+
+_PACKAGED_SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
+
+On = Literal["item", "user", "pair"]
+Table = Literal["users", "items", "interactions"]
+
+
+class Frozen(BaseModel):
+    """A configuration object: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+# ------------------------------------------------------------------------------------------------- data
+
+
+class TableMapping(Frozen):
+    """How one file becomes one contract table (source type `tables`)."""
+
+    file: str
+    columns: dict[str, str]
+    """contract column → column in the file."""
+    constants: dict[str, str] = {}
+    """contract column → a fixed value, for example event: purchase."""
+    where: list[str] = []
+    """Row filters as SQL conditions over the file's columns, e.g. "Quantity > 0"; all must hold."""
+    distinct: bool = False
+    """Keep one row per key (the first), for tables read out of a transaction log."""
+    lists: dict[str, str] = {}
+    """contract column → separator, for columns that hold several values in one cell."""
+
+
+class Source(Frozen):
+    """Where the raw data comes from. `auto` recognises the known layouts by their files."""
+
+    type: Literal["auto", "simulated", "movielens", "movietweetings", "amazon", "tables"] = "auto"
+    options: dict[str, Any] = {}
+    """Settings of the source itself, e.g. the dials of the simulator."""
+    users: TableMapping | None = None
+    items: TableMapping | None = None
+    interactions: TableMapping | None = None
+
+    @model_validator(mode="after")
+    def _tables_are_mapped(self) -> Source:
+        if self.type == "tables" and (self.items is None or self.interactions is None):
+            raise ValueError("type 'tables' needs 'items' and 'interactions' mappings")
+        return self
+
+
+class Expectation(Frozen):
+    """One Great Expectations expectation on one table."""
+
+    table: Table
+    type: str
+    """Name in Great Expectations, snake case: expect_column_values_to_be_between."""
+    severity: Literal["critical", "warning"] = "critical"
+    quarantine: bool = False
+    """Move the rows that break it into quarantine before severity is judged."""
+    arguments: dict[str, Any] = {}
+
+
+class Validation(Frozen):
+    """What the data must satisfy before anything is learned from it."""
+
+    expectations: list[Expectation] = []
+    max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Largest share of a table's rows that may be quarantined before the run stops."""
+    min_rows: dict[Table, int] = {"users": 2, "items": 2, "interactions": 20}
+
+
+class Columns(Frozen):
+    """Which columns of a table are features, by kind."""
+
+    numeric: list[str] = []
+    categorical: list[str] = []
+    multi: list[str] = []
+    """Columns that hold a list of values, e.g. genres."""
+
+    @property
+    def names(self) -> list[str]:
+        """All feature columns, in order."""
+        return [*self.numeric, *self.categorical, *self.multi]
+
+
+class Items(Columns):
+    """Item columns: the text template and the features."""
+
+    text: str = "{title}"
+    """Template filled per item; an absent or missing field becomes an empty string."""
+
+    @property
+    def text_fields(self) -> list[str]:
+        """Columns named in the template."""
+        return [name for _, name, _, _ in string.Formatter().parse(self.text) if name]
+
+
+class Split(Frozen):
+    """How interactions are divided into training, validation and test.
+
+    time: the last `test` share of rows by time is the test part, the `valid` share before it validates;
+    random: rows at random (history of a pair is then every other training row of its user);
+    leave_last_out: per user the last distinct item is the test part and the one before it validates.
+    """
+
+    by: Literal["time", "random", "leave_last_out"] = "time"
+    valid: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    seed: int = 0
+
+
+# ------------------------------------------------------------------------------------------------- tasks
+
+
+class TaskBase(Frozen):
+    """What every task has: its place, its label and its weight α in the joint loss."""
+
+    on: On
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    label: str | None = None
+    horizon: Annotated[int, Field(ge=1)] = 10
+    """User tasks with an item label: the user's next `horizon` interactions define the target."""
+
+    @field_validator("label")
+    @classmethod
+    def _label_names_its_table(cls, label: str | None) -> str | None:
+        if label is not None:
+            table, _, column = label.partition(".")
+            if table not in ("users", "items", "interactions") or not column:
+                raise ValueError(f"'{label}' must be written table.column, e.g. items.category")
+        return label
+
+    @model_validator(mode="after")
+    def _label_fits_its_place(self) -> TaskBase:
+        allowed = {"item": ("items",), "user": ("users", "items"), "pair": ("interactions",)}[self.on]
+        if self.label is not None and self.label.partition(".")[0] not in allowed:
+            raise ValueError(f"on: {self.on} takes a label from {' or '.join(allowed)}, not '{self.label}'")
+        return self
+
+    @property
+    def label_column(self) -> str:
+        """The label's column without its table."""
+        return (self.label or "").partition(".")[2]
+
+    @property
+    def label_table(self) -> str:
+        """The label's table."""
+        return (self.label or "").partition(".")[0]
+
+
+class Regression(TaskBase):
+    """A real number, e.g. a rating. Loss: mean squared error."""
+
+    type: Literal["regression"]
+    label: str
+
+
+class Binary(TaskBase):
+    """Yes or no. Loss: binary cross-entropy.
+
+    Either `label` (with `threshold` when it is a number: yes from there up) or, on pairs, `positive` events:
+    among rows whose event is in `exposure`, yes when the same user has a positive event on the item.
+    """
+
+    type: Literal["binary"]
+    threshold: float | None = None
+    exposure: list[str] = []
+    positive: list[str] = []
+
+    @model_validator(mode="after")
+    def _one_kind_of_label(self) -> Binary:
+        if (self.label is None) == (not self.positive):
+            raise ValueError("give either 'label' or 'positive' events")
+        if self.positive and not self.exposure:
+            raise ValueError("'positive' events need 'exposure' events, e.g. exposure: [view]")
+        if self.positive and self.on != "pair":
+            raise ValueError("'positive' events describe pairs: set on: pair")
+        return self
+
+
+class Classification(TaskBase):
+    """One of several classes. Loss: cross-entropy over softmax."""
+
+    type: Literal["classification"]
+    label: str
+
+
+class MultiLabel(TaskBase):
+    """Any number of labels out of many. Loss: binary cross-entropy over sigmoid."""
+
+    type: Literal["multilabel"]
+    label: str
+    min_count: Annotated[int, Field(ge=1)] = 5
+    """Labels that fewer training items carry are left out."""
+
+
+class Profile(TaskBase):
+    """A user's preference distribution over an item column, matched by cosine.
+
+    Loss: mean of max(0, cos_gt − c) / cos_gt with c the cosine between prediction and target.
+    """
+
+    type: Literal["profile"]
+    on: Literal["user"] = "user"
+    label: str
+    cos_gt: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class NextItem(TaskBase):
+    """Rank the item that the user takes next. Loss: softmax over items (sampled beyond `full_softmax`)."""
+
+    type: Literal["next_item"]
+    on: Literal["user"] = "user"
+    events: list[str] = []
+    """Events that count as taking an item; empty means all."""
+    full_softmax: int = 20_000
+    """Catalogues up to this size use every item as a negative."""
+    num_negatives: Annotated[int, Field(ge=1)] = 2_000
+
+    @model_validator(mode="after")
+    def _no_label(self) -> NextItem:
+        if self.label is not None:
+            raise ValueError("next_item takes no label: the next item is the label")
+        return self
+
+
+Task = Annotated[
+    Regression | Binary | Classification | MultiLabel | Profile | NextItem, Field(discriminator="type")
+]
+
+
+# ------------------------------------------------------------------------------------------------- model
+
+
+class Lora(Frozen):
+    """Low-rank adapters for decoder encoders (Hu et al. 2021, arXiv:2106.09685)."""
+
+    rank: Annotated[int, Field(ge=1)] = 8
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    modules: list[str] | Literal["all-linear"] = "all-linear"
+
+
+class Encoder(Frozen):
+    """The shared language model over text."""
+
+    name: str = "minilm"
+    """`minilm` (bundled), a local folder, or a hub id."""
+    revision: str | None = None
+    """Hub revision; a commit hash makes a run reproducible."""
+    pooling: Literal["auto", "mean", "last"] = "auto"
+    """auto: mean for bidirectional encoders, last token for decoders."""
+    max_length: Annotated[int, Field(ge=4, le=8192)] = 128
+    train_layers: Annotated[int, Field(ge=0)] = 2
+    """How many of the top layers are fine-tuned; the rest stay frozen."""
+    lora: Lora | None = None
+
+
+class Model(Frozen):
+    """Sizes of the shared model."""
+
+    encoder: Encoder = Encoder()
+    sharing: Literal["shared_bottom"] = "shared_bottom"
+    width: Annotated[int, Field(ge=4)] = 64
+    history: Annotated[int, Field(ge=1)] = 50
+    """How many of a user's most recent interactions the user representation reads."""
+    user_layers: Annotated[int, Field(ge=0)] = 1
+    user_heads: Annotated[int, Field(ge=1)] = 2
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    item_ids: bool = True
+    user_ids: bool = True
+    id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> Model:
+        if self.width % self.user_heads:
+            raise ValueError(f"width {self.width} is not divisible by user_heads {self.user_heads}")
+        return self
+
+
+class Training(Frozen):
+    """The optimiser and the loop."""
+
+    epochs: Annotated[int, Field(ge=1)] = 5
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """User sequences per step."""
+    texts_per_step: Annotated[int, Field(ge=0)] = 64
+    """Distinct item texts encoded with gradient per step; the others use slightly stale vectors."""
+    lr_encoder: Annotated[float, Field(gt=0)] = 2e-5
+    lr: Annotated[float, Field(gt=0)] = 2e-3
+    """Learning rate of everything outside the encoder."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """The encoder's learning rate shrinks by this factor per layer below the top."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of all steps over which the learning rate rises from zero."""
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    patience: Annotated[int, Field(ge=1)] = 3
+    """Epochs without a better validation score before training stops."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    seed: int = 0
+
+
+# ------------------------------------------------------------------------------------------------- gate
+
+
+class Gate(Frozen):
+    """What a candidate must reach."""
+
+    floors: dict[str, float] = {}
+    """`task.metric` → the worst value still accepted (a ceiling for metrics where lower is better)."""
+    max_regression: Annotated[float, Field(ge=0)] = 0.02
+    """Relative loss against the champion that a task's primary metric may show."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
+    """Level of the bootstrap interval; a regression counts only when the interval agrees."""
+    must_improve: bool = True
+    """Each task's primary metric must be at least as good as before fine-tuning."""
+
+
+# ------------------------------------------------------------------------------------------------- scenario
+
+
+class Scenario(Frozen):
+    """Everything one recommender needs to know."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
+    description: str = ""
+    source: Source = Source()
+    users: Columns = Columns()
+    items: Items = Items()
+    events: list[str] = []
+    """Allowed values of interactions.event; empty means any."""
+    rating_range: tuple[float, float] | None = None
+    validation: Validation = Validation()
+    split: Split = Split()
+    tasks: dict[str, Task]
+    model: Model = Model()
+    training: Training = Training()
+    gate: Gate = Gate()
+
+    @model_validator(mode="after")
+    def _tasks_do_not_leak(self) -> Scenario:
+        problems = []
+        if not self.tasks:
+            problems.append("tasks: declare at least one")
+        for name, task in self.tasks.items():
+            if not name.isidentifier():
+                problems.append(f"tasks.{name}: a task name must be letters, digits and underscores")
+            column = task.label_column
+            if task.on == "item" and column in self.items.text_fields:
+                problems.append(
+                    f"tasks.{name}: label '{task.label}' is in items.text and would leak; remove one of them"
+                )
+            if task.on == "user" and task.label_table == "users" and column in self.users.names:
+                problems.append(
+                    f"tasks.{name}: label '{task.label}' is also a user feature and would leak; remove one of them"
+                )
+            if self.events:
+                used = [
+                    *getattr(task, "events", []),
+                    *getattr(task, "positive", []),
+                    *getattr(task, "exposure", []),
+                ]
+                for event in used:
+                    if event not in self.events:
+                        problems.append(f"tasks.{name}: event '{event}' is not one of events {self.events}")
+        for key in self.gate.floors:
+            if key.partition(".")[0] not in self.tasks:
+                problems.append(f"gate.floors.{key}: no task '{key.partition('.')[0]}'")
+        if self.rating_range and self.rating_range[0] >= self.rating_range[1]:
+            problems.append("rating_range: the first number must be the smaller")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """The scenario as plain JSON types; `parse_scenario` turns it back into an equal object."""
+        return self.model_dump(mode="json")
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the scenario's content: the parameters hash in a model's lineage."""
+        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def scenario_path(name_or_path: str | Path) -> Path:
+    """Find a scenario file by path, by name under ./scenarios, or by name among those shipped.
+
+    Raises:
+        ConfigError: nothing is there; the message lists the known names.
+    """
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        if path.is_file():
+            return path
+        raise ConfigError(f"{path}: no such scenario file")
+    for folder in (Path("scenarios"), _PACKAGED_SCENARIOS):
+        candidate = folder / f"{name_or_path}.yaml"
+        if candidate.is_file():
+            return candidate
+    known = sorted({p.stem for f in (Path("scenarios"), _PACKAGED_SCENARIOS) for p in f.glob("*.yaml")})
+    raise ConfigError(
+        f"--scenario {name_or_path}: unknown; choose one of {', '.join(known) or '(none found)'}, "
+        "or give the path of a .yaml file"
+    )
+
+
+def load_scenario(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a scenario by name or path.
+
+    Args:
+        name_or_path: `ecommerce`, or `path/to/shop.yaml`.
+        overrides: dotted settings such as `training.epochs=2`; values are read as YAML.
+
+    Raises:
+        ConfigError: no such scenario, broken YAML, or wrong keys (all listed in one message).
+    """
+    path = scenario_path(name_or_path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except yaml.YAMLError as error:
+        where = f":{error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        raise ConfigError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a scenario is a mapping of keys, found {type(raw).__name__}")
+    for item in overrides:
+        _apply_override(raw, item)
+    return parse_scenario(raw, where=str(path))
+
+
+def parse_scenario(raw: Mapping[str, Any], where: str = "scenario") -> Scenario:
+    """Check a scenario given as plain data.
+
+    Raises:
+        ConfigError: one line that lists every wrong key with its place.
+    """
+    try:
+        return Scenario.model_validate(raw)
+    except ValidationError as error:
+        lines = []
+        for item in error.errors():
+            place = ".".join(str(part) for part in item["loc"])
+            message = item["msg"].removeprefix("Value error, ")
+            if item["type"] == "extra_forbidden":
+                message = "unknown key"
+            elif item["type"] != "missing" and not isinstance(item.get("input"), (dict, list, BaseModel)):
+                message += f" (got {item.get('input')!r})"
+            lines.append(f"{place}: {message}" if place else message)
+        raise ConfigError(f"{where}: {'; '.join(lines)}") from error
+
+
+def _apply_override(raw: dict[str, Any], item: str) -> None:
+    key, equals, value = item.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {item}: write it as key.sub=value, e.g. training.epochs=2")
+    node: Any = raw
+    *parents, last = key.split(".")
+    for part in parents:
+        if node.get(part) is None:
+            node[part] = {}
+        node = node[part]
+        if not isinstance(node, dict):
+            raise ConfigError(f"--set {item}: '{part}' is not a section")
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {item}: the value is not valid YAML") from error

@@ -1,0 +1,1 @@
+"""Tables and their contract, sources, validation, cleaning, splits and text."""

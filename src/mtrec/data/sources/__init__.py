@@ -1,0 +1,1 @@
+"""Readers that turn any input into the contract tables."""

@@ -1,0 +1,1 @@
+"""Metrics, slices, comparison with the champion, gate and report."""

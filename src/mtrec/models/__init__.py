@@ -1,0 +1,1 @@
+"""The shared encoder, user and item representations, sharing strategies and heads."""
