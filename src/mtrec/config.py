@@ -371,11 +371,11 @@ class Scenario(Frozen):
             column = task.label_column
             if task.on == "item" and column in self.items.text_fields:
                 problems.append(
-                    f"tasks.{name}: label '{task.label}' is in items.text and would leak; remove one of them"
+                    f"tasks.{name}: '{task.label}' is in items.text too and would leak; remove one"
                 )
             if task.on == "user" and task.label_table == "users" and column in self.users.names:
                 problems.append(
-                    f"tasks.{name}: label '{task.label}' is also a user feature and would leak; remove one of them"
+                    f"tasks.{name}: '{task.label}' is a user feature too and would leak; remove one"
                 )
             if self.events:
                 used = [
@@ -444,7 +444,8 @@ def load_scenario(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Sc
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except yaml.YAMLError as error:
-        where = f":{error.problem_mark.line + 1}" if getattr(error, "problem_mark", None) else ""
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a scenario is a mapping of keys, found {type(raw).__name__}")
