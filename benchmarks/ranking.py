@@ -1,0 +1,156 @@
+"""Ranking baselines and their measure: popularity and item-kNN under full ranking.
+
+Both stay hard to beat when they are tuned (Ferrari Dacrema et al. 2019, arXiv:1907.06902). Ranking is full:
+every item of the catalogue that the user has not seen competes, and tied items share the mean of their ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from benchmarks.ratings import Ratings
+
+
+class RankingModel(Protocol):
+    """Scores the whole catalogue for users."""
+
+    def fit(self, train: Ratings) -> Any:
+        """Learn from N rows; each user's rows are in order of time. The rating values are not used."""
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        """Score all items for B users: [B] codes to [B, num_items]."""
+
+
+class Popularity:
+    """The number of users who took an item: the same list for everybody."""
+
+    def fit(self, train: Ratings) -> Popularity:
+        """Count the rows of each item."""
+        self._counts = np.bincount(train.items, minlength=train.num_items).astype(np.float32)
+        return self
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        """[B, num_items] counts."""
+        return np.broadcast_to(self._counts, (len(users), len(self._counts)))
+
+
+class ItemKnn:
+    """Item-based nearest neighbours over users' co-occurrence.
+
+    Sarwar et al. 2001, doi:10.1145/371920.372071, with the shrunk cosine of Ferrari Dacrema et al. 2019:
+    s(i, j) = c(i, j) / (√(n(i) · n(j)) + shrink), where c counts the users of both items and n the users of
+    one. Of each item only the `neighbours` most similar others are kept (ties: lower code first). A user's
+    score for item j is the sum of s(i, j) over the items i of the history.
+
+    Departure: with `half_life` h the i-th most recent history item counts 2^(−i/h), as in the sequence-aware
+    neighbours of Ludewig and Jannach 2018, arXiv:1803.09587; None counts all alike, which is the classic.
+    """
+
+    def __init__(self, *, neighbours: int = 100, shrink: float = 0.0, half_life: float | None = None) -> None:
+        self.neighbours, self.shrink, self.half_life = neighbours, shrink, half_life
+
+    def fit(self, train: Ratings) -> ItemKnn:
+        """Compute the similarities of the items in N rows."""
+        shape = (train.num_users, train.num_items)
+        seen = sparse.csr_matrix((np.ones(len(train), np.float32), (train.users, train.items)), shape=shape)
+        seen.data[:] = 1.0
+        self._history = self._weighted(train, shape)
+        self._similar = _top_similar(seen, self.neighbours, self.shrink)
+        return self
+
+    def _weighted(self, train: Ratings, shape: tuple[int, int]) -> sparse.csr_matrix:
+        if self.half_life is None:
+            weights = np.ones(len(train), np.float32)
+        else:
+            weights = np.exp2(-_age_in_rows(train.users) / self.half_life).astype(np.float32)
+        return sparse.csr_matrix((weights, (train.users, train.items)), shape=shape)
+
+    def scores(self, users: np.ndarray) -> np.ndarray:
+        """[B, num_items] sums of similarities to the users' histories."""
+        return (self._history[users] @ self._similar).toarray()
+
+
+def _age_in_rows(users: np.ndarray) -> np.ndarray:
+    """[N] how many later rows the same user has, for rows in order of time within each user."""
+    order = np.argsort(users, kind="stable")
+    counts = np.bincount(users)
+    ends = np.cumsum(counts)[users[order]]
+    age = np.empty(len(users), dtype=np.int64)
+    age[order] = ends - 1 - np.arange(len(users))
+    return age
+
+
+def _top_similar(seen: sparse.csr_matrix, neighbours: int, shrink: float, block: int = 1024) -> sparse.csr_matrix:
+    """[I, I] similarities; column j keeps the `neighbours` largest entries of item j."""
+    counts = np.asarray(seen.sum(axis=0)).ravel()
+    by_item = seen.T.tocsr()
+    others, items, values = [], [], []
+    for start in range(0, seen.shape[1], block):
+        together = (by_item[start : start + block] @ seen).tocsr()
+        together.sort_indices()
+        for row in range(together.shape[0]):
+            item, span = start + row, slice(together.indptr[row], together.indptr[row + 1])
+            other = together.indices[span]
+            similar = together.data[span] / (np.sqrt(counts[item] * counts[other]) + shrink)
+            similar[other == item] = 0.0
+            best = np.argsort(-similar, kind="stable")[:neighbours]
+            others.append(other[best])
+            items.append(np.full(len(best), item))
+            values.append(similar[best])
+    entries = (np.concatenate(values), (np.concatenate(others), np.concatenate(items)))
+    similar = sparse.csr_matrix(entries, shape=(seen.shape[1], seen.shape[1]))
+    similar.eliminate_zeros()
+    return similar
+
+
+def mean_tie_ranks(scores: np.ndarray, targets: np.ndarray, seen: sparse.csr_matrix) -> np.ndarray:
+    """Rank of each target among the items its user has not seen.
+
+    Args:
+        scores: [B, I]; higher is better.
+        targets: [B] item codes; a target competes even if it was seen before.
+        seen: [B, I], non-zero where the user has seen the item.
+
+    Returns:
+        [B] ranks from 1; tied items share the mean of their ranks.
+    """
+    rows = np.arange(len(targets))
+    own = scores[rows, targets].copy()
+    open_items = np.ones(scores.shape, dtype=bool)
+    open_items[seen.nonzero()] = False
+    open_items[rows, targets] = False
+    above = ((scores > own[:, None]) & open_items).sum(axis=1)
+    equal = ((scores == own[:, None]) & open_items).sum(axis=1)
+    return 1.0 + above + equal / 2.0
+
+
+def hr_and_ndcg(ranks: np.ndarray, k: int = 10) -> tuple[float, float]:
+    """Hit rate and NDCG at k with one relevant item per user.
+
+    Args:
+        ranks: [M] from 1.
+
+    Returns:
+        The means of [r ≤ k] and of [r ≤ k] / log2(1 + r).
+    """
+    hit = ranks <= k
+    return float(hit.mean()), float((hit / np.log2(1.0 + ranks)).mean())
+
+
+def rank_targets(model: RankingModel, train: Ratings, test: Ratings, block: int = 256) -> np.ndarray:
+    """Fit on `train`, then rank each test row's item for its user over the full catalogue.
+
+    Returns:
+        [M] ranks, in the order of the test rows.
+    """
+    model.fit(train)
+    shape = (train.num_users, train.num_items)
+    seen = sparse.csr_matrix((np.ones(len(train), np.float32), (train.users, train.items)), shape=shape)
+    ranks = []
+    for start in range(0, len(test), block):
+        users, targets = test.users[start : start + block], test.items[start : start + block]
+        ranks.append(mean_tie_ranks(model.scores(users), targets, seen[users]))
+    return np.concatenate(ranks)
