@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -406,6 +407,24 @@ class Scenario(Frozen):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML with the booleans of version 1.2: only true and false, so that the key `on` stays text."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Parse YAML where only true and false are booleans; `on`, `off`, `yes` and `no` are text."""
+    return yaml.load(text, Loader=_Loader)
+
+
 def scenario_path(name_or_path: str | Path) -> Path:
     """Find a scenario file by path, by name under ./scenarios, or by name among those shipped.
 
@@ -440,7 +459,7 @@ def load_scenario(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Sc
     """
     path = scenario_path(name_or_path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = read_yaml(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
     except yaml.YAMLError as error:
@@ -488,6 +507,6 @@ def _apply_override(raw: dict[str, Any], item: str) -> None:
         if not isinstance(node, dict):
             raise ConfigError(f"--set {item}: '{part}' is not a section")
     try:
-        node[last] = yaml.safe_load(value)
+        node[last] = read_yaml(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {item}: the value is not valid YAML") from error
