@@ -1,0 +1,47 @@
+"""Component: dataset → a fine-tuned multi-task model."""
+
+from kfp import dsl
+from kfp.dsl import Dataset, Input, Model, Output
+
+from components.images import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def fine_tune_model(
+    scenario: str,
+    data_version: str,
+    pipeline_run: str,
+    dataset: Input[Dataset],
+    model: Output[Model],
+    losses: Output[dsl.Artifact],
+    tracking_uri: str = "",
+    checkpoints: str = "",
+) -> None:
+    """Fine-tune the shared language model on all tasks together; curves go to MLflow.
+
+    Args:
+        scenario: The whole scenario as JSON text.
+        data_version: DVC's hash of the tables; must be the version that the dataset was made from.
+        pipeline_run: Name that ties this run's MLflow run together.
+        dataset: Encoded dataset.
+        model: Folder with the weights (safetensors) and what serving needs.
+        losses: JSON lines, one per logged step and per epoch.
+        tracking_uri: MLflow tracking server. Empty: the environment's.
+        checkpoints: Folder to resume from and to save to. Empty: none are kept.
+    """
+    from mtrec.stages.execution import check_data_version, run_component
+
+    check_data_version(dataset.metadata, data_version)
+    result = run_component(
+        "fine_tune",
+        inputs={
+            "dataset": dataset.path,
+            "checkpoints": checkpoints,
+            "tracking_uri": tracking_uri,
+            "pipeline_run": pipeline_run,
+        },
+        outputs={"model": model.path, "losses": losses.path},
+        scenario=scenario,
+    )
+    for key in ("epochs", "best_epoch", "seconds"):
+        model.metadata[key] = result[key]

@@ -1,0 +1,137 @@
+"""The training pipeline: pure wiring, no logic.
+
+ingest → validate → preprocess → fine_tune → evaluate → gate → register, the last only when the gate says pass.
+
+What writes outside its own outputs is never cached: ingest pushes to DVC's remote, fine_tune and evaluate log to
+MLflow, the gate compares with the champion of the moment, register writes the registry. Validate and preprocess are
+pure; the data version and the code revision are among their parameters, so the cache follows both.
+"""
+
+from typing import Any, NamedTuple
+
+from kfp import dsl
+
+from components.evaluate_model import evaluate_model
+from components.fine_tune_model import fine_tune_model
+from components.gate_model import gate_model
+from components.images import IMAGE
+from components.ingest_data import ingest_data
+from components.preprocess_data import preprocess_data
+from components.register_model import register_model
+from components.validate_data import validate_data
+
+NAME = "mtrec-training"
+SIDE_EFFECTS = ("ingest-data", "fine-tune-model", "evaluate-model", "gate-model", "register-model")
+"""Tasks that must never be served from a cache."""
+
+
+class Results(NamedTuple):
+    """What a run hands back."""
+
+    validation: dsl.Artifact
+    losses: dsl.Artifact
+    evaluation: dsl.Artifact
+    gate: dsl.Artifact
+    report: dsl.HTML
+
+
+def training_pipeline(
+    *, image: str = IMAGE, gpus: int = 0, gpu_type: str = "nvidia.com/gpu", cache_key: str | None = None
+) -> Any:
+    """Build the training pipeline.
+
+    Args:
+        image: container image of every component.
+        gpus: accelerators that fine-tuning asks for; no effect on one machine's local runner.
+        gpu_type: resource name of the accelerator.
+        cache_key: replaces the backend's cache key of validate and preprocess. The local runner needs it: its
+            own key holds the path of the ingested tables, which is new in every run.
+
+    Returns:
+        The pipeline, ready to compile or to call.
+    """
+
+    def configured(task: Any, *, cached: bool = False) -> Any:
+        return task.set_container_image(image).set_caching_options(cached, cache_key if cached else None)
+
+    @dsl.pipeline(name=NAME, description="From interaction data to a registered, gated multi-task recommender.")
+    def training(
+        scenario: str,
+        data: str = "",
+        code_revision: str = "",
+        pipeline_run: str = "",
+        tracking_uri: str = "",
+        dvc_root: str = "",
+        checkpoints: str = "",
+    ) -> Results:
+        """From interaction data to a registered, gated multi-task recommender.
+
+        Args:
+            scenario: The whole scenario as JSON text (`mtrec compile --scenario` fills it in).
+            data: File or folder of raw data. Empty: the scenario's simulator makes the data.
+            code_revision: Revision of the code. Empty: asked from the image.
+            pipeline_run: Name of this run in MLflow. Empty: the workflow's job id.
+            tracking_uri: MLflow tracking server. Empty: the environment's.
+            dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed.
+            checkpoints: Folder to resume training from and to save to. Empty: none are kept.
+        """
+        ingest = configured(
+            ingest_data(
+                scenario=scenario,
+                data=data,
+                dvc_root=dvc_root,
+                code_revision=code_revision,
+                pipeline_run=pipeline_run,
+                job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            )
+        )
+        version, revision, run = (ingest.outputs[key] for key in ("data_version", "code_revision", "pipeline_run"))
+        made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
+        validate = configured(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
+        preprocess = configured(preprocess_data(tables=validate.outputs["validated"], **made_from), cached=True)
+        dataset = preprocess.outputs["dataset"]
+        fine_tune = configured(
+            fine_tune_model(
+                scenario=scenario,
+                data_version=version,
+                pipeline_run=run,
+                dataset=dataset,
+                tracking_uri=tracking_uri,
+                checkpoints=checkpoints,
+            )
+        )
+        if gpus:
+            fine_tune.set_accelerator_type(gpu_type).set_accelerator_limit(gpus)
+        model = fine_tune.outputs["model"]
+        evaluate = configured(
+            evaluate_model(scenario=scenario, dataset=dataset, model=model, tracking_uri=tracking_uri)
+        )
+        candidate = {**made_from, "pipeline_run": run, "image": image}
+        gate = configured(
+            gate_model(
+                evaluation=evaluate.outputs["evaluation"],
+                losses=fine_tune.outputs["losses"],
+                validation=validate.outputs["summary"],
+                **candidate,
+            )
+        )
+        with dsl.If(gate.outputs["Output"] == "pass", name="gate-passed"):
+            configured(
+                register_model(
+                    model=model,
+                    evaluation=evaluate.outputs["evaluation"],
+                    gate=gate.outputs["gate"],
+                    report=gate.outputs["report"],
+                    tracking_uri=tracking_uri,
+                    **candidate,
+                )
+            )
+        return Results(
+            validate.outputs["summary"],
+            fine_tune.outputs["losses"],
+            evaluate.outputs["evaluation"],
+            gate.outputs["gate"],
+            gate.outputs["report"],
+        )
+
+    return training

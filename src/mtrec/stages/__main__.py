@@ -1,0 +1,63 @@
+"""Run one stage from a shell, as dvc.yaml does.
+
+python -m mtrec.stages NAME --scenario SCENARIO --input FIELD=VALUE --output FIELD=PATH
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from mtrec.config import load_scenario
+from mtrec.errors import ConfigError, MtrecError
+from mtrec.progress import Progress, listening
+from mtrec.stages.execution import STAGES, run_stage
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one stage and print its summary as JSON.
+
+    Returns:
+        The exit code: 0, or the error's after printing `mtrec: <message>`.
+    """
+    parser = argparse.ArgumentParser(prog="python -m mtrec.stages", description=__doc__)
+    parser.add_argument("name", choices=STAGES, metavar="NAME", help=f"one of {', '.join(STAGES)}")
+    parser.add_argument("--scenario", required=True, help="name or path of a scenario")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
+    parser.add_argument("--input", action="append", default=[], metavar="FIELD=VALUE", help="an input")
+    parser.add_argument("--output", action="append", default=[], metavar="FIELD=PATH", help="an output")
+    options = parser.parse_args(arguments)
+    try:
+        with listening(_print_progress):
+            summary = run_stage(
+                options.name,
+                inputs=_pairs(options.input, "--input"),
+                outputs=_pairs(options.output, "--output"),
+                scenario=load_scenario(options.scenario, options.set),
+            )
+    except MtrecError as error:
+        print(f"mtrec: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(summary, indent=2, default=str))
+    return 0
+
+
+def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    pairs = {}
+    for item in items:
+        field, equals, value = item.partition("=")
+        if not equals:
+            raise ConfigError(f"{option} {item}: write it as field=value")
+        pairs[field] = value
+    return pairs
+
+
+def _print_progress(progress: Progress) -> None:
+    share = "" if progress.fraction is None else f" {progress.fraction:4.0%}"
+    print(f"{progress.stage}{share} {progress.message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
