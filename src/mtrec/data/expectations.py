@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import warnings
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import polars as pl
@@ -131,7 +132,9 @@ class Judge:
         """Tables that have expectations."""
         return [table for table, expectations in self._declared.items() if expectations]
 
-    def judge(self, table: str, frame: pl.DataFrame, row_numbers: pl.Series, state: str = "first pass") -> Judgement:
+    def judge(
+        self, table: str, frame: pl.DataFrame, row_numbers: pl.Series, state: str = "first pass"
+    ) -> Judgement:
         """Judge one table.
 
         Args:
@@ -140,13 +143,14 @@ class Judge:
             row_numbers: (R,) positions of these rows in the input; `Outcome.rows` and the page name them.
             state: says on the page what was judged; a table can be judged once per state.
         """
+        import pandas as pd
         from great_expectations.render.renderer import ValidationResultsPageRenderer
         from great_expectations.render.view import DefaultJinjaPageView
 
         expectations = self._declared[table]
         labels = make_labels(expectations)
         data = frame.select(columns_for(expectations, frame)).to_pandas()
-        data.index = row_numbers.to_pandas()
+        data.index = pd.Index(row_numbers.to_numpy())  # unnamed: a named index comes back as dicts
         asset = self._source.add_dataframe_asset(f"{table} {state}")
         batch = asset.add_batch_definition_whole_dataframe("all rows").get_batch({"dataframe": data})
         outcomes: list[Outcome | None] = [None] * len(expectations)
@@ -159,6 +163,11 @@ class Judge:
                 position = one.expectation_config.meta[POSITION]
                 outcomes[position] = _outcome(expectations[position], labels[position], one, frame)
                 _shorten(one)
+            result.meta = {
+                "great_expectations_version": result.meta["great_expectations_version"],
+                "batch_kwargs": {"data_asset_name": f"{table}, {state}"},
+                "run_id": {"run_name": state, "run_time": datetime.now(UTC).isoformat()},
+            }
             page = DefaultJinjaPageView().render(ValidationResultsPageRenderer(run_info_at_end=True).render(result))
         judged = [outcome for outcome in outcomes if outcome is not None]
         return Judgement(table=table, state=state, num_rows=frame.height, outcomes=judged, page=page)
