@@ -29,6 +29,8 @@ class Results(NamedTuple):
     """What a run hands back."""
 
     validation: dsl.Artifact
+    data_docs: dsl.Artifact
+    quarantine: dsl.Dataset
     losses: dsl.Artifact
     evaluation: dsl.Artifact
     gate: dsl.Artifact
@@ -128,6 +130,8 @@ def training_pipeline(
             )
         return Results(
             validate.outputs["summary"],
+            validate.outputs["data_docs"],
+            validate.outputs["quarantine"],
             fine_tune.outputs["losses"],
             evaluate.outputs["evaluation"],
             gate.outputs["gate"],

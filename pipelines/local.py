@@ -1,0 +1,308 @@
+"""Run the compiled training pipeline on this machine with kfp's own local runner.
+
+The same YAML that a cluster would take is loaded and executed step by step, each step in its own process. kfp
+prints a great deal; all of it goes to the run's log, which is read as it grows to show people what happens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import logging
+import os
+import platform
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any, TextIO
+
+from rich.console import Console
+
+from mtrec.config import Scenario
+from mtrec.errors import ConfigError, InputError, MtrecError, RunError
+from mtrec.lineage import code_revision, data_fingerprint
+from mtrec.stages.execution import STAGES
+from mtrec.tracking import resolve_uri
+from pipelines.compiling import compile_training
+from pipelines.display import showing
+from pipelines.results import RunResult, collect
+from pipelines.steps import Steps, plain
+from pipelines.workspace import Run, Workspace, shown
+
+STEPS = tuple(f"{stage}_{'data' if stage in ('ingest', 'validate', 'preprocess') else 'model'}" for stage in STAGES)
+LOCAL_IMAGE = f"local/python:{platform.python_version()}"
+"""What the lineage names as image when the steps run outside a container."""
+_MAX_SCENARIO = 100_000
+_GRACE_SECONDS = 10.0
+
+
+class Interrupted(MtrecError):
+    """The user stopped the run."""
+
+    exit_code = 130
+
+
+class StepFailed(RunError):
+    """A step of the run failed. `exit_code` and `log_text` come from the step."""
+
+    log_text = ""
+
+
+def run_training(
+    scenario: Scenario,
+    *,
+    workspace: Workspace,
+    console: Console,
+    data: Path | None = None,
+    tracking_uri: str | None = None,
+    image: str = LOCAL_IMAGE,
+    cache: bool = True,
+    verbose: bool = False,
+) -> RunResult:
+    """Run the whole training pipeline here.
+
+    Args:
+        scenario: what to learn from what.
+        workspace: where state is kept.
+        console: where people watch.
+        data: raw data; None lets the scenario make it.
+        tracking_uri: MLflow's tracking URI; None means MLFLOW_TRACKING_URI, else the workspace's SQLite file.
+        image: container image to name in the lineage.
+        cache: whether validate and preprocess may be taken from an earlier run on equal data and code.
+        verbose: show the whole log on the console.
+
+    Returns:
+        Evaluation, gate, registration and where the report is. A refusal by the gate is a result, no error.
+
+    Raises:
+        InputError: the data is not there or the scenario is too large.
+        StepFailed: a step failed; the message is the step's own.
+        Interrupted: Ctrl-C or SIGTERM; running steps were stopped.
+        RunError: another run holds the workspace.
+    """
+    if data is not None and not data.exists():
+        raise InputError(f"--data {data}: no such file or folder")
+    text = json.dumps(scenario.as_dict(), separators=(",", ":"))
+    if len(text) > _MAX_SCENARIO:
+        raise ConfigError(f"scenario {scenario.name}: {len(text)} characters as JSON, at most {_MAX_SCENARIO}")
+    data = data.resolve() if data else None
+    uri = resolve_uri(tracking_uri)
+    revision = code_revision()
+    key = _key(scenario.digest, data_fingerprint(data), revision)
+    with workspace.locked():
+        run = workspace.open_run(scenario.name, key)
+        again = "Going on with run" if run.state else "Run"
+        started = time.monotonic()
+        run.update(state="running", key=key, scenario=scenario.name, data=str(data or ""), pid=os.getpid())
+        compiled = compile_training(
+            run.folder / "pipeline.yaml", image=image, cache_key=key if cache else _key(key, str(time.time_ns()))
+        )
+        checkpoints = workspace.checkpoints / key
+        arguments = {
+            "scenario": text,
+            "data": str(data or ""),
+            "code_revision": revision,
+            "pipeline_run": run.name,
+            "tracking_uri": uri,
+            "dvc_root": str(workspace.dvc_root),
+            "checkpoints": str(checkpoints),
+        }
+        console.print(f"{again} {run.name}, log in {shown(run.log)}", markup=False, highlight=False, soft_wrap=True)
+        echo = (lambda line: console.print(line, markup=False, highlight=False)) if verbose else None
+        artifacts = _execute(compiled, arguments, run, workspace, console, echo)
+        result = collect(run, artifacts, tracking_uri=uri, seconds=time.monotonic() - started)
+        run.update(state="finished", verdict=result.gate["verdict"], seconds=round(result.seconds, 1))
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        workspace.prune()
+    return result
+
+
+def _execute(
+    compiled: Path,
+    arguments: dict[str, Any],
+    run: Run,
+    workspace: Workspace,
+    console: Console,
+    echo: Callable[[str], None] | None,
+) -> dict[str, Path]:
+    """Run the compiled pipeline and return its artifacts by name."""
+    steps = Steps(STEPS)
+    with run.log.open("a", encoding="utf-8") as file, showing(steps, console):
+        log = _Log(file, steps, echo)
+        try:
+            with _quiet(log), _local_kfp(run, workspace), _stoppable():
+                outputs = _call(compiled, arguments)
+        except KeyboardInterrupt as error:
+            _stop_children()
+            steps.close(succeeded=False)
+            run.update(state="interrupted")
+            raise Interrupted("stopped; what is finished is kept") from error
+        except Exception as error:
+            steps.close(succeeded=False)
+            run.update(state="failed")
+            raise _explain(error, steps, run, log) from error
+        steps.close(succeeded=True)
+    artifacts = {name: Path(artifact.path) for name, artifact in outputs.items()}
+    registered = sorted(run.outputs.glob("*/register-model/registration"), key=lambda p: p.stat().st_mtime_ns)
+    if registered and steps.steps["register_model"].state == "done":
+        artifacts["registration"] = registered[-1]
+    return artifacts
+
+
+def _call(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
+    from kfp import components
+
+    pipeline = components.load_component_from_file(str(compiled))
+    outputs: dict[str, Any] = dict(pipeline(**arguments).outputs)
+    return outputs
+
+
+def _explain(error: Exception, steps: Steps, run: Run, log: _Log) -> StepFailed:
+    name = steps.failed.name if steps.failed else "the workflow"
+    if steps.failure is not None and steps.failure.expected:
+        explained = StepFailed(steps.failure.message.replace(f"{Path.cwd()}{os.sep}", ""))
+    elif steps.failure is not None:
+        explained = StepFailed(f"{name} failed: {steps.failure.message}; the whole story is in {shown(run.log)}")
+    elif steps.failed:
+        explained = StepFailed(
+            f"{name} ended without a word (killed? memory is the usual reason); see the end of {shown(run.log)}"
+        )
+    else:
+        explained = StepFailed(f"kfp's local runner failed: {type(error).__name__}: {error}; see {shown(run.log)}")
+    if steps.failure is not None:
+        explained.exit_code = steps.failure.exit_code
+    explained.log_text = steps.failure.traceback if steps.failure else "\n".join(log.tail)
+    return explained
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+# ------------------------------------------------------------------------------------- around kfp's runner
+
+
+class _Log(io.TextIOBase):
+    """Takes what kfp prints, writes it to a file, and hands each whole line to the steps."""
+
+    def __init__(self, file: TextIO, steps: Steps, echo: Callable[[str], None] | None) -> None:
+        self._file = file
+        self._steps = steps
+        self._echo = echo
+        self._rest = ""
+        self.tail: list[str] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in map(plain, lines):
+            self._file.write(f"{line}\n")
+            self._steps.read(line)
+            self.tail = [*self.tail[-99:], line]
+            if self._echo:
+                self._echo(line)
+        return len(text)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+@contextlib.contextmanager
+def _quiet(log: _Log) -> Iterator[None]:
+    """Send everything that this process prints or logs to the log."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    handler = logging.StreamHandler(log)
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+@contextlib.contextmanager
+def _local_kfp(run: Run, workspace: Workspace) -> Iterator[None]:
+    """kfp's local runner, set up for one run and taken down again.
+
+    kfp starts a step by putting `sys.executable` wherever a command says python3, in the step's arguments too: a
+    data path that contains 'python3' would be garbled, and an interpreter under a path with a space would not
+    start. With sys.executable set to plain python3 and its folder first on PATH neither happens. Steps do not
+    look for modules in the working directory, and their temporary files go when the run ends.
+    """
+    from kfp import local
+    from kfp.local import config
+
+    executable, environment = sys.executable, dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="mtrec-") as temporary:
+        folder = str(Path(executable).parent)
+        changed = {
+            "PATH": f"{folder}{os.pathsep}{environment.get('PATH', os.defpath)}",
+            "TMPDIR": temporary,
+            "PYTHONSAFEPATH": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        os.environ.update(changed)
+        sys.executable = "python3" if shutil.which("python3", path=folder) else executable
+        previous = config.LocalExecutionConfig.instance
+        local.init(
+            local.SubprocessRunner(use_venv=False),
+            pipeline_root=str(run.outputs),
+            workspace_root=temporary,
+            enable_caching=True,
+            cache_root=str(workspace.pipelines / "cache"),
+        )
+        try:
+            yield
+        finally:
+            config.LocalExecutionConfig.instance = previous
+            sys.executable = executable
+            for name in changed:
+                os.environ.pop(name, None)
+                os.environ.update({name: environment[name]} if name in environment else {})
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM stop the run as Ctrl-C does."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not the main thread: nobody can send us a signal there
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _stop_children() -> None:
+    """Stop every process that this run started: ask first, so that they clean up, then insist."""
+    import psutil
+
+    children = psutil.Process().children(recursive=True)
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(children, timeout=_GRACE_SECONDS)
+    for child in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(alive, timeout=_GRACE_SECONDS)

@@ -1,0 +1,30 @@
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtrec.config import Scenario
+from mtrec.stages.small import behave
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    model: Path
+    evaluation: Path
+    gate: Path
+    report: Path
+    tracking_uri: str
+    pipeline_run: str
+    lineage: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    registration: Path
+
+
+def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
+    behave("register")
+    summary = {"name": f"{scenario.name}-candidate", "version": "1", "aliases": ["champion"]}
+    outputs.registration.write_text(json.dumps({**summary, "lineage": inputs.lineage}))
+    return summary
