@@ -1,0 +1,153 @@
+"""The `mtrec` command. Heavy imports happen inside the commands, so that `mtrec --help` answers at once."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines import cli_data, cli_models
+from pipelines.cli_options import (
+    DataOption,
+    DebugOption,
+    ScenarioOption,
+    SetOption,
+    TrackingOption,
+    console,
+    fail,
+    new_app,
+    reset,
+    scenario_from,
+)
+
+app = new_app("Train, gate and register multi-task recommenders. Start with: mtrec run")
+report = new_app("The report of a run.")
+app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_models.app, name="models")
+app.add_typer(report, name="report")
+
+
+@app.command()
+def run(
+    scenario: ScenarioOption = "ecommerce",
+    data: DataOption = None,
+    settings: SetOption = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of training; short for --set training.seed=N.")
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="NAME", help="Container image to name in the lineage.")
+    ] = None,
+    tracking_uri: TrackingOption = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Reuse validate and preprocess when nothing changed.")
+    ] = True,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything that the steps print.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run the training pipeline on this machine, from data to a gated, registered model.
+
+    The state lies in .mtrec under the working directory. Stop it with Ctrl-C and
+    give the same command again to go on. Exit codes: 0 registered, 1 a step
+    failed, 2 wrong input, 3 the gate refused the candidate.
+    """
+    from mtrec.errors import GateRefused
+    from pipelines.local import LOCAL_IMAGE, Interrupted, run_training
+    from pipelines.results import print_result
+    from pipelines.workspace import Workspace
+
+    output = console()
+    try:
+        result = run_training(
+            scenario_from(scenario, settings, seed),
+            workspace=Workspace.here(),
+            console=output,
+            data=data,
+            tracking_uri=tracking_uri,
+            image=image or LOCAL_IMAGE,
+            cache=cache,
+            verbose=verbose,
+        )
+    except Interrupted as error:
+        raise Interrupted(f"{error}; go on with: {shlex.join(['mtrec', *sys.argv[1:]])}") from error
+    print_result(result, output)
+    if not result.passed:
+        raise GateRefused(f"the gate refused the candidate: {'; '.join(result.reasons)}")
+
+
+@app.command("compile")
+def compile_command(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The YAML file to write.")] = Path(
+        "training_pipeline.yaml"
+    ),
+    scenario: Annotated[
+        str | None,
+        typer.Option("--scenario", "-s", metavar="NAME|FILE", help="Scenario to fill in as the default."),
+    ] = None,
+    settings: SetOption = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="NAME", help="Container image of every component.")
+    ] = None,
+    release: Annotated[
+        bool, typer.Option("--release", help="Refuse an image that is not pinned by @sha256: digest.")
+    ] = False,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs that fine-tuning asks for.")] = 0,
+    debug: DebugOption = False,
+) -> None:
+    """Compile the training pipeline for Kubeflow, after checking it for what KFP gets silently wrong."""
+    import json
+
+    from components.images import IMAGE
+    from pipelines.compiling import compile_training
+    from pipelines.workspace import shown
+
+    parameters = {}
+    if scenario is not None:
+        parameters["scenario"] = json.dumps(scenario_from(scenario, settings).as_dict())
+    compile_training(output, image=image or IMAGE, release=release, gpus=gpus, parameters=parameters)
+    typer.echo(f"{shown(output)} written")
+
+
+@report.command("open")
+def open_report(
+    path: Annotated[bool, typer.Option("--path", help="Only print where it is.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Open the newest run's report in a browser and print its path."""
+    from pipelines.workspace import Workspace, shown
+
+    newest = Workspace.here().latest_report()
+    typer.echo(shown(newest))
+    if not path:
+        import webbrowser
+
+        webbrowser.open(newest.as_uri())
+
+
+@app.command()
+def version(debug: DebugOption = False) -> None:
+    """Print the version and the revision of the code."""
+    from mtrec import __version__
+    from mtrec.lineage import code_revision
+
+    typer.echo(f"mtrec {__version__} ({code_revision()})")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors become one line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    reset()
+    try:
+        app(list(arguments) if arguments is not None else None)
+    except Exception as error:
+        raise SystemExit(fail(error)) from None
+
+
+if __name__ == "__main__":
+    main()

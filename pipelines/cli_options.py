@@ -1,0 +1,95 @@
+"""Options that several commands share, and how the command line fails."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mtrec.config import Scenario
+
+
+class _Mode:
+    debug = False
+
+
+def reset() -> None:
+    """Forget what an earlier command of the same process set."""
+    _Mode.debug = False
+
+
+def _set_debug(value: bool) -> bool:
+    _Mode.debug = _Mode.debug or value
+    return value
+
+
+ScenarioOption = Annotated[
+    str,
+    typer.Option("--scenario", "-s", metavar="NAME|FILE", help="A scenario by name, or the path of a YAML file."),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", "-d", metavar="PATH", help="Raw data: a file or folder. Without it the scenario simulates."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a setting of the scenario: training.epochs=2. Repeatable."
+    ),
+]
+TrackingOption = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri", metavar="URI", help="MLflow. Default: MLFLOW_TRACKING_URI, else .mtrec/mlflow.db here."
+    ),
+]
+DebugOption = Annotated[
+    bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, is_eager=True)
+]
+
+
+def new_app(help_text: str) -> typer.Typer:
+    """A typer application in the house's style."""
+    return typer.Typer(help=help_text, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def console() -> Console:
+    """The console for results, on stdout; as wide as the terminal, or 120 where there is none."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+
+
+def scenario_from(name: str, settings: list[str] | None, seed: int | None = None) -> Scenario:
+    """Load a scenario with the command line's overrides."""
+    from mtrec.config import load_scenario
+
+    overrides = list(settings or [])
+    if seed is not None:
+        overrides.append(f"training.seed={seed}")
+    return load_scenario(name, overrides)
+
+
+def fail(error: Exception) -> int:
+    """Print an error as one line, with `--debug` as a traceback too, and return the exit code."""
+    from mtrec.errors import MtrecError
+
+    if _Mode.debug:
+        traceback.print_exception(error)
+        log = getattr(error, "log_text", "")
+        if log:
+            print(f"\nIn the step's own process:\n{log}", file=sys.stderr)
+    if isinstance(error, MtrecError):
+        print(f"mtrec: {error}", file=sys.stderr)
+        return error.exit_code
+    hint = "" if _Mode.debug else "; run again with --debug for the traceback"
+    print(f"mtrec: unexpected {type(error).__name__}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
+    return 1
