@@ -25,6 +25,12 @@ _OUTSIDE = (
     re.compile(r"<title></title>", re.IGNORECASE),
 )
 
+_NOTHING_FROM_OUTSIDE = (
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
+)
+"""Great Expectations does not escape the values it shows: markup that stands in the data must run no script."""
+
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; --good: #1a7f4b; --bad: #c0392b; --link: #2563a8; }
 @media (prefers-color-scheme: dark) { :root { --good: #4cc38a; --bad: #ff7b6b; --link: #7db4f0; } }
@@ -144,4 +150,5 @@ def make_self_contained(page: str) -> str:
         page = pattern.sub("", page)
     page = re.sub(r'href="(?:\.\./)*index\.html"', 'href="../index.html"', page)
     page = re.sub(r'href="(?:\.\./)*expectations/', 'href="../expectations/', page)
+    page = page.replace("<head>", f"<head>{_NOTHING_FROM_OUTSIDE}", 1)
     return page.replace("</head>", f"<style>{_STYLE}</style></head>", 1)
