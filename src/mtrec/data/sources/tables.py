@@ -8,6 +8,7 @@
         columns: {user_id: customer, item_id: code, timestamp: day}
         constants: {event: purchase}
         where: ["quantity > 0"]
+        times: {timestamp: "%d.%m.%Y"}
 
 `where` conditions are SQL over the file's own columns, run by Polars. A column is a number there when every
 value of it is one; otherwise it is text, and `TRY_CAST(quantity AS DOUBLE) > 0` reads its numbers.
@@ -43,10 +44,10 @@ def read(source: Source, folder: Path, scenario: str) -> Tables:
     files: dict[str, pl.DataFrame] = {}
     frames: dict[str, pl.DataFrame] = {}
     for name, mapping in mappings.items():
+        path = _find(folder, mapping.file)
         if mapping.file not in files:
-            files[mapping.file] = narrow(read_table(folder / mapping.file))
-        place = f"source.{name}"
-        frames[name] = _map(files[mapping.file], mapping, name, folder / mapping.file, scenario, place)
+            files[mapping.file] = narrow(read_table(path))
+        frames[name] = _map(files[mapping.file], mapping, name, path, scenario)
     return shape_tables(frames["items"], frames["interactions"], frames.get("users"))
 
 
@@ -66,17 +67,25 @@ def _check(mappings: dict[str, TableMapping], scenario: str) -> None:
             if column in mapping.constants
         ]
         problems += [
-            f"source.{name}.lists: '{column}' is not in columns"
-            for column in mapping.lists
+            f"source.{name}.{key}: '{column}' is not in columns"
+            for key in ("lists", "times")
+            for column in getattr(mapping, key)
             if column not in mapping.columns
         ]
     if problems:
         raise ConfigError(f"scenario '{scenario}': {'; '.join(problems)}")
 
 
-def _map(
-    frame: pl.DataFrame, mapping: TableMapping, table: str, path: Path, scenario: str, place: str
-) -> pl.DataFrame:
+def _find(folder: Path, name: str) -> Path:
+    """The file, or its form with or without `.gz`."""
+    other = name.removesuffix(".gz") if name.endswith(".gz") else f"{name}.gz"
+    if not (folder / name).is_file() and (folder / other).is_file():
+        return folder / other
+    return folder / name
+
+
+def _map(frame: pl.DataFrame, mapping: TableMapping, table: str, path: Path, scenario: str) -> pl.DataFrame:
+    place = f"source.{table}"
     hint = f"Map it in the scenario '{scenario}' under {place}.columns."
     require_columns(frame, path, list(mapping.columns.values()), hint)
     for condition in mapping.where:
@@ -90,10 +99,17 @@ def _map(
     lists = [
         split_list(name, separator) for name, separator in mapping.lists.items() if frame.schema[name] != pl.List
     ]
-    frame = frame.with_columns(lists)
+    times = [_iso(name, form) for name, form in mapping.times.items() if frame.schema[name] == pl.String]
+    frame = frame.with_columns(*lists, *times)
     if mapping.distinct:
         frame = frame.unique(subset=list(KEYS[table]) or None, keep="first", maintain_order=True)
     return frame
+
+
+def _iso(name: str, form: str) -> pl.Expr:
+    """Text times of a known format in ISO form; what does not fit stays, for validation to judge."""
+    read = pl.col(name).str.strip_chars().str.to_datetime(form, strict=False, time_unit="us")
+    return pl.coalesce(read.dt.to_string("iso:strict"), pl.col(name)).alias(name)
 
 
 def _where(frame: pl.DataFrame, condition: str, path: Path, place: str) -> pl.DataFrame:
