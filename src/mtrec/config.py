@@ -51,6 +51,8 @@ class TableMapping(Frozen):
     """Keep one row per key (the first), for tables read out of a transaction log."""
     lists: dict[str, str] = {}
     """contract column → separator, for columns that hold several values in one cell."""
+    times: dict[str, str] = {}
+    """contract column → format of its text times, e.g. timestamp: "%d.%m.%Y %H:%M"; ISO text needs none."""
 
 
 class Source(Frozen):
