@@ -1,0 +1,42 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from mtrec.data.contract import Tables
+
+
+def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mtrec.stages", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_stage_runs_from_a_shell(tmp_path: Path) -> None:
+    done = _run(
+        *("ingest", "--scenario", "ecommerce"),
+        *("--set", "source.options.num_users=20", "--set", "source.options.num_items=24"),
+        *("--set", "source.options.num_interactions=200"),
+        *("--output", "tables=out/tables", "--output", "summary=out/summary.json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    tables = Tables.read(tmp_path / "out" / "tables")
+    assert summary["num_users"] == tables.users.height == 20
+    assert summary["data_version"].endswith(".dir")
+    assert "ingest" in done.stderr
+
+
+def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    done = _run("ingest", "--scenario", "nothing", "--output", "tables=t", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("mtrec: --scenario nothing: unknown")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pair_without_an_equals_sign_is_explained(tmp_path: Path) -> None:
+    done = _run("ingest", "--scenario", "ecommerce", "--output", "tables", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.strip() == "mtrec: --output tables: write it as field=value"
