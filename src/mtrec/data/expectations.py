@@ -2,7 +2,8 @@
 
 Great Expectations works on pandas; only the columns that the expectations name are converted. The row numbers of
 the input are the frame's index, so that a broken expectation names rows, and a table's shape stays what it is
-(an index column of our own would be counted by expectations about columns).
+(an index column of our own would be counted by expectations about columns). A list reaches Great Expectations as
+one text, its values joined by `|`, and an empty list as missing: it knows no lists and would measure their `str`.
 
 Great Expectations takes seconds to import and is therefore imported inside the functions.
 """
@@ -19,6 +20,7 @@ import polars as pl
 
 from mtrec.config import Expectation, Scenario
 from mtrec.data.contract import REQUIRED
+from mtrec.data.parsing import is_nested
 from mtrec.data.suites import (
     POSITION,
     build_suite,
@@ -149,7 +151,7 @@ class Judge:
 
         expectations = self._declared[table]
         labels = make_labels(expectations)
-        data = frame.select(columns_for(expectations, frame)).to_pandas()
+        data = _without_lists(frame.select(columns_for(expectations, frame))).to_pandas()
         data.index = pd.Index(row_numbers.to_numpy())  # unnamed: a named index comes back as dicts
         asset = self._source.add_dataframe_asset(f"{table} {state}")
         batch = asset.add_batch_definition_whole_dataframe("all rows").get_batch({"dataframe": data})
@@ -183,6 +185,15 @@ class Judge:
     def suite_json(self, table: str) -> str:
         """A table's suite as Great Expectations' JSON, for review."""
         return suite_as_json(table, self._declared[table])
+
+
+def _without_lists(frame: pl.DataFrame) -> pl.DataFrame:
+    joined = [
+        pl.when(pl.col(name).list.len() > 0).then(pl.col(name).cast(pl.List(pl.String)).list.join("|")).alias(name)
+        for name, dtype in frame.schema.items()
+        if isinstance(dtype, pl.List) and not is_nested(dtype.inner)
+    ]
+    return frame.with_columns(joined)
 
 
 def _outcome(expectation: Expectation, label: str, result: Any, frame: pl.DataFrame) -> Outcome:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +47,11 @@ def find_problem(expectation: Expectation) -> str | None:
         return f"{expectation.type}: wrong arguments ({'; '.join(lines)})"
     except (TypeError, ValueError) as error:
         return f"{expectation.type}: wrong arguments ({error})"
+    for regex in [expectation.arguments.get("regex"), *(expectation.arguments.get("regex_list") or [])]:
+        try:
+            re.compile(str(regex))
+        except re.error as error:
+            return f"{expectation.type}: '{regex}' is not a regular expression ({error})"
     about_rows = (kinds.ColumnMapExpectation, kinds.ColumnPairMapExpectation, kinds.MulticolumnMapExpectation)
     if expectation.quarantine and not issubclass(known, about_rows):
         return f"{expectation.type}: 'quarantine: true' needs an expectation about rows, not about a whole column"
