@@ -1,0 +1,63 @@
+"""Stage: a judged candidate → a version in MLflow's registry, and the first champion."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mtrec.config import Scenario
+from mtrec.data.contract import replacing_file
+from mtrec.progress import report as report_progress
+from mtrec.tracking import register
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What is registered, and where."""
+
+    model: Path
+    """Folder with safetensors weights and what serving needs."""
+    evaluation: Path
+    gate: Path
+    report: Path
+    tracking_uri: str | None
+    pipeline_run: str
+    lineage: dict[str, str]
+    """data_version, code_revision, parameters_hash and image."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What the stage writes."""
+
+    registration: Path
+    """JSON: the registered name, version and aliases."""
+
+
+def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
+    """Register the candidate; the same lineage twice makes one version.
+
+    Returns:
+        The registration: name, version, created, champion, champion_version, aliases, run_id, tracking_uri.
+
+    Raises:
+        ModelError: the model folder is not whole, or holds pickled files.
+        RunError: the lineage is incomplete, or MLflow cannot be used.
+    """
+    report_progress("register", None, "storing the model in MLflow")
+    registration = register(
+        inputs.model,
+        scenario=scenario,
+        evaluation=inputs.evaluation,
+        gate=inputs.gate,
+        report=inputs.report,
+        lineage={**inputs.lineage, "pipeline_run": inputs.pipeline_run},
+        tracking_uri=inputs.tracking_uri,
+    )
+    summary = {**asdict(registration), "aliases": list(registration.aliases)}
+    with replacing_file(outputs.registration) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    report_progress("register", 1.0, f"{registration.name} version {registration.version}")
+    return summary

@@ -1,0 +1,42 @@
+"""MLflow: one run per pipeline run, and the registry of candidates and champions.
+
+This package alone imports mlflow (with the registered model's own code, mtrec/serving/pyfunc.py), and only inside
+functions, so that importing it is cheap.
+
+    connection.py  which MLflow, one door to it, locks, errors in one line
+    runs.py        the run of a pipeline run, child runs, losses, artifacts
+    registry.py    register a candidate, promote the first champion
+    lookup.py      fetch the champion, list and show versions
+    card.py        the model card on a version
+"""
+
+from mtrec.tracking.connection import resolve_uri
+from mtrec.tracking.lookup import Champion, RegisteredVersion, download_champion, list_models, show_model
+from mtrec.tracking.registry import Registration, register
+from mtrec.tracking.runs import (
+    Run,
+    child_run,
+    finish_run,
+    log_artifacts,
+    log_losses,
+    log_metrics,
+    pipeline_run,
+)
+
+__all__ = [
+    "Champion",
+    "RegisteredVersion",
+    "Registration",
+    "Run",
+    "child_run",
+    "download_champion",
+    "finish_run",
+    "list_models",
+    "log_artifacts",
+    "log_losses",
+    "log_metrics",
+    "pipeline_run",
+    "register",
+    "resolve_uri",
+    "show_model",
+]

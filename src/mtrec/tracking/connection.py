@@ -1,0 +1,162 @@
+"""Which MLflow to talk to, and one door to it.
+
+Without a URI and without MLFLOW_TRACKING_URI, MLflow is embedded: `.mtrec/mlflow.db` (SQLite) and
+`.mtrec/mlartifacts` under the working directory.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtrec.errors import RunError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EMBEDDED = "sqlite:///.mtrec/mlflow.db"
+_SQLITE = "sqlite:///"
+_VARIABLE = "MLFLOW_TRACKING_URI"
+_PROBES = 3
+
+
+def resolve_uri(tracking_uri: str | None = None) -> str:
+    """Say which MLflow is used: the URI given, else MLFLOW_TRACKING_URI, else the embedded one.
+
+    Returns:
+        The URI; a relative SQLite path is made absolute, so that it means the same in any process.
+    """
+    uri = tracking_uri or os.environ.get(_VARIABLE) or EMBEDDED
+    if uri.startswith(_SQLITE) and not uri.startswith(f"{_SQLITE}/"):
+        return f"{_SQLITE}{Path(uri.removeprefix(_SQLITE)).absolute()}"
+    return uri
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where the experiments of an SQLite store keep artifacts: `mlartifacts` beside the file; None elsewhere."""
+    database = _database(uri)
+    return None if database is None else (database.parent / "mlartifacts").as_uri()
+
+
+@contextmanager
+def connected(uri: str) -> Iterator[MlflowClient]:
+    """Use MLflow at a URI.
+
+    MLflow's chatter and bars on stderr are silenced, and its usage reporting is off unless
+    MLFLOW_DISABLE_TELEMETRY says otherwise. Blocks may be nested.
+
+    Raises:
+        RunError: MLflow cannot be reached or refuses; one line that names the URI without a password.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import requests
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if (database := _database(uri)) is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    elif uri.startswith(("http://", "https://")):
+        _probe(uri)
+    with _quiet():
+        try:
+            yield MlflowClient(tracking_uri=uri)
+        except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+            raise RunError(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
+
+
+@contextmanager
+def as_global(uri: str) -> Iterator[None]:
+    """Make the URI mlflow's global one, which logging a model needs; what was there before comes back."""
+    import mlflow
+
+    variable = os.environ.get(_VARIABLE)
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(uri)
+    try:
+        with _quiet():
+            yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]
+        os.environ.pop(_VARIABLE, None)
+        if variable is not None:
+            os.environ[_VARIABLE] = variable
+
+
+@contextmanager
+def locked(uri: str) -> Iterator[None]:
+    """Hold an SQLite store against other processes of this machine; elsewhere it does nothing. It may be nested.
+
+    A server is shared between machines, so what must happen once is also settled after the fact (see
+    `registry.py`): the oldest wins.
+    """
+    from filelock import FileLock
+
+    database = _database(uri)
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(database.with_name(f".{database.name}.mtrec.lock"), is_singleton=True):
+        yield
+
+
+def redacted(uri: str) -> str:
+    """The URI without user name and password."""
+    return re.sub(r"//[^/@]*@", "//", uri)
+
+
+def _database(uri: str) -> Path | None:
+    if not uri.startswith(_SQLITE) or ":memory:" in uri:
+        return None
+    return Path(uri.removeprefix(_SQLITE).partition("?")[0])
+
+
+@functools.cache
+def _probe(uri: str) -> None:
+    """Find out in seconds that a server is not there; mlflow's own retries take minutes to say so."""
+    import requests
+
+    for attempt in range(_PROBES):
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=10)
+            return
+        except requests.RequestException as error:
+            if attempt == _PROBES - 1:
+                raise RunError(
+                    f"MLflow at {redacted(uri)}: no answer ({type(error).__name__}); is it up? "
+                    "The address comes from --tracking-uri or MLFLOW_TRACKING_URI"
+                ) from error
+            time.sleep(1 + attempt)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from mlflow.utils.logging_utils import MLFLOW_LOGGING_STREAM
+
+    loggers = {name: logging.getLogger(name) for name in ("mlflow", "alembic")}
+    levels = {name: logger.level for name, logger in loggers.items()}
+    enabled = MLFLOW_LOGGING_STREAM.enabled
+    MLFLOW_LOGGING_STREAM.enabled = False
+    for logger in loggers.values():
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        MLFLOW_LOGGING_STREAM.enabled = enabled
+        for name, logger in loggers.items():
+            logger.setLevel(levels[name])
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's message on one line, at most 400 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 400 else f"{text[:400]}…"

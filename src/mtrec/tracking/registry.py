@@ -1,0 +1,314 @@
+"""The registry: candidates that the pipeline writes, and the champion that people choose.
+
+Two registered models per scenario. `<scenario>-candidate` gets a version per lineage, alias `candidate` on the
+newest. `<scenario>` gets copies of approved candidates, alias `champion`; only the very first champion is promoted
+here, all others by people.
+
+The lineage (data version, code revision, parameters hash, image) is the idempotency key: registering it again finds
+its version, whatever the first attempt left behind. On SQLite a file lock keeps processes apart. On a server, which
+machines share, a version is written first and settled afterwards: the lowest number of a lineage stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtrec.config import Scenario
+from mtrec.errors import ModelError, RunError
+from mtrec.tracking.card import model_card
+from mtrec.tracking.connection import as_global, connected, locked, one_line, redacted, resolve_uri
+from mtrec.tracking.lookup import CANDIDATE, CHAMPION, LINEAGE_TAG, SCENARIO_TAG, by_alias, of_lineage, versions_of
+from mtrec.tracking.runs import LINEAGE, Run, finish_run, log_artifacts, log_metrics, metric_name, pipeline_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+_FIRST = "mtrec.first_champion"
+"""Tag of `<scenario>`: set once; from then on champions are people's choice."""
+_FOLDER = "evaluation"
+_PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
+_SERVING = (
+    "mlflow",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "numpy",
+    "polars",
+    "pydantic",
+    "pyyaml",
+)
+"""What a loaded model needs; mtrec itself travels with the model."""
+_EXAMPLE: list[dict[str, Any]] = [{"user_id": None, "history": [], "num_items": 3}]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """What `register` did."""
+
+    name: str
+    """The registered model of candidates: `<scenario>-candidate`."""
+    version: str
+    created: bool
+    """False where this lineage had its version already."""
+    champion: bool
+    """Whether this candidate is the champion now."""
+    champion_version: str | None
+    """Its version of `<scenario>` when it is."""
+    aliases: tuple[str, ...]
+    """Aliases of the candidate's version."""
+    run_id: str
+    tracking_uri: str
+
+
+def register(
+    model: Path,
+    *,
+    scenario: Scenario,
+    evaluation: Path,
+    gate: Path,
+    report: Path,
+    lineage: Mapping[str, str],
+    tracking_uri: str | None = None,
+) -> Registration:
+    """Register a candidate; the first one that passes the gate becomes champion.
+
+    Args:
+        model: model folder with safetensors weights.
+        scenario: names the models.
+        evaluation: evaluation.json.
+        gate: gate.json.
+        report: the HTML report; stored with the two above as artifacts of the run.
+        lineage: data_version, code_revision, parameters_hash, image and pipeline_run.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        ModelError: no model folder, or it holds pickled files.
+        RunError: the lineage is incomplete, a file is not JSON, or MLflow cannot be used.
+    """
+    _check_model(model)
+    missing = [key for key in (*LINEAGE, "pipeline_run") if not lineage.get(key)]
+    if missing:
+        raise RunError(f"lineage: {', '.join(missing)} missing; a version names everything it was made from")
+    measured, judged = _read(evaluation), _read(gate)
+    uri = resolve_uri(tracking_uri)
+    run = pipeline_run(scenario, lineage["pipeline_run"], tracking_uri=uri, lineage=lineage)
+    log_artifacts(run, [evaluation, gate, report], _FOLDER)
+    log_metrics(run, _metrics(measured))
+    compared = measured.get("champion")
+    tags = {key: lineage[key] for key in (*LINEAGE, "pipeline_run")} | {
+        LINEAGE_TAG: lineage_key(lineage),
+        "gate": judged["verdict"],
+        "champion_compared": f"{compared['name']}/{compared['version']}" if compared else "none",
+        "run_id": run.run_id,
+        SCENARIO_TAG: scenario.name,
+    }
+    card = model_card(
+        name=scenario.name,
+        evaluation=measured,
+        gate=judged,
+        lineage=lineage,
+        artifacts=f"{_FOLDER}/{report.name}",
+    )
+    with connected(uri) as client, locked(uri):
+        version, created = _candidate(client, run, model, scenario, tags, card)
+        champion = _first_champion(client, uri, scenario, version) if judged["verdict"] == "pass" else None
+        aliases = tuple(client.get_model_version(version.name, version.version).aliases)
+    finish_run(run)
+    return Registration(
+        name=version.name,
+        version=str(version.version),
+        created=created,
+        champion=champion is not None,
+        champion_version=champion,
+        aliases=aliases,
+        run_id=run.run_id,
+        tracking_uri=redacted(uri),
+    )
+
+
+def lineage_key(lineage: Mapping[str, str]) -> str:
+    """Hash what a model was made from; the pipeline run is no part of it."""
+    text = json.dumps({key: lineage[key] for key in LINEAGE}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------- registering
+
+
+def _candidate(
+    client: MlflowClient, run: Run, model: Path, scenario: Scenario, tags: dict[str, str], card: str
+) -> tuple[ModelVersion, bool]:
+    """Find or create the candidate's version; its judgement is brought up to date either way."""
+    name = f"{scenario.name}-candidate"
+    _ensure_model(client, name, scenario, f"Candidates of {scenario.name}, written by the training pipeline.")
+    found = of_lineage(client, name, tags[LINEAGE_TAG])
+    created = found is None
+    if found is None:
+        found = _create_version(client, run, name, _logged_model(client, run, model, tags), tags, card)
+        kept = of_lineage(client, name, tags[LINEAGE_TAG]) or found
+        if kept.version != found.version:
+            client.delete_model_version(name, found.version)
+            found, created = kept, False
+    for key in ("gate", "champion_compared"):
+        client.set_model_version_tag(name, found.version, key, tags[key])
+    client.update_model_version(name, found.version, card)
+    newest = versions_of(client, name)[0]
+    client.set_registered_model_alias(name, CANDIDATE, newest.version)
+    return client.get_model_version(name, found.version), created
+
+
+def _create_version(
+    client: MlflowClient, run: Run, name: str, model_id: str, tags: dict[str, str], card: str
+) -> ModelVersion:
+    """Create a version with its tags in one write, so that it is never seen without its lineage."""
+    with as_global(run.tracking_uri):
+        return client.create_model_version(
+            name=name,
+            source=f"models:/{model_id}",
+            run_id=run.run_id,
+            tags=tags,
+            description=card,
+            model_id=model_id,
+        )
+
+
+def _logged_model(client: MlflowClient, run: Run, model: Path, tags: dict[str, str]) -> str:
+    """The id of the logged model of this lineage; an earlier attempt that died may have left a whole one."""
+    found = client.search_logged_models(
+        experiment_ids=[run.experiment_id], filter_string=f"tags.`{LINEAGE_TAG}` = '{tags[LINEAGE_TAG]}'"
+    )
+    whole = [str(logged.model_id) for logged in found if str(logged.status) == "READY"]
+    model_id = whole[0] if whole else _log_model(run, model, tags)
+    try:
+        _check_answer(run, model_id)
+    except Exception as error:
+        client.delete_logged_model(model_id)
+        raise RunError(f"{model}: does not answer as a registered model ({one_line(error)})") from error
+    return model_id
+
+
+def _log_model(run: Run, model: Path, tags: dict[str, str]) -> str:
+    """Store the model folder with the code that serves it."""
+    import mlflow
+
+    import mtrec
+
+    package = Path(mtrec.__file__).parent
+    with as_global(run.tracking_uri), _same_path(), mlflow.start_run(run_id=run.run_id, nested=True):
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(package / "serving" / "pyfunc.py"),
+            artifacts={"model": str(model)},
+            code_paths=[str(package)],
+            input_example=_EXAMPLE,
+            pip_requirements=_requirements(),
+            tags=tags,
+        )
+    return str(info.model_id)
+
+
+def _check_answer(run: Run, model_id: str) -> None:
+    import mlflow
+
+    with as_global(run.tracking_uri), _same_path():
+        mlflow.pyfunc.load_model(f"models:/{model_id}").predict(_EXAMPLE)
+
+
+@contextmanager
+def _same_path() -> Iterator[None]:
+    """Keep sys.path: loading a model puts the code that travels with it in front, in a folder soon gone."""
+    paths = list(sys.path)
+    try:
+        yield
+    finally:
+        sys.path[:] = paths
+
+
+def _requirements() -> list[str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    pinned = []
+    for name in _SERVING:
+        try:
+            pinned.append(f"{name}=={version(name).partition('+')[0]}")
+        except PackageNotFoundError:
+            continue
+    return pinned
+
+
+def _first_champion(client: MlflowClient, uri: str, scenario: Scenario, candidate: ModelVersion) -> str | None:
+    """Promote the candidate if the scenario never had a champion.
+
+    Returns:
+        The champion's version when it is this candidate.
+    """
+    key = candidate.tags[LINEAGE_TAG]
+    champion = by_alias(client, scenario.name, CHAMPION)
+    if champion is None:
+        model = _ensure_model(client, scenario.name, scenario, f"Approved models of {scenario.name}.")
+        if _FIRST in model.tags:
+            return None
+        copy = of_lineage(client, scenario.name, key)
+        if copy is None:
+            with as_global(uri):
+                copy = client.copy_model_version(f"models:/{candidate.name}/{candidate.version}", scenario.name)
+            origin = f"{candidate.name}/{candidate.version}"
+            client.set_model_version_tag(scenario.name, copy.version, "copied_from", origin)
+        champion = by_alias(client, scenario.name, CHAMPION)
+        if champion is None:
+            client.set_registered_model_alias(scenario.name, CHAMPION, copy.version)
+            client.set_registered_model_tag(scenario.name, _FIRST, str(copy.version))
+            champion = copy
+    return str(champion.version) if champion.tags.get(LINEAGE_TAG) == key else None
+
+
+def _ensure_model(client: MlflowClient, name: str, scenario: Scenario, description: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.create_registered_model(name, {SCENARIO_TAG: scenario.name}, description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_registered_model(name)
+
+
+# ------------------------------------------------------------------------------------------- checking
+
+
+def _check_model(model: Path) -> None:
+    if not model.is_dir() or not any(model.rglob("*.safetensors")):
+        raise ModelError(f"{model}: not a model folder; it holds no safetensors weights")
+    pickled = [path for path in sorted(model.rglob("*")) if path.suffix in _PICKLES]
+    if pickled:
+        raise ModelError(f"{pickled[0]}: a pickled file may run code when loaded; save weights as safetensors")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: not readable as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: a mapping is expected, found {type(content).__name__}")
+    return content
+
+
+def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
+    """Metrics of the run: `test/<task>.<metric>`, and the same before fine-tuning and of the champion."""
+    return {
+        metric_name(f"{prefix}/{task}.{metric}"): values.get(key)
+        for task, result in evaluation.get("tasks", {}).items()
+        for metric, values in result.get("metrics", {}).items()
+        for prefix, key in (("test", "after"), ("before", "before"), ("champion", "champion"))
+    }

@@ -1,0 +1,92 @@
+"""An MLflow store per test: SQLite, copied from one that was set up once, because setting one up takes seconds."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtrec.config import Scenario, load_scenario
+
+EVALUATION: dict[str, Any] = {
+    "scenario": "ecommerce",
+    "description": "A shop.",
+    "dataset": {
+        "num_users": 20,
+        "num_items": 12,
+        "num_interactions": 300,
+        "first": "2026-01-01",
+        "last": "2026-02-01",
+    },
+    "model": {"encoder": "tiny", "parameters": 1000, "trained_parameters": 900},
+    "protocol": {"split": "time", "text": "Every item is ranked; seen items are left out."},
+    "champion": None,
+    "tasks": {
+        "rating": {
+            "type": "regression",
+            "primary": "rmse",
+            "metrics": {
+                "mae": {"higher_is_better": False, "before": 1.0, "after": 0.75, "champion": None},
+                "rmse": {"higher_is_better": False, "before": 1.21, "after": 0.931, "champion": None},
+            },
+            "slices": [{"slice": "cold items", "num_examples": 31, "metric": "rmse", "before": 1.3, "after": 1.1}],
+        },
+        "next_item": {
+            "type": "next_item",
+            "primary": "ndcg@10",
+            "metrics": {"ndcg@10": {"higher_is_better": True, "before": 0.01, "after": 0.2, "champion": None}},
+        },
+    },
+}
+GATE: dict[str, Any] = {
+    "verdict": "pass",
+    "rules": [{"rule": "rating.rmse must be at most 1.2", "verdict": "pass", "why": "0.931 ≤ 1.2"}],
+    "champion": None,
+}
+
+
+@pytest.fixture(scope="session")
+def prepared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mtrec.tracking.connection import connected
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    with connected(f"sqlite:///{path}") as client:
+        client.search_experiments()
+    return path
+
+
+@pytest.fixture
+def uri(prepared_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The embedded MLflow of an otherwise empty working directory."""
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".mtrec").mkdir()
+    shutil.copy(prepared_store, tmp_path / ".mtrec" / "mlflow.db")
+    return f"sqlite:///{tmp_path}/.mtrec/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def scenario(repository: Path) -> Scenario:
+    return load_scenario(repository / "scenarios" / "ecommerce.yaml")
+
+
+@pytest.fixture
+def judged(tmp_path: Path) -> Callable[..., dict[str, Path]]:
+    """Write evaluation.json, gate.json and report.html; keywords change the gate."""
+
+    def write(*, evaluation: dict[str, Any] | None = None, **gate: Any) -> dict[str, Path]:
+        folder = tmp_path / "judged"
+        folder.mkdir(exist_ok=True)
+        (folder / "evaluation.json").write_text(json.dumps(EVALUATION | (evaluation or {})))
+        (folder / "gate.json").write_text(json.dumps(GATE | gate))
+        (folder / "report.html").write_text("<p>A report.</p>")
+        return {
+            "evaluation": folder / "evaluation.json",
+            "gate": folder / "gate.json",
+            "report": folder / "report.html",
+        }
+
+    return write

@@ -1,0 +1,370 @@
+"""Registering candidates: one version per lineage whatever happens, no pickle, the first champion."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtrec import tracking
+from mtrec.config import Scenario
+from mtrec.errors import ModelError, RunError
+from mtrec.tracking import registry
+from mtrec.tracking.connection import connected
+
+LINEAGE = {
+    "data_version": "5d41402abc4b2a76b9719d911017c592.dir",
+    "code_revision": "abc",
+    "parameters_hash": "123",
+    "image": "local",
+    "pipeline_run": "monday",
+}
+STAND_IN = """
+import sys, types
+class Predictor:
+    @classmethod
+    def load(cls, folder):
+        assert (folder / "model.safetensors").is_file()
+        return cls()
+    def recommend(self, *, user_id=None, history=None, num_items=10):
+        return [(f"item-{n}", 1 / (n + 1)) for n in range(num_items)]
+module = types.ModuleType("mtrec.serving.predictor")
+module.Predictor = Predictor
+sys.modules["mtrec.serving.predictor"] = module
+"""
+Judged = Callable[..., dict[str, Path]]
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "model"
+    (folder / "encoder").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(bytes(range(256)))
+    (folder / "encoder" / "config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "mtrec.serving.predictor", types.ModuleType("mtrec.serving.predictor"))
+    exec(STAND_IN, {})
+    return folder
+
+
+@pytest.fixture
+def register(uri: str, model: Path, scenario: Scenario, judged: Judged) -> Callable[..., tracking.Registration]:
+    def call(*, evaluation: dict[str, Any] | None = None, verdict: str = "pass", **lineage: str) -> Any:
+        return tracking.register(
+            model,
+            scenario=scenario,
+            lineage=LINEAGE | lineage,
+            **judged(evaluation=evaluation, verdict=verdict),
+        )
+
+    return call
+
+
+def versions(uri: str, name: str) -> list[str]:
+    with connected(uri) as client:
+        return sorted(str(version.version) for version in client.search_model_versions(f"name = '{name}'"))
+
+
+def test_the_first_candidate_that_passes_is_champion(register: Any, uri: str) -> None:
+    refused = register(verdict="fail", code_revision="a")
+    assert (refused.name, refused.version, refused.champion) == ("ecommerce-candidate", "1", False)
+    assert tracking.download_champion("ecommerce", Path("nothing")) is None
+    first = register(code_revision="b")
+    assert (first.version, first.created, first.champion, first.champion_version) == ("2", True, True, "1")
+    assert first.aliases == ("candidate",)
+    second = register(code_revision="c")
+    assert (second.version, second.created, second.champion, second.champion_version) == ("3", True, False, None)
+    with connected(uri) as client:
+        champion = client.get_model_version_by_alias("ecommerce", "champion")
+        candidate = client.get_model_version_by_alias("ecommerce-candidate", "candidate")
+    assert (champion.version, champion.tags["code_revision"]) == (1, "b")
+    assert champion.tags["copied_from"] == "ecommerce-candidate/2"
+    assert str(candidate.version) == "3"
+
+
+def test_people_choose_after_the_first_champion(register: Any, uri: str) -> None:
+    register(code_revision="a")
+    with connected(uri) as client:
+        client.delete_registered_model_alias("ecommerce", "champion")
+    again = register(code_revision="b")
+    assert not again.champion
+    assert tracking.download_champion("ecommerce", Path("nothing")) is None
+
+
+def test_a_version_says_what_it_was_made_from(register: Any, uri: str) -> None:
+    made = register(evaluation={"champion": {"name": "ecommerce", "version": "3"}})
+    shown = tracking.show_model("ecommerce-candidate/1")
+    assert {key: shown.tags[key] for key in LINEAGE} == LINEAGE
+    assert shown.tags["gate"] == shown.gate == "pass"
+    assert shown.tags["champion_compared"] == "ecommerce/3"
+    assert shown.tags["run_id"] == shown.run_id == made.run_id
+    assert "| rating | **rmse** | lower | 1.21 | 0.931 | – |" in shown.card
+    assert shown.metrics["test/rating.rmse"] == 0.931
+    assert shown.metrics["before/next_item.ndcg_at_10"] == 0.01
+    assert "champion/rating.rmse" not in shown.metrics
+    with connected(uri) as client:
+        names = {item.path for item in client.list_artifacts(made.run_id, "evaluation")}
+        assert names == {f"evaluation/{name}" for name in ("evaluation.json", "gate.json", "report.html")}
+        run = client.get_run(made.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["mtrec.data_version"] == LINEAGE["data_version"]
+
+
+def test_nothing_logged_is_a_pickle(register: Any, tmp_path: Path) -> None:
+    register()
+    files = [path for path in (tmp_path / ".mtrec" / "mlartifacts").rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"MLmodel", "pyfunc.py", "model.safetensors", "requirements.txt", "input_example.json"} <= names
+    assert not [name for name in names if name.endswith((".pkl", ".pickle", ".pt", ".pth", ".joblib", ".bin"))]
+    suspects = [path for path in files if path.read_bytes()[:1] == b"\x80" and path.suffix != ".safetensors"]
+    assert suspects == [], "a file starts like a pickle"
+    (mlmodel,) = (path.read_text() for path in files if path.name == "MLmodel")
+    assert "loader_module: mlflow.pyfunc.loaders.code_model" in mlmodel
+    assert "python_model:" not in mlmodel, "the model was pickled by cloudpickle"
+    (requirements,) = (path.read_text().split() for path in files if path.name == "requirements.txt")
+    assert all("==" in line for line in requirements)
+    assert "torch==2.13.0" in requirements, "a local build tag cannot be installed elsewhere"
+
+
+def test_the_signature_is_the_contract(register: Any, uri: str) -> None:
+    import mlflow
+
+    register()
+    with registry.as_global(uri):
+        loaded = mlflow.pyfunc.load_model("models:/ecommerce@champion")
+    (inputs,), (outputs,) = loaded.metadata.signature.inputs, loaded.metadata.signature.outputs
+    assert str(inputs.type if hasattr(inputs, "type") else inputs).replace(" ", "")
+    assert {p.name: p.required for p in inputs.type.properties} == {
+        "user_id": False,
+        "history": False,
+        "num_items": False,
+    }
+    assert {p.name: p.required for p in outputs.type.properties} == {"item_ids": True, "scores": True}
+    (answer,) = loaded.predict([{"history": ["a"], "num_items": 2}])
+    assert (answer.item_ids, answer.scores) == (["item-0", "item-1"], [1.0, 0.5])
+    (answer,) = loaded.predict([{"user_id": "u1"}])
+    assert len(answer.item_ids) == 10
+
+
+def test_the_same_lineage_twice_makes_one_version(register: Any, uri: str, tmp_path: Path) -> None:
+    first = register()
+    logged = sorted((tmp_path / ".mtrec" / "mlartifacts" / "models").iterdir())
+    second = register(pipeline_run="tuesday")
+    assert (first.created, second.created) == (True, False)
+    assert (second.version, second.champion, second.champion_version) == (first.version, True, "1")
+    assert versions(uri, "ecommerce-candidate") == ["1"]
+    assert versions(uri, "ecommerce") == ["1"]
+    assert sorted((tmp_path / ".mtrec" / "mlartifacts" / "models").iterdir()) == logged
+
+
+@pytest.mark.parametrize("key", ["data_version", "code_revision", "parameters_hash", "image"])
+def test_any_other_origin_is_another_version(register: Any, uri: str, key: str) -> None:
+    register()
+    assert register(**{key: "other"}).version == "2"
+
+
+def test_an_old_lineage_does_not_take_the_alias_back(register: Any, uri: str) -> None:
+    register(code_revision="a")
+    register(code_revision="b")
+    again = register(code_revision="a")
+    assert (again.version, again.aliases) == ("1", ())
+    assert tracking.show_model("ecommerce-candidate@candidate").version == "2"
+
+
+def test_a_new_judgement_of_an_old_version_is_shown(register: Any, uri: str) -> None:
+    register(verdict="fail")
+    assert tracking.show_model("ecommerce-candidate").card.startswith("# ecommerce: refused")
+    assert register(verdict="pass").created is False
+    shown = tracking.show_model("ecommerce-candidate")
+    assert shown.gate == "pass"
+    assert shown.card.startswith("# ecommerce: passed")
+
+
+@pytest.mark.parametrize("point", ["_create_version", "copy_model_version", "set_registered_model_alias"])
+def test_an_attempt_that_died_half_way_leaves_one_version(
+    register: Any, uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    from mlflow import MlflowClient
+
+    def die(*arguments: Any, **named: Any) -> Any:
+        raise RuntimeError("died half-way")
+
+    monkeypatch.setattr(registry if hasattr(registry, point) else MlflowClient, point, die)
+    with pytest.raises(RuntimeError, match="died half-way"):
+        register()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    exec(STAND_IN, {})
+    done = register()
+    assert (done.version, done.champion, done.champion_version) == ("1", True, "1")
+    assert versions(uri, "ecommerce-candidate") == ["1"]
+    assert versions(uri, "ecommerce") == ["1"]
+    assert len(list((tmp_path / ".mtrec" / "mlartifacts" / "models").iterdir())) == 1, "the bytes were stored twice"
+
+
+SCRIPT = """
+import json, os, sys, time
+from pathlib import Path
+from mtrec import tracking
+from mtrec.config import load_scenario
+from mtrec.tracking import registry
+import mlflow.pyfunc
+given = json.loads(sys.argv[1])
+if given["dies"]:
+    registry._create_version = lambda *a, **k: os._exit(9)
+Path(given["ready"]).touch()
+while not Path(given["go"]).exists():
+    time.sleep(0.002)
+done = tracking.register(
+    Path("model"), scenario=load_scenario(given["scenario"]), lineage=given["lineage"],
+    tracking_uri=given["uri"], **{k: Path(v) for k, v in given["judged"].items()},
+)
+print(json.dumps({"version": done.version, "created": done.created, "champion": done.champion}))
+"""
+
+
+def start(repository: Path, judged: dict[str, Path], uri: str = "", **changes: Any) -> subprocess.Popen[bytes]:
+    given = {
+        "dies": False,
+        "ready": f"ready-{time.monotonic_ns()}",
+        "go": "go",
+        "uri": uri,
+        "scenario": str(repository / "scenarios" / "ecommerce.yaml"),
+        "lineage": LINEAGE,
+        "judged": {key: str(path) for key, path in judged.items()},
+    } | changes
+    return subprocess.Popen(
+        [sys.executable, "-c", STAND_IN + SCRIPT, json.dumps(given)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_a_killed_process_leaves_one_version(register: Any, uri: str, repository: Path, judged: Judged) -> None:
+    Path("go").touch()
+    killed = start(repository, judged(), dies=True)
+    assert killed.wait(timeout=120) == 9
+    assert versions(uri, "ecommerce-candidate") == []
+    done = register()
+    assert (done.version, done.created, done.champion) == ("1", True, True)
+    assert versions(uri, "ecommerce-candidate") == ["1"]
+
+
+def register_at_once(processes: list[subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
+    while len(list(Path().glob("ready-*"))) < len(processes):
+        assert all(process.poll() is None for process in processes), processes[0].communicate()
+        time.sleep(0.01)
+    Path("go").touch()
+    outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return [json.loads(out) for out, _ in outputs]
+
+
+def test_two_processes_register_at_once(uri: str, model: Path, repository: Path, judged: Judged) -> None:
+    done = register_at_once([start(repository, judged(), lineage=LINEAGE | {"pipeline_run": n}) for n in "ab"])
+    assert sorted(one["created"] for one in done) == [False, True]
+    assert {one["version"] for one in done} == {"1"}
+    assert all(one["champion"] for one in done)
+    assert versions(uri, "ecommerce-candidate") == ["1"]
+    assert versions(uri, "ecommerce") == ["1"]
+
+
+def test_without_a_lock_the_lowest_version_stays(register: Any, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two machines do on one server: the second sees the first only after writing its own version."""
+    register()
+    lookup = registry.of_lineage
+    answers = iter([None])
+    monkeypatch.setattr(registry, "of_lineage", lambda *a: next(answers, ...) and lookup(*a))
+    done = register()
+    assert (done.version, done.created) == ("1", False)
+    assert versions(uri, "ecommerce-candidate") == ["1"]
+
+
+def test_the_champion_is_fetched_whole(register: Any, model: Path, tmp_path: Path) -> None:
+    register()
+    champion = tracking.download_champion("ecommerce", tmp_path / "champion")
+    assert champion is not None
+    assert (champion.name, champion.version, champion.data_version) == ("ecommerce", "1", LINEAGE["data_version"])
+    fetched = {p.relative_to(champion.folder): p.read_bytes() for p in champion.folder.rglob("*") if p.is_file()}
+    assert fetched == {p.relative_to(model): p.read_bytes() for p in model.rglob("*") if p.is_file()}
+
+
+def test_a_champion_whose_files_are_gone(register: Any, tmp_path: Path) -> None:
+    register()
+    (mlmodel,) = (tmp_path / ".mtrec" / "mlartifacts" / "models").rglob("MLmodel")
+    mlmodel.unlink()
+    with pytest.raises(RunError, match=r"ecommerce/1@champion|MLflow at sqlite"):
+        tracking.download_champion("ecommerce", tmp_path / "champion")
+    assert not (tmp_path / "champion").exists()
+
+
+def test_a_model_that_does_not_answer_is_not_registered(
+    register: Any, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def recommend(*arguments: Any, **named: Any) -> Any:
+        raise ValueError("no weights for\nitem-1")
+
+    predictor = sys.modules["mtrec.serving.predictor"].Predictor  # type: ignore[attr-defined]
+    works = predictor.recommend
+    predictor.recommend = recommend
+    paths = list(sys.path)
+    with pytest.raises(RunError, match=r"model: does not answer as a registered model \(.*no weights for item-1"):
+        register()
+    assert sys.path == paths
+    assert versions(uri, "ecommerce-candidate") == []
+    predictor.recommend = works
+    assert register().version == "1"
+
+
+def test_lists_for_people(register: Any, uri: str) -> None:
+    assert tracking.list_models() == []
+    register(code_revision="a")
+    register(code_revision="b", verdict="fail")
+    with connected(uri) as client:
+        client.create_registered_model("somebody-elses")
+    listed = [(row.name, row.version, row.aliases, row.gate) for row in tracking.list_models()]
+    assert listed == [
+        ("ecommerce", "1", ("champion",), "pass"),
+        ("ecommerce-candidate", "2", ("candidate",), "fail"),
+        ("ecommerce-candidate", "1", (), "pass"),
+    ]
+    assert tracking.show_model("ecommerce") == replace(
+        tracking.list_models()[0], metrics=tracking.show_model("ecommerce").metrics
+    )
+    assert tracking.show_model("ecommerce-candidate").version == "2"
+    assert tracking.show_model("ecommerce-candidate/1").tags["code_revision"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("shop", r"shop: no such registered model \(known: ecommerce, ecommerce-candidate\)"),
+        ("", r": no such registered model"),
+        ("ecommerce/7", r"ecommerce/7: no such version \(known: ecommerce/1@champion\)"),
+        ("ecommerce@candidate", r"ecommerce@candidate: no such version"),
+        ("ecom'merce", r"ecom'merce: no such registered model"),
+    ],
+)
+def test_unknown_references_name_the_known_ones(register: Any, reference: str, message: str) -> None:
+    register()
+    with pytest.raises(ModelError, match=message):
+        tracking.show_model(reference)
+
+
+def test_what_is_refused(register: Any, uri: str, model: Path, scenario: Scenario, judged: Judged) -> None:
+    files = judged()
+    with pytest.raises(RunError, match=r"lineage: image missing"):
+        register(image="")
+    with pytest.raises(ModelError, match=r"nowhere: not a model folder; it holds no safetensors"):
+        tracking.register(Path("nowhere"), scenario=scenario, lineage=LINEAGE, **files)
+    with pytest.raises(RunError, match=r"report\.html: not readable as JSON"):
+        tracking.register(model, scenario=scenario, lineage=LINEAGE, **files | {"gate": files["report"]})
+    (model / "optimizer.pt").touch()
+    with pytest.raises(ModelError, match=r"optimizer\.pt: a pickled file may run code"):
+        register()
+    assert versions(uri, "ecommerce-candidate") == []
+    assert os.environ.get("MLFLOW_TRACKING_URI") is None
