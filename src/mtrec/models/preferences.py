@@ -1,0 +1,81 @@
+"""Targets of user tasks over an item column: what the next events say about the user.
+
+Shapes: B users, T events, N items, V label values.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from mtrec.config import Binary, Classification, Profile, Regression, Task
+from mtrec.models.users import History
+
+MIN_FUTURE = 3
+"""In training, a preference needs at least this many events ahead in the window."""
+
+
+def known(target: Tensor) -> Tensor:
+    """True where a label is there; a vector label is missing when any of its values is. (X,)."""
+    missing = target.isnan()
+    return ~(missing if missing.dim() == 1 else missing.any(-1))
+
+
+def future_targets(task: Task, labels_N: Tensor, history: History) -> tuple[Tensor, Tensor]:
+    """Targets for the state before each event of a window.
+
+    Args:
+        task: a user task with an item label.
+        labels_N: labels of all items, (N,) or (N, V); NaN where missing.
+        history: windows whose own later events are the future.
+
+    Returns:
+        Targets (B, T) or (B, T, V), and the mask (B, T) of those with at least `MIN_FUTURE` labelled events
+        ahead (or the task's horizon, when smaller).
+    """
+    values_NV, usable_N = _as_values(task, labels_N)
+    usable_BT1 = (history.mask_BT & usable_N[history.item_BT]).unsqueeze(-1).float()
+    total = _ahead(values_NV[history.item_BT] * usable_BT1, task.horizon)
+    count = _ahead(usable_BT1, task.horizon)
+    enough = count.squeeze(-1) >= min(MIN_FUTURE, task.horizon)
+    return _reduce(task, total, count), enough & history.mask_BT
+
+
+def preference_of_rows(task: Task, labels_N: Tensor, items_M: Tensor) -> Tensor:
+    """The target that M events define, () or (V,); NaN when none of them has a label."""
+    values_NV, usable_N = _as_values(task, labels_N)
+    chosen = items_M[usable_N[items_M]]
+    total, count = values_NV[chosen].sum(0), usable_N[items_M].sum().float().view(1)
+    target = _reduce(task, total, count)
+    return target if len(chosen) else target.new_full(target.shape, float("nan"))
+
+
+def _as_values(task: Task, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+    usable_N = known(labels_N)
+    if isinstance(task, Classification):
+        numbers = labels_N.nan_to_num().long()
+        return F.one_hot(numbers, int(numbers.max()) + 1).float(), usable_N
+    values = labels_N.nan_to_num()
+    return (values.unsqueeze(-1) if values.dim() == 1 else values), usable_N
+
+
+def _reduce(task: Task, total: Tensor, count: Tensor) -> Tensor:
+    """Most frequent class, mean profile, mean number, majority of yes, or any occurrence of a label."""
+    mean = total / count.clamp(min=1)
+    if isinstance(task, Classification):
+        return total.argmax(-1).float()
+    if isinstance(task, Profile):
+        return mean
+    if isinstance(task, Regression):
+        return mean.squeeze(-1)
+    if isinstance(task, Binary):
+        return (mean.squeeze(-1) >= 0.5).float()
+    return (total > 0).float()
+
+
+def _ahead(values_BTV: Tensor, horizon: int) -> Tensor:
+    """Sum over the events t … t + horizon − 1 of the window, for every t."""
+    T = values_BTV.shape[1]
+    total = F.pad(values_BTV.cumsum(1), (0, 0, 1, 0))
+    total = F.pad(total.transpose(1, 2), (0, horizon), mode="replicate").transpose(1, 2)
+    return total[:, horizon : horizon + T] - total[:, :T]

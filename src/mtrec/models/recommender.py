@@ -1,0 +1,197 @@
+"""The multi-task model: one encoder, one item tower, one user tower, a head per task.
+
+Text is encoded once per distinct item. A `Catalogue` holds the latest vector of every text; in a training step
+some of them are encoded afresh with gradient and take their place, the rest are slightly stale.
+
+Shapes: N items, E text width, D model width, B users, T events per user, X examples, K pair tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mtrec.config import NextItem, Scenario, Task
+from mtrec.data.dataset import Encoding
+from mtrec.models.encoder import TextEncoder
+from mtrec.models.heads import Head, NextItemHead, PairFactors
+from mtrec.models.items import FeatureTensors, ItemTower, kept
+from mtrec.models.sharing.shared_bottom import SharedBottom
+from mtrec.models.users import History, UserTower
+
+
+@dataclass(kw_only=True)
+class Catalogue:
+    """All items as one model sees them."""
+
+    features: FeatureTensors
+    tokens: list[list[int]]
+    text_NE: Tensor
+    """Latest text vectors; written in place when an item is encoded afresh."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemVectors:
+    """What a step knows of N items."""
+
+    text_ND: Tensor
+    fused_ND: Tensor
+    ids_N: Tensor
+    """Id slots after id dropout."""
+    factors_NF: Tensor | None
+    biases_NK: Tensor | None
+
+    def rows(self, index_M: Tensor) -> ItemVectors:
+        """The vectors of some items."""
+        return ItemVectors(
+            text_ND=self.text_ND[index_M],
+            fused_ND=self.fused_ND[index_M],
+            ids_N=self.ids_N[index_M],
+            factors_NF=None if self.factors_NF is None else self.factors_NF[index_M],
+            biases_NK=None if self.biases_NK is None else self.biases_NK[index_M],
+        )
+
+
+class Recommender(nn.Module):
+    """Built from a scenario, an encoding and a text encoder; learns and answers all tasks."""
+
+    def __init__(self, scenario: Scenario, encoding: Encoding, encoder: TextEncoder) -> None:
+        super().__init__()
+        config = scenario.model
+        self.tasks: dict[str, Task] = dict(scenario.tasks)
+        self.encoder = encoder
+        self.items = ItemTower(encoding.items, encoder.width, config.width, config.item_ids)
+        self.users = UserTower(
+            encoding.users,
+            len(encoding.events),
+            config.width,
+            layers=config.user_layers,
+            heads=config.user_heads,
+            dropout=config.dropout,
+            use_ids=config.user_ids,
+        )
+        width = config.width
+        places = {"item": width, "user": width, "pair": 3 * width}
+        heads = {name: t for name, t in self.tasks.items() if not isinstance(t, NextItem)}
+        used = {t.on for t in heads.values()}
+        self.bottoms = nn.ModuleDict(
+            {place: SharedBottom(n, 2 * width, config.dropout) for place, n in places.items() if place in used}
+        )
+        self.heads = nn.ModuleDict({n: Head(t, encoding.labels[n], 2 * width) for n, t in heads.items()})
+        self.rankers = nn.ModuleDict(
+            {
+                n: NextItemHead(t, len(encoding.items.ids), width)
+                for n, t in self.tasks.items()
+                if isinstance(t, NextItem)
+            }
+        )
+        self.factored = [n for n, t in heads.items() if t.on == "pair" and self.head(n).linear.out_features == 1]
+        self.factors: PairFactors | None = None
+        if self.factored and config.user_ids and config.item_ids:
+            num_users, num_items = len(encoding.users.ids), len(encoding.items.ids)
+            self.factors = PairFactors(num_users, num_items, encoder.width, width, len(self.factored))
+
+    def head(self, name: str) -> Head:
+        """The head of a task that is not next-item ranking."""
+        head = self.heads[name]
+        assert isinstance(head, Head)
+        return head
+
+    def catalogue(
+        self,
+        texts: list[str],
+        features: FeatureTensors,
+        progress: Callable[[float], None] | None = None,
+    ) -> Catalogue:
+        """Tokenize and encode every item text once."""
+        tokens = self.encoder.tokenize(texts)
+        vectors_NE = self.encoder.encode_all(tokens, progress=progress)
+        return Catalogue(features=features, tokens=tokens, text_NE=vectors_NE)
+
+    def fresh_text(self, catalogue: Catalogue, rows: Tensor) -> Tensor:
+        """Encode some items' texts with gradient and put them among the stale ones, (N, E).
+
+        Each row of `rows` is distinct; the catalogue's own copy is brought up to date too.
+        """
+        if len(rows) == 0:
+            return catalogue.text_NE
+        vectors = self.encoder([catalogue.tokens[i] for i in rows.tolist()])
+        text_NE = catalogue.text_NE.index_copy(0, rows, vectors)
+        catalogue.text_NE[rows] = vectors.detach()
+        return text_NE
+
+    def item_vectors(self, text_NE: Tensor, rows: FeatureTensors, keep_ids_N: Tensor | None = None) -> ItemVectors:
+        """Everything that later steps need of the given items."""
+        text_ND = self.items.text(text_NE)
+        ids_N = kept(rows.ids, keep_ids_N)
+        factors, biases = self.factors.items(ids_N, text_NE) if self.factors else (None, None)
+        return ItemVectors(
+            text_ND=text_ND,
+            fused_ND=self.items(text_ND, rows, keep_ids_N),
+            ids_N=ids_N,
+            factors_NF=factors,
+            biases_NK=biases,
+        )
+
+    def user_states(
+        self, users: FeatureTensors, history: History, items: ItemVectors, keep_ids_B: Tensor | None = None
+    ) -> Tensor:
+        """States before each event and after the last, (B, T + 1, D)."""
+        states: Tensor = self.users(users, history, items.fused_ND, keep_ids_B)
+        return states
+
+    def item_outputs(self, text_XD: Tensor) -> dict[str, Tensor]:
+        """Raw outputs of the item tasks."""
+        return self._outputs("item", text_XD)
+
+    def user_outputs(self, states_XD: Tensor) -> dict[str, Tensor]:
+        """Raw outputs of the user tasks."""
+        return self._outputs("user", states_XD)
+
+    def pair_outputs(
+        self, states_XD: Tensor, user_ids_X: Tensor, items: ItemVectors, item_X: Tensor
+    ) -> dict[str, Tensor]:
+        """Raw outputs of the pair tasks.
+
+        Args:
+            states_XD: the user's state of each pair.
+            user_ids_X: id slots of the users.
+            items: vectors that `item_X` points into.
+            item_X: row of each pair's item.
+        """
+        if "pair" not in self.bottoms:
+            return {}
+        fused_XD = items.fused_ND[item_X]
+        outputs = self._outputs("pair", torch.cat([states_XD, fused_XD, states_XD * fused_XD], dim=-1))
+        if self.factors is not None and items.factors_NF is not None and items.biases_NK is not None:
+            scores_XK = self.factors(user_ids_X, items.factors_NF[item_X], items.biases_NK[item_X])
+            for k, name in enumerate(self.factored):
+                outputs[name] = outputs[name] + scores_XK[:, k]
+        return outputs
+
+    def rank_logits(
+        self, name: str, states_XD: Tensor, items: ItemVectors, allowed_N: Tensor | None = None
+    ) -> Tensor:
+        """Logits of a next-item task over the given items, (X, N); −inf for items that are not allowed."""
+        logits: Tensor = self.rankers[name](states_XD, items.fused_ND, items.ids_N, allowed_N)
+        return logits
+
+    def rank_logits_of(self, name: str, states_XD: Tensor, items: ItemVectors, item_X: Tensor) -> Tensor:
+        """Logit of one item per state, (X,)."""
+        ranker = self.rankers[name]
+        assert isinstance(ranker, NextItemHead)
+        return ranker.of_pairs(states_XD, items.fused_ND[item_X], items.ids_N[item_X])
+
+    def _outputs(self, place: str, inputs_XI: Tensor) -> dict[str, Tensor]:
+        if place not in self.bottoms:
+            return {}
+        shared = self.bottoms[place](inputs_XI)
+        return {n: head(shared) for n, head in self.heads.items() if self.tasks[n].on == place}
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """α per task."""
+        return {name: task.weight for name, task in self.tasks.items()}

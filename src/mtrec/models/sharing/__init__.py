@@ -1,0 +1,1 @@
+"""Sharing strategies: what the tasks of one place (item, user, pair) have in common above the encoder."""

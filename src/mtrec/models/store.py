@@ -1,0 +1,131 @@
+"""Building, saving and loading a model with all it needs to answer on its own.
+
+A model folder holds:
+    scenario.json         what it was trained for
+    encoding.json         vocabularies and statistics of its training rows
+    model.safetensors     every weight, the encoder's included
+    training.json         epochs, seconds, number of parameters
+    encoder/              architecture and tokenizer of the encoder
+    vectors.safetensors   the text vector of every item in `memory/`
+    memory/               users, items and each user's recent interactions, for answers by user id
+No file is a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from mtrec.config import Scenario, parse_scenario
+from mtrec.data.contract import replacing_folder
+from mtrec.data.dataset import Dataset, Encoding
+from mtrec.errors import ModelError
+from mtrec.models.encoder import choose_device, choose_precision, load_encoder, load_saved_encoder, save_encoder
+from mtrec.models.inputs import View
+from mtrec.models.recommender import Catalogue, Recommender
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A model, the encoding it reads data through, and its scenario."""
+
+    model: Recommender
+    encoding: Encoding
+    scenario: Scenario
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    def view(self, dataset: Dataset, labels: Encoding | None = None) -> View:
+        """The dataset as this model sees it; targets in the vocabulary of `labels` (default: the model's own)."""
+        return View.of(dataset, self.encoding, self.scenario, self.device, labels)
+
+
+def new_model(dataset: Dataset, encoding: Encoding, scenario: Scenario) -> tuple[Bundle, View, Catalogue]:
+    """The model before fine-tuning: pretrained encoder, item vectors by text, heads at the training priors.
+
+    The same seed gives the same weights, so evaluation can rebuild what training started from.
+
+    Raises:
+        ModelError: the encoder cannot be loaded, or the device is not there.
+    """
+    device = choose_device(scenario.training.device)
+    torch.manual_seed(scenario.training.seed)
+    encoder = load_encoder(scenario.model.encoder)
+    encoder.precision = choose_precision(scenario.training.precision, device)
+    bundle = Bundle(model=Recommender(scenario, encoding, encoder).to(device), encoding=encoding, scenario=scenario)
+    view = bundle.view(dataset)
+    catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
+    bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
+    return bundle, view, catalogue
+
+
+def save_model(
+    folder: Path, bundle: Bundle, dataset: Dataset, catalogue: Catalogue, training: dict[str, Any]
+) -> None:
+    """Write a model folder, complete or not at all; `training` is a summary for people."""
+    length = bundle.scenario.model.history
+    with replacing_folder(folder) as temporary:
+        (temporary / "scenario.json").write_text(json.dumps(bundle.scenario.as_dict()), encoding="utf-8")
+        (temporary / "training.json").write_text(json.dumps(training), encoding="utf-8")
+        bundle.encoding.write(temporary / "encoding.json")
+        weights = {name: value.detach().cpu().contiguous() for name, value in bundle.model.state_dict().items()}
+        save_file(weights, temporary / "model.safetensors")
+        save_encoder(bundle.model.encoder, temporary / "encoder")
+        save_file({"text": catalogue.text_NE.cpu().half().contiguous()}, temporary / "vectors.safetensors")
+        memory = temporary / "memory"
+        memory.mkdir()
+        dataset.users.write_parquet(memory / "users.parquet")
+        dataset.items.write_parquet(memory / "items.parquet")
+        from_end = np.flatnonzero(np.r_[dataset.user[1:] != dataset.user[:-1], True])
+        last = from_end[np.searchsorted(from_end, np.arange(len(dataset.user)))]
+        recent = np.arange(len(dataset.user)) > last - length
+        dataset.interactions.filter(recent).write_parquet(memory / "interactions.parquet")
+
+
+def load_model(folder: Path) -> Bundle:
+    """Load a model folder; nothing but the folder is needed.
+
+    Raises:
+        ModelError: a file is missing or does not fit the others.
+    """
+    for name in ("scenario.json", "encoding.json", "model.safetensors", "encoder/config.json"):
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder}: not a model folder, {name} is missing")
+    scenario = parse_scenario(json.loads((folder / "scenario.json").read_text(encoding="utf-8")), str(folder))
+    encoding = Encoding.read(folder / "encoding.json")
+    encoder = load_saved_encoder(folder / "encoder", scenario.model.encoder)
+    device = choose_device("auto" if scenario.training.device == "cuda" else scenario.training.device)
+    encoder.precision = choose_precision(scenario.training.precision, device)
+    model = Recommender(scenario, encoding, encoder)
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"{folder}/model.safetensors: the weights do not fit the model ({reason})") from error
+    return Bundle(model=model.to(device).eval(), encoding=encoding, scenario=scenario)
+
+
+def load_memory(folder: Path, bundle: Bundle) -> tuple[Dataset, Catalogue]:
+    """The users, items and recent interactions that a model folder remembers, with its text vectors.
+
+    Raises:
+        DataError: a table is missing.
+        ModelError: the vectors do not fit the items.
+    """
+    dataset = Dataset.read(folder / "memory")
+    vectors = load_file(folder / "vectors.safetensors")["text"].float()
+    if len(vectors) != dataset.items.height:
+        raise ModelError(f"{folder}: {len(vectors)} text vectors for {dataset.items.height} items")
+    catalogue = Catalogue(
+        features=bundle.view(dataset).items, tokens=[[] for _ in vectors], text_NE=vectors.to(bundle.device)
+    )
+    return dataset, catalogue

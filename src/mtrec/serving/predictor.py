@@ -1,0 +1,126 @@
+"""Answers from a model folder.
+
+Shapes: N items, D width, X pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrec.config import NextItem
+from mtrec.data.dataset import Dataset
+from mtrec.errors import InputError
+from mtrec.models.inputs import View
+from mtrec.models.recommender import Catalogue, ItemVectors
+from mtrec.models.store import Bundle, load_memory, load_model
+from mtrec.models.users import History
+
+ALL_PARTS = 3
+
+
+class Predictor:
+    """Recommends items and scores pairs: for remembered users, for given histories, for a new user."""
+
+    def __init__(self, bundle: Bundle, dataset: Dataset, catalogue: Catalogue) -> None:
+        self.bundle, self.dataset = bundle, dataset
+        self.view: View = bundle.view(dataset)
+        with torch.no_grad():
+            self.items: ItemVectors = bundle.model.item_vectors(catalogue.text_NE, catalogue.features)
+        self.item_ids: list[str] = dataset.items["item_id"].to_list()
+        self._item_row = {item: row for row, item in enumerate(self.item_ids)}
+        self._user_row = {user: row for row, user in enumerate(dataset.users["user_id"].to_list())}
+
+    @classmethod
+    def load(cls, folder: Path) -> Predictor:
+        """Load a model folder.
+
+        Raises:
+            ModelError: the folder is not a model folder, or its parts do not fit.
+        """
+        bundle = load_model(folder)
+        return cls(bundle, *load_memory(folder, bundle))
+
+    @torch.no_grad()
+    def recommend(
+        self, *, user_id: str | None = None, history: Sequence[str] | None = None, num_items: int = 10
+    ) -> list[tuple[str, float]]:
+        """The items to show next, best first, without those in the history.
+
+        Args:
+            user_id: whose attributes and remembered history to use; an unknown user counts as new.
+            history: item ids, oldest first, in place of the remembered ones; unknown items are passed over.
+            num_items: how many at most.
+
+        Returns:
+            Item ids with their scores, fewer than `num_items` only when no more items are left.
+
+        Raises:
+            InputError: the model ranks nothing, or `num_items` is not positive.
+        """
+        if num_items < 1:
+            raise InputError(f"num_items is {num_items}: ask for at least one item")
+        ranking = next((n for n, t in self.bundle.model.tasks.items() if isinstance(t, NextItem)), None)
+        if ranking is None:
+            raise InputError(f"model '{self.bundle.scenario.name}' has no next_item task, so it cannot recommend")
+        state_1D, seen = self._state(user_id, history)
+        scores_N = self.bundle.model.rank_logits(ranking, state_1D, self.items)[0].float().cpu().numpy()
+        scores_N[seen] = -np.inf
+        best = np.argsort(-scores_N, kind="stable")[:num_items]
+        return [(self.item_ids[i], float(scores_N[i])) for i in best if np.isfinite(scores_N[i])]
+
+    @torch.no_grad()
+    def score(
+        self, item_ids: Sequence[str], *, user_id: str | None = None, history: Sequence[str] | None = None
+    ) -> dict[str, list[float]]:
+        """What the pair tasks predict for one user and some items, by task, in the order of `item_ids`.
+
+        Raises:
+            InputError: an item is not in the catalogue.
+        """
+        unknown = [i for i in item_ids if i not in self._item_row]
+        if unknown:
+            raise InputError(f"item '{unknown[0]}' is not in the model's catalogue of {len(self.item_ids)} items")
+        state_1D, _ = self._state(user_id, history)
+        rows_X = torch.tensor([self._item_row[i] for i in item_ids], dtype=torch.long, device=self.bundle.device)
+        slot = self.view.users.ids[self._user_row[user_id]] if user_id in self._user_row else torch.tensor(0)
+        model = self.bundle.model
+        outputs = model.pair_outputs(
+            state_1D.expand(len(rows_X), -1), slot.to(rows_X).expand(len(rows_X)), self.items, rows_X
+        )
+        return {name: model.head(name).predict(out).float().tolist() for name, out in outputs.items()}
+
+    def _state(self, user_id: str | None, history: Sequence[str] | None) -> tuple[Tensor, np.ndarray]:
+        """The user's state (1, D) and the rows of the items in the history."""
+        row = self._user_row.get(user_id) if user_id is not None else None
+        length = self.bundle.scenario.model.history
+        if history is not None:
+            rows = [self._item_row[i] for i in history if i in self._item_row]
+            past, seen = self._given(rows[-length:]), np.array(rows, dtype=int)
+        else:
+            user = np.array([-1 if row is None else row])
+            past = self.view.history(self.view.recent_rows(user, ALL_PARTS, length))
+            seen = past.item_BT[past.mask_BT].cpu().numpy()
+        users = self.view.users.rows(torch.tensor([row or 0], device=self.bundle.device))
+        if row is None:
+            users = users.unknown()
+        states = self.bundle.model.user_states(users, past, self.items)
+        return states[:, int(past.mask_BT.sum())], seen
+
+    def _given(self, rows: list[int]) -> History:
+        """A history of items alone: taken one after the other by the task's usual event, now."""
+        task = next((t for t in self.bundle.model.tasks.values() if isinstance(t, NextItem)), None)
+        codes = self.view.event_codes(task.events if task else [])
+        event = int(codes[0]) if len(codes) else min(len(self.view.events), 1)
+        device, count = self.bundle.device, max(len(rows), 1)
+        return History(
+            item_BT=torch.tensor([rows or [0]], dtype=torch.long, device=device),
+            event_BT=torch.full((1, count), event, dtype=torch.long, device=device),
+            rating_BT=torch.full((1, count), torch.nan, device=device),
+            gap_BT=torch.zeros(1, count, device=device),
+            mask_BT=torch.tensor([[True] * len(rows) or [False]], device=device),
+        )

@@ -1,0 +1,172 @@
+"""Evaluate: a model on the test part, before and after fine-tuning, and against the champion on the same rows."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from mtrec.config import Classification, MultiLabel, NextItem, Profile, Scenario, Task
+from mtrec.data.contract import replacing_file, replacing_folder
+from mtrec.data.dataset import Dataset, Encoding
+from mtrec.data.splits import TEST
+from mtrec.evaluation.judge import Answers, Judged, align, judge, protocol
+from mtrec.evaluation.predict import predict
+from mtrec.evaluation.slices import make_slices
+from mtrec.models.store import Bundle, load_model, new_model
+from mtrec.progress import report
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the stage reads."""
+
+    dataset: Path
+    model: Path
+    tracking_uri: str | None = None
+    """MLflow with the champion to compare with."""
+    champion: bool = True
+    """False leaves the champion out (no registry is asked)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What the stage writes."""
+
+    evaluation: Path
+    predictions: Path
+    """Folder: one Parquet file per task with the candidate's predictions."""
+
+
+def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
+    """Measure a candidate.
+
+    Returns:
+        `<task>.<primary metric>` after fine-tuning, for every task that has test examples.
+
+    Raises:
+        DataError: the dataset folder is not whole.
+        ModelError: the model folder is not whole.
+        RunError: MLflow cannot be used.
+    """
+    dataset = Dataset.read(inputs.dataset)
+    encoding = Encoding.read(inputs.dataset / "encoding.json")
+    card = json.loads((inputs.dataset / "card.json").read_text(encoding="utf-8"))
+    report("evaluate", 0.05, "before fine-tuning")
+    start, view, catalogue = new_model(dataset, encoding, scenario)
+    start.model.eval()
+    rows, rankings = predict(start.model, view, catalogue, scenario.tasks, TEST, scenario.model.history)
+    before = Answers(rows=rows, rankings=rankings)
+    report("evaluate", 0.35, "after fine-tuning")
+    after = answers(load_model(inputs.model), dataset, encoding, scenario.tasks)
+    report("evaluate", 0.65, "the champion")
+    champion, name = _champion(inputs, dataset, encoding, scenario)
+    report("evaluate", 0.9, "comparing")
+    judged = Judged(before=before, after=after, champion=champion)
+    tasks = judge(judged, scenario, encoding.labels, make_slices(dataset), dataset.items.height)
+    training = json.loads((inputs.model / "training.json").read_text(encoding="utf-8"))
+    evaluation = {
+        "scenario": scenario.name,
+        "description": scenario.description,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "dataset": card,
+        "model": {
+            "encoder": scenario.model.encoder.name,
+            "sharing": scenario.model.sharing,
+            **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
+        },
+        "protocol": protocol(scenario.split),
+        "champion": name,
+        "tasks": tasks,
+    }
+    _write_predictions(outputs.predictions, dataset, after, scenario.tasks, encoding)
+    with replacing_file(outputs.evaluation) as temporary:
+        temporary.write_text(json.dumps(evaluation, indent=1), encoding="utf-8")
+    report("evaluate", 1.0)
+    return {
+        f"{name}.{task['primary']}": task["metrics"][task["primary"]]["after"]
+        for name, task in tasks.items()
+        if task["metrics"]
+    }
+
+
+def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping[str, Task]) -> Answers:
+    """What a loaded model says on the test part of any dataset.
+
+    The model reads the data through its own encoding; targets are those of `encoding`, so that models with other
+    vocabularies are judged on the same rows. Tasks that the model does not know in the same form are left out.
+
+    Args:
+        bundle: the model.
+        dataset: a prepared dataset.
+        encoding: the dataset's encoding, whose vocabulary the targets use.
+        tasks: the tasks to judge.
+    """
+    own = bundle.scenario.tasks
+    shared = {n: own[n] for n, t in tasks.items() if n in own and _same_question(own[n], t)}
+    view = bundle.view(dataset, encoding)
+    catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
+    history = bundle.scenario.model.history
+    rows, rankings = predict(bundle.model.eval(), view, catalogue, shared, TEST, history)
+    for name, task in shared.items():
+        if isinstance(task, (Classification, MultiLabel, Profile)):
+            values, wanted = bundle.encoding.labels[name].values, encoding.labels[name].values
+            rows[name] = replace(rows[name], predicted=align(rows[name].predicted, values, wanted))
+    return Answers(rows=rows, rankings=rankings)
+
+
+def _same_question(a: Task, b: Task) -> bool:
+    return a.model_copy(update={"weight": 1.0}) == b.model_copy(update={"weight": 1.0})
+
+
+def _champion(
+    inputs: Inputs, dataset: Dataset, encoding: Encoding, scenario: Scenario
+) -> tuple[Answers | None, dict[str, str] | None]:
+    if not inputs.champion:
+        return None, None
+    from mtrec import tracking
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = tracking.download_champion(scenario.name, Path(folder) / "champion", inputs.tracking_uri)
+        if found is None:
+            return None, None
+        champion = answers(load_model(found.folder), dataset, encoding, scenario.tasks)
+    return champion, {"name": found.name, "version": found.version}
+
+
+def _write_predictions(
+    folder: Path, dataset: Dataset, given: Answers, tasks: Mapping[str, Task], encoding: Encoding
+) -> None:
+    users, items = dataset.users["user_id"], dataset.items["item_id"]
+    with replacing_folder(folder) as temporary:
+        for name, task in tasks.items():
+            if isinstance(task, NextItem):
+                ranked = given.rankings[name]
+                table = pl.DataFrame(
+                    {
+                        "user_id": [users[r.user] for r in ranked],
+                        "relevant": [[items[int(i)] for i in r.relevant] for r in ranked],
+                        "ranks": [r.ranks.tolist() for r in ranked],
+                        "top": [[items[int(i)] for i in r.top] for r in ranked],
+                    }
+                )
+            elif name in given.rows:
+                rows = given.rows[name]
+                table = pl.DataFrame(
+                    {
+                        "user_id": [users[int(u)] if u >= 0 else None for u in rows.user],
+                        "item_id": [items[int(i)] if i >= 0 else None for i in rows.item],
+                        "target": rows.target.tolist(),
+                        "predicted": rows.predicted.tolist(),
+                    },
+                    schema_overrides={"user_id": pl.String, "item_id": pl.String},
+                )
+            else:
+                continue
+            table.write_parquet(temporary / f"{name}.parquet")

@@ -1,0 +1,129 @@
+"""Fine-tune: a dataset → a trained model folder, with its loss history."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mtrec.config import Scenario
+from mtrec.data.contract import replacing_file
+from mtrec.data.dataset import Dataset, Encoding
+from mtrec.data.splits import VALID
+from mtrec.evaluation import metrics
+from mtrec.evaluation.predict import predict
+from mtrec.models.inputs import View
+from mtrec.models.recommender import Catalogue, Recommender
+from mtrec.models.store import new_model, save_model
+from mtrec.progress import report
+from mtrec.training.loop import Progress, Trainer, Validate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """What the stage reads."""
+
+    dataset: Path
+    checkpoints: Path | None = None
+    """Folder for checkpoints; a run of the same scenario on the same data resumes there."""
+    tracking_uri: str | None = None
+    pipeline_run: str | None = None
+    """Name of the pipeline run, under which MLflow keeps the curves; None: nothing is logged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """What the stage writes."""
+
+    model: Path
+    losses: Path
+    """JSON lines: a `train` line every few steps, a `valid` line every epoch."""
+
+
+def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
+    """Train all tasks together.
+
+    Returns:
+        epochs, best_epoch, steps, seconds, parameters and trained_parameters.
+
+    Raises:
+        ModelError: the encoder cannot be loaded.
+        DataError: the dataset folder is not whole.
+        RunError: a checkpoint is damaged, or MLflow cannot be used.
+    """
+    dataset = Dataset.read(inputs.dataset)
+    encoding = Encoding.read(inputs.dataset / "encoding.json")
+    report("fine_tune", 0.0, "encoding the item texts")
+    bundle, view, catalogue = new_model(dataset, encoding, scenario)
+    trainer = Trainer(
+        bundle,
+        view,
+        catalogue,
+        validate=_validation(scenario, encoding),
+        watch=_progress_of(scenario),
+        checkpoints=inputs.checkpoints,
+        key=hashlib.sha256((scenario.digest + str(encoding)).encode()).hexdigest(),
+    )
+    with _logging(inputs, scenario, trainer):
+        end = trainer.fit()
+    parameters = list(bundle.model.parameters())
+    summary = {
+        "epochs": end.epoch,
+        "best_epoch": end.best_epoch,
+        "steps": end.step,
+        "seconds": round(end.seconds, 1),
+        "parameters": sum(p.numel() for p in parameters),
+        "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+    }
+    save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary)
+    with replacing_file(outputs.losses) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in end.lines), encoding="utf-8")
+    return summary
+
+
+def _validation(scenario: Scenario, encoding: Encoding) -> Validate:
+    def validate(model: Recommender, view: View, catalogue: Catalogue) -> dict[str, float]:
+        rows, rankings = predict(model, view, catalogue, scenario.tasks, VALID, scenario.model.history)
+        skills = {
+            name: metrics.skill(scenario.tasks[name], p.target, p.predicted, encoding.labels[name].prior)
+            for name, p in rows.items()
+        }
+        for name, users in rankings.items():
+            skills[name] = metrics.ranking([u.metrics for u in users]).get(metrics.PRIMARY["next_item"], 0.0)
+        return skills
+
+    return validate
+
+
+def _progress_of(scenario: Scenario) -> Callable[[Progress], None]:
+    def watch(progress: Progress) -> None:
+        report("fine_tune", progress.fraction, f"epoch {progress.epoch + 1} of {scenario.training.epochs}")
+
+    return watch
+
+
+@contextmanager
+def _logging(inputs: Inputs, scenario: Scenario, trainer: Trainer) -> Iterator[None]:
+    """Send the loss history to MLflow after every epoch, in a child of the pipeline run's run."""
+    if not inputs.pipeline_run:
+        yield
+        return
+    from mtrec import tracking
+
+    parent = tracking.pipeline_run(scenario, inputs.pipeline_run, tracking_uri=inputs.tracking_uri)
+    with tracking.child_run(parent, "fine_tune", system_metrics=True) as child:
+        show, logged = trainer.watch, 0
+
+        def watch(progress: Progress) -> None:
+            nonlocal logged
+            show(progress)
+            if progress.lines and progress.lines[-1]["kind"] == "valid" and len(progress.lines) > logged:
+                tracking.log_losses(child, progress.lines[logged:])
+                logged = len(progress.lines)
+
+        trainer.watch = watch
+        yield

@@ -1,0 +1,247 @@
+"""The training loop: warm-up and decay, clipping, validation, early stopping, resumable checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mtrec.balancing.static import joint_loss
+from mtrec.config import Training
+from mtrec.data.dataset import Encoding
+from mtrec.models.inputs import View
+from mtrec.models.recommender import Catalogue, Recommender
+from mtrec.models.store import Bundle
+from mtrec.training.batches import SequenceBatches
+from mtrec.training.checkpoint import load_checkpoint, optimiser_tensors, restore_optimiser, save_checkpoint
+from mtrec.training.step import StepData, task_losses
+
+RECORD_EVERY = 5
+"""Steps between two recorded training losses."""
+
+Validate = Callable[[Recommender, View, Catalogue], dict[str, float]]
+"""Gives every task's skill on the validation part: higher is better, 0 is no skill."""
+
+
+@dataclass(kw_only=True)
+class Progress:
+    """Where a run is; everything in it survives a kill."""
+
+    step: int = 0
+    epoch: int = 0
+    best_score: float = -math.inf
+    best_epoch: int = 0
+    reference: dict[str, float] = field(default_factory=dict)
+    """Each task's skill after the first epoch, the unit its later skill is measured in."""
+    stopped: bool = False
+    seconds: float = 0.0
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """The loss history: a `train` line every few steps, a `valid` line every epoch."""
+    total_steps: int = 0
+    """Steps of all epochs, if training does not stop early."""
+
+    @property
+    def fraction(self) -> float:
+        """Share of all steps that is done."""
+        return self.step / max(self.total_steps, 1)
+
+
+class Trainer:
+    """Fits a model on the training part of a dataset.
+
+    Args:
+        bundle: the model to train, from `mtrec.models.store.new_model`.
+        view: the dataset through the model's encoding.
+        catalogue: the items' text vectors before training.
+        validate: called after every epoch; its mean decides early stopping.
+        watch: called after every step and every epoch with the progress so far.
+        checkpoints: folder for the latest and the best state; None keeps them in memory only.
+        key: names what is trained on what; a checkpoint of another key is not resumed.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        view: View,
+        catalogue: Catalogue,
+        *,
+        validate: Validate,
+        watch: Callable[[Progress], None] = lambda progress: None,
+        checkpoints: Path | None = None,
+        key: str = "",
+    ) -> None:
+        self.model, self.scenario, self.view = bundle.model, bundle.scenario, view
+        self.validate, self.watch, self.key = validate, watch, key
+        self.settings: Training = bundle.scenario.training
+        dataset, scenario = view.dataset, bundle.scenario
+        self.batches = SequenceBatches(
+            dataset.user,
+            dataset.part,
+            window=scenario.model.history,
+            batch_size=self.settings.batch_size,
+            seed=self.settings.seed,
+            shuffle_rows=scenario.split.by == "random",
+        )
+        self.checkpoints = checkpoints
+        self.steps_per_epoch = max(self.batches.num_batches(e) for e in range(min(self.settings.epochs, 3)))
+        self.total_steps = self.steps_per_epoch * self.settings.epochs
+        self.optimiser = torch.optim.AdamW(
+            list(parameter_groups(bundle.model, self.settings)), betas=(0.9, 0.98), fused=True
+        )
+        self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
+        self.progress = Progress(total_steps=self.total_steps)
+        self.best: dict[str, Tensor] = {}
+        self.data = self._step_data(bundle.encoding, catalogue)
+
+    def _step_data(self, encoding: Encoding, catalogue: Catalogue) -> StepData:
+        dataset, device = self.view.dataset, self.view.device
+        counts = torch.tensor([0, *encoding.item_counts], dtype=torch.float32)[self.view.items.ids.cpu()].to(device)
+        item_part = torch.from_numpy(dataset.items["part"].to_numpy().astype(np.int64)).to(device)
+        return StepData(
+            view=self.view,
+            catalogue=catalogue,
+            item_part_N=torch.where(counts > 0, item_part, -1),
+            user_part_U=torch.from_numpy(dataset.users["part"].to_numpy().astype(np.int64)).to(device),
+            sampling_N=counts.sqrt() / counts.sqrt().sum(),
+            id_dropout=self.scenario.model.id_dropout,
+            texts_per_step=self.settings.texts_per_step,
+        )
+
+    def fit(self) -> Progress:
+        """Train until the last epoch or until validation stops improving; the model ends at its best epoch."""
+        self._resume()
+        before = self.progress.seconds
+        clock = time.perf_counter()
+        while self.progress.epoch < self.settings.epochs and not self.progress.stopped:
+            for rows_BT in self._remaining_batches():
+                self._step(rows_BT)
+                self.progress.seconds = before + time.perf_counter() - clock
+            self._end_epoch(clock, before)
+        self.model.load_state_dict(self.best)
+        self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
+        return self.progress
+
+    def _remaining_batches(self) -> Iterator[np.ndarray]:
+        epoch = self.progress.epoch
+        done = self.progress.step - self._epoch_start(epoch)
+        for number, rows in enumerate(self.batches.epoch(epoch)):
+            if number >= done:
+                yield rows
+
+    def _epoch_start(self, epoch: int) -> int:
+        return sum(self.batches.num_batches(e) for e in range(epoch))
+
+    def _step(self, rows_BT: np.ndarray) -> None:
+        step = self.progress.step
+        torch.manual_seed(hash((self.settings.seed, step)) % 2**31)
+        factor = learning_rate_factor(step, self.total_steps, self.settings.warmup)
+        for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        self.model.train()
+        losses = task_losses(self.model, self.data, rows_BT)
+        loss = joint_loss(losses, self.model.loss_weights)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.optimiser.step()
+        self.progress.step += 1
+        if step % RECORD_EVERY == 0:
+            self.progress.lines.append(
+                {
+                    "kind": "train",
+                    "step": step,
+                    "epoch": round(step / self.steps_per_epoch, 3),
+                    "loss": float(loss.detach()),
+                    "losses": {name: float(value.detach()) for name, value in losses.items()},
+                    "lr": self.settings.lr * factor,
+                    "seconds": round(self.progress.seconds, 2),
+                }
+            )
+        self.watch(self.progress)
+
+    def _end_epoch(self, clock: float, before: float) -> None:
+        progress = self.progress
+        self.model.eval()
+        self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
+        with torch.no_grad():
+            skills = self.validate(self.model, self.view, self.data.catalogue)
+        progress.epoch += 1
+        if not progress.reference:
+            progress.reference = {name: max(skill, 0.01) for name, skill in skills.items()}
+        score = sum(skills[name] / unit for name, unit in progress.reference.items()) / max(len(skills), 1)
+        progress.seconds = before + time.perf_counter() - clock
+        if score > progress.best_score:
+            progress.best_score, progress.best_epoch = score, progress.epoch
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+        progress.stopped = progress.epoch - progress.best_epoch >= self.settings.patience
+        self.progress.lines.append(
+            {
+                "kind": "valid",
+                "step": progress.step,
+                "epoch": progress.epoch,
+                "score": score,
+                "metrics": skills,
+                "seconds": round(progress.seconds, 2),
+            }
+        )
+        self._save()
+        self.watch(progress)
+
+    def _save(self) -> None:
+        if self.checkpoints is None:
+            return
+        groups = {
+            "model": self.model.state_dict(),
+            "best": self.best,
+            "optimiser": optimiser_tensors(self.optimiser),
+            "catalogue": {"text": self.data.catalogue.text_NE},
+        }
+        save_checkpoint(self.checkpoints, groups, {"progress": vars(self.progress), "key": self.key})
+
+    def _resume(self) -> None:
+        found = load_checkpoint(self.checkpoints) if self.checkpoints else None
+        if found is None or found[1]["key"] != self.key:
+            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            return
+        groups, state = found
+        self.model.load_state_dict(groups["model"])
+        self.best = groups["best"]
+        restore_optimiser(self.optimiser, groups["optimiser"])
+        self.data.catalogue.text_NE = groups["catalogue"]["text"].to(self.view.device)
+        self.progress = Progress(**state["progress"])
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
+    """Linear warm-up over the first `warmup` share of steps, then cosine decay to 5 %."""
+    warmup_steps = max(round(total_steps * warmup), 1)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    done = min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0)
+    return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def parameter_groups(model: Recommender, settings: Training) -> Iterator[dict[str, Any]]:
+    """AdamW groups: the encoder per layer, id tables, matrices, and vectors (which never decay)."""
+    for name, rate, parameters in model.encoder.trainable_groups(settings.lr_encoder, settings.layer_decay):
+        yield {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay, "name": name}
+    encoder = {id(p) for p in model.encoder.parameters()}
+    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    rest = [p for p in model.parameters() if id(p) not in encoder and p.requires_grad]
+    decays = {"ids": settings.weight_decay_ids, "matrices": settings.weight_decay, "vectors": 0.0}
+    for name, decay in decays.items():
+        chosen = [p for p in rest if _kind(p, tables) == name]
+        if chosen:
+            yield {"params": chosen, "lr": settings.lr, "weight_decay": decay, "name": name}
+
+
+def _kind(parameter: nn.Parameter, tables: set[int]) -> str:
+    if id(parameter) in tables:
+        return "ids"
+    return "matrices" if parameter.dim() > 1 else "vectors"

@@ -1,0 +1,153 @@
+"""One training step: a batch of user sequences to one loss per task.
+
+Shapes: B users, T events, X examples, V label values, N items, M sampled negatives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtrec.config import NextItem
+from mtrec.data.splits import TRAIN
+from mtrec.models.inputs import View
+from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
+from mtrec.models.preferences import future_targets, known
+from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
+from mtrec.models.users import History
+
+ITEM_EXAMPLES = 512
+"""Items per step that item tasks learn from."""
+MAX_LOGITS = 2**23
+"""Bound on users × items in one ranking loss; beyond it positions are sampled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepData:
+    """What every step of a run shares."""
+
+    view: View
+    catalogue: Catalogue
+    item_part_N: Tensor
+    """Part of each item for item tasks; −1 for items without a training interaction."""
+    user_part_U: Tensor
+    sampling_N: Tensor
+    """Probability of each item as a sampled negative; 0 for items without a training interaction."""
+    id_dropout: float
+    texts_per_step: int
+
+
+def task_losses(model: Recommender, data: StepData, rows_BT: np.ndarray) -> dict[str, Tensor]:
+    """One scalar per task for a batch of windows.
+
+    Random draws (dropout, ids dropped, texts encoded afresh, negatives) come from torch's global generator, which
+    the loop seeds per step.
+
+    Args:
+        model: in training mode.
+        data: tensors shared by all steps; the catalogue's text vectors are refreshed in place.
+        rows_BT: interaction rows of the batch, −1 pads.
+    """
+    view, catalogue = data.view, data.catalogue
+    history = view.history(rows_BT)
+    keep_N = _keep(len(catalogue.tokens), data.id_dropout, view.device)
+    fresh = _choose_texts(history, data)
+    items = model.item_vectors(model.fresh_text(catalogue, fresh), catalogue.features, keep_N)
+    user_B = torch.from_numpy(view.dataset.user[rows_BT[:, 0]]).to(view.device)
+    users = view.users.rows(user_B)
+    keep_B = _keep(len(user_B), data.id_dropout, view.device)
+    states = model.user_states(users, history, items, keep_B)
+    before, mask = states[:, :-1], history.mask_BT
+    losses: dict[str, Tensor] = {}
+
+    pair_outputs = model.pair_outputs(
+        before[mask], (users.ids * keep_B).unsqueeze(1).expand_as(mask)[mask], items, history.item_BT[mask]
+    )
+    row_X = torch.from_numpy(rows_BT[rows_BT >= 0]).to(view.device)
+    for name, output in pair_outputs.items():
+        target = view.labels[name][row_X]
+        losses[name] = model.head(name).loss(output, target, known(target))
+
+    item_X = _item_examples(fresh, data)
+    for name, output in model.item_outputs(items.text_ND[item_X]).items():
+        target = view.labels[name][item_X]
+        losses[name] = model.head(name).loss(output, target, known(target))
+
+    losses.update(_user_losses(model, data, states, history, user_B))
+    for name, task in model.tasks.items():
+        if isinstance(task, NextItem):
+            losses[name] = _next_item_loss(model, name, task, data, before, history, items)
+    return {name: losses[name] for name in model.tasks}
+
+
+def _user_losses(
+    model: Recommender, data: StepData, states: Tensor, history: History, user_B: Tensor
+) -> dict[str, Tensor]:
+    tasks = {n: t for n, t in model.tasks.items() if t.on == "user" and not isinstance(t, NextItem)}
+    losses = {}
+    future = {n: t for n, t in tasks.items() if t.label_table == "items"}
+    if future:
+        before = states[:, :-1]
+        outputs = model.user_outputs(before)
+        for name, task in future.items():
+            target, mask = future_targets(task, data.view.labels[name], history)
+            losses[name] = model.head(name).loss(outputs[name].flatten(0, 1), target.flatten(0, 1), mask.flatten())
+    if len(future) < len(tasks):
+        last = states[torch.arange(len(states), device=states.device), history.mask_BT.sum(1)]
+        outputs = model.user_outputs(last)
+        for name in tasks.keys() - future.keys():
+            target = data.view.labels[name][user_B]
+            mask = known(target) & (data.user_part_U[user_B] == TRAIN)
+            losses[name] = model.head(name).loss(outputs[name], target, mask)
+    return losses
+
+
+def _next_item_loss(
+    model: Recommender,
+    name: str,
+    task: NextItem,
+    data: StepData,
+    before: Tensor,
+    history: History,
+    items: ItemVectors,
+) -> Tensor:
+    counts = history.mask_BT & _taken(task, history.event_BT, data.view)
+    states_XD, target_X = before[counts], history.item_BT[counts]
+    num_items = len(items.ids_N)
+    full = num_items <= task.full_softmax
+    limit = max(MAX_LOGITS // (num_items if full else task.num_negatives), 1)
+    if len(target_X) > limit:
+        chosen = torch.randperm(len(target_X), device=target_X.device)[:limit]
+        states_XD, target_X = states_XD[chosen], target_X[chosen]
+    everyone = torch.ones(len(target_X), device=target_X.device)
+    if full:
+        logits_XN = model.rank_logits(name, states_XD, items, data.sampling_N > 0)
+        return softmax_ranking_loss(logits_XN, target_X, everyone)
+    negative_M = torch.multinomial(data.sampling_N, task.num_negatives, replacement=True)
+    log_q_N = (data.sampling_N * task.num_negatives).clamp(min=1e-12).log()
+    positive = model.rank_logits_of(name, states_XD, items, target_X)
+    negative = model.rank_logits(name, states_XD, items.rows(negative_M))
+    hit_XM = negative_M.unsqueeze(0) == target_X.unsqueeze(1)
+    return sampled_softmax_loss(positive, negative, log_q_N[target_X], log_q_N[negative_M], hit_XM, everyone)
+
+
+def _taken(task: NextItem, event_BT: Tensor, view: View) -> Tensor:
+    return torch.isin(event_BT, view.event_codes(task.events)) if task.events else event_BT >= 0
+
+
+def _keep(count: int, dropout: float, device: torch.device) -> Tensor:
+    return (torch.rand(count, device=device) >= dropout).long()
+
+
+def _choose_texts(history: History, data: StepData) -> Tensor:
+    present = history.item_BT[history.mask_BT].unique()
+    return present[torch.randperm(len(present), device=present.device)[: data.texts_per_step]]
+
+
+def _item_examples(fresh: Tensor, data: StepData) -> Tensor:
+    others = torch.randint(len(data.item_part_N), (ITEM_EXAMPLES,), device=fresh.device)
+    candidates = torch.cat([fresh, others]).unique()
+    return candidates[data.item_part_N[candidates] == TRAIN]
