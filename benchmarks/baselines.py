@@ -104,14 +104,14 @@ def svd_plus_plus(
 
 
 BIAS_GRID: dict[str, Sequence[Any]] = {
-    "reg_user": (2, 5, 10, 15),
-    "reg_item": (1, 2, 5, 10),
-    "epochs": (10, 20),
+    "reg_user": (1, 2, 4, 8, 15),
+    "reg_item": (1, 2, 4, 8),
+    "epochs": (20,),
 }
 SVD_GRID: dict[str, Sequence[Any]] = {
     "factors": (20, 100, 200),
     "epochs": (20, 40, 80),
-    "reg": (0.05, 0.1, 0.15),
+    "reg": (0.05, 0.1, 0.15, 0.2),
 }
 
 

@@ -1,0 +1,438 @@
+"""The report: everything it is given appears, nothing it is given can harm, and what is missing stays readable."""
+
+import copy
+import html
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtrec.evaluation.report import report_html, write_report
+from tests.unit.evaluation.report_sample import (
+    BETTER_LOW,
+    LINEAGE,
+    TASKS,
+    sample_evaluation,
+    sample_gate,
+    sample_losses,
+    sample_validation,
+)
+
+
+def render(**changes: Any) -> str:
+    arguments: dict[str, Any] = {
+        "evaluation": sample_evaluation(),
+        "losses": sample_losses(),
+        "gate": sample_gate(),
+        "validation": sample_validation(),
+        "lineage": LINEAGE,
+    }
+    return report_html(**{**arguments, **changes})
+
+
+class Page(HTMLParser):
+    """Checks nesting, and collects elements, attributes and text."""
+
+    VOID = {"meta", "link", "br", "hr", "img", "input"}
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == [], f"never closed: {self.open}"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def numbers(self) -> set[float]:
+        return {float(a["value"]) for a in self.all("data")}
+
+
+def floats_of(value: Any) -> set[float]:
+    if isinstance(value, dict):
+        return {x for v in value.values() for x in floats_of(v)}
+    if isinstance(value, list):
+        return {x for v in value for x in floats_of(v)}
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {float(value)}
+    return set()
+
+
+# ------------------------------------------------------------------------------------------------- content
+
+
+def test_every_number_of_the_evaluation_appears() -> None:
+    evaluation = sample_evaluation()
+    page = Page(render(evaluation=evaluation))
+    for task in evaluation["tasks"].values():
+        if task["confusion"]:
+            counts = task.pop("confusion")["counts"]
+            for count in sorted({n for row in counts for n in row if n}):
+                assert str(count) in page.words, f"confusion count {count}"
+        if task["comparison"]:
+            assert "95 %" in page.text
+            del task["comparison"]["confidence"]
+    assert floats_of(evaluation) - page.numbers == set()
+
+
+def test_every_rule_and_number_of_the_gate_appears() -> None:
+    gate = sample_gate(passed=False)
+    page = Page(render(gate=gate))
+    assert floats_of(gate["rules"]) - page.numbers == set()
+    for rule in gate["rules"]:
+        assert rule["rule"] in page.text
+        assert rule["why"] in page.text
+
+
+def test_losses_validation_and_lineage_appear() -> None:
+    losses, validation = sample_losses(), sample_validation()
+    page = Page(render(losses=losses, validation=validation))
+    valid = [
+        {key: line[key] for key in ("step", "epoch", "score", "metrics")}
+        for line in losses
+        if line["kind"] == "valid"
+    ]
+    assert floats_of(valid) - page.numbers == set()
+    assert floats_of(validation) - page.numbers == set()
+    for text in ["dangling item_id", "expect_column_values_to_not_be_null(title)", *validation["warnings"]]:
+        assert text in page.text
+    for value in LINEAGE.values():
+        assert value is None or value in page.text
+    assert "not recorded" in page.text
+
+
+def test_verdict_stands_on_top_with_its_reasons() -> None:
+    passed, failed = Page(render()), Page(render(gate=sample_gate(passed=False)))
+    assert "This model is ready for review. All 15 rules of the gate are met." in passed.text
+    assert "Fine-tuning improved 7 of 7 tasks." in passed.text
+    assert "Against the champion it is better on 4, worse on 1, no clear difference on 2." in passed.text
+    assert "This model should not be promoted. 1 of 15 rules of the gate is not met." in failed.text
+    before_overview = failed.text.partition("Before and after fine-tuning")[0]
+    assert "tags.micro_f1 must not be more than 2 % worse than the champion : 3.1 % worse" in before_overview
+    assert "<title>Fail" in render(gate=sample_gate(passed=False))
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_bars_are_drawn_to_scale_and_say_their_direction(name: str) -> None:
+    page = Page(render())
+    metrics = TASKS[name][2]
+    primary = next(iter(metrics))
+    place = next(i for i, (_, a) in enumerate(page.elements) if a.get("aria-label", "").startswith(f"{name}, "))
+    label = page.elements[place][1]["aria-label"]
+    assert ("lower is better" if primary in BETTER_LOW else "higher is better") in label
+    fills = [a["style"] for _, a in page.elements[place + 1 : place + 15] if a.get("class", "").startswith("fill ")]
+    widths = [float(re.search(r"width:([\d.]+)%", style).group(1)) for style in fills]  # type: ignore[union-attr]
+    values = metrics[primary]
+    assert widths == pytest.approx([100 * v / max(values) for v in values], abs=0.01)
+
+
+def test_forest_turns_every_task_so_that_right_is_better() -> None:
+    page = Page(render())
+    points = {}
+    for place, (_, attributes) in enumerate(page.elements):
+        found = re.match(r"(\w+): .* differs by", attributes.get("aria-label", ""))
+        if found:
+            point = next(a for _, a in page.elements[place:] if a.get("class", "").startswith("point"))
+            points[found.group(1)] = float(re.search(r"left:([\d.]+)%", point["style"]).group(1))  # type: ignore[union-attr]
+    assert set(points) == set(TASKS)
+    assert points["rating"] > 50, "a lower RMSE is better"
+    assert points["next_item"] > 50
+    assert points["tags"] < 50
+    assert all(0 <= x <= 100 for x in points.values())
+
+
+def test_calibration_in_words() -> None:
+    text = Page(render()).text
+    assert "very well calibrated" in text
+    assert "1.7 percentage points" in text
+    evaluation = sample_evaluation()
+    reliability = evaluation["tasks"]["purchase"]["reliability"]
+    reliability["ece"] = 0.2
+    for b in reliability["bins"]:
+        b["observed"] = max(0.0, b["predicted"] - 0.2)
+    text = Page(render(evaluation=evaluation)).text
+    assert "poorly calibrated" in text
+    assert "Overall they are too high." in text
+
+
+def test_glossary_explains_the_metrics_that_occur() -> None:
+    page = Page(render())
+    glossary = page.text.partition("Glossary")[2].partition("Glossary")[2]
+    for label in ("RMSE", "AUC", "micro F1", "NDCG@10", "MRR", "coverage@10", "ECE", "cosine", "log loss"):
+        assert label in glossary, label
+    assert "MSE: the square" not in glossary
+
+
+# ------------------------------------------------------------------------------------------------- form
+
+
+def test_it_is_one_file_that_asks_nothing_of_the_network() -> None:
+    text = render()
+    page = Page(text)
+    assert {tag for tag, _ in page.elements} & {"link", "img", "iframe", "object", "base", "form", "embed"} == set()
+    for tag, attributes in page.elements:
+        assert "src" not in attributes, tag
+        assert attributes.get("href", "#").startswith("#"), tag
+        assert "url(" not in attributes.get("style", "")
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "http" not in text.replace("http-equiv", "")
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
+    assert "default-src 'none'" in policy
+
+
+def test_the_policy_allows_the_page_s_own_script() -> None:
+    import base64
+    import hashlib
+
+    text = render()
+    script = text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in html.unescape(text)
+
+
+def test_it_is_accessible() -> None:
+    page = Page(render())
+    assert page.all("html")[0]["lang"] == "en"
+    for tag, attributes in page.elements:
+        if tag == "svg" or attributes.get("role") == "img":
+            assert len(attributes.get("aria-label", "")) > 10, (tag, attributes)
+        if tag == "th":
+            assert attributes.get("scope") in ("row", "col"), attributes
+    identifiers = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(identifiers) == len(set(identifiers))
+    for link in page.all("a"):
+        assert link["href"][1:] in identifiers
+    levels = [int(tag[1]) for tag, _ in page.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+
+
+def test_same_input_gives_the_same_bytes_and_a_small_file(tmp_path: Path) -> None:
+    arguments = {"losses": sample_losses(), "gate": sample_gate(), "validation": None, "lineage": LINEAGE}
+    for name in ("a.html", "deep/folder/b.html"):
+        write_report(tmp_path / name, evaluation=sample_evaluation(), **arguments)  # type: ignore[arg-type]
+    first, second = (tmp_path / "a.html").read_bytes(), (tmp_path / "deep/folder/b.html").read_bytes()
+    assert first == second
+    assert len(first) < 300_000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "deep"]
+
+
+def test_input_is_left_as_it_was() -> None:
+    evaluation, gate = sample_evaluation(), sample_gate()
+    before = json.dumps([evaluation, gate])
+    render(evaluation=evaluation, gate=gate)
+    assert json.dumps([evaluation, gate]) == before
+
+
+# ------------------------------------------------------------------------------------------------- harm
+
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+def poison(value: Any) -> Any:
+    """Every text and every key of tasks, labels and reasons becomes an attack."""
+    if isinstance(value, str):
+        return value + EVIL
+    if isinstance(value, list):
+        return [poison(v) for v in value]
+    if isinstance(value, dict):
+        return {key: poison(v) for key, v in value.items()}
+    return value
+
+
+def test_text_from_users_is_harmless() -> None:
+    evaluation = poison(sample_evaluation())
+    evaluation["tasks"] = {f"{name}{EVIL}": task for name, task in evaluation["tasks"].items()}
+    for task in evaluation["tasks"].values():
+        task["metrics"] = {f"{name}{EVIL}": row for name, row in task["metrics"].items()}
+    validation = poison(sample_validation())
+    validation["tables"]["items"]["reasons"] = {EVIL: 3}
+    losses = sample_losses()
+    for line in losses:
+        line["losses"] = {EVIL: 1.0, f"rating{EVIL}": 2.0}
+    gate = poison(sample_gate(passed=False))
+    text = render(
+        evaluation=evaluation,
+        losses=losses,
+        gate=gate,
+        validation=validation,
+        lineage={**poison(LINEAGE), EVIL: EVIL},
+    )
+    page = Page(text)
+    clean = Page(render())
+    assert len(page.all("script")) == len(clean.all("script")) == 1
+    assert page.all("img") == []
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+    assert "<script>alert(1)</script>" in page.text, "the attack is shown as text"
+
+
+# ------------------------------------------------------------------------------------------------- what is missing
+
+
+def test_the_barest_input_renders() -> None:
+    page = Page(report_html(evaluation={}, losses=[], gate={}, validation=None, lineage={}))
+    for words in (
+        "No task was evaluated",
+        "no rules",
+        "No training log",
+        "no champion yet",
+        "No validation summary",
+    ):
+        assert words in page.text, words
+    assert "should not be promoted" in page.text
+
+
+def test_no_champion() -> None:
+    evaluation = sample_evaluation()
+    evaluation["champion"] = None
+    for task in evaluation["tasks"].values():
+        task["comparison"] = None
+        for row in task["metrics"].values():
+            row["champion"] = None
+    page = Page(render(evaluation=evaluation, gate={**sample_gate(), "champion": None}))
+    assert "If this model is approved, it becomes the first one." in page.text
+    assert not any("champion" in a.get("class", "") for _, a in page.elements)
+    assert "interval" not in page.text.partition("Against the champion")[2].partition("Lineage")[0]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf"), float("-inf")])
+def test_numbers_that_are_none(value: float | None) -> None:
+    evaluation = sample_evaluation()
+    for task in evaluation["tasks"].values():
+        for row in task["metrics"].values():
+            row["before"] = row["after"] = row["champion"] = value
+        for row in task["slices"]:
+            row["before"] = row["after"] = value
+        task["comparison"].update(difference=value, low=value, high=value)
+    evaluation["tasks"]["purchase"]["reliability"] = {
+        "ece": value,
+        "bins": [{"predicted": value, "observed": value, "count": 0}],
+    }
+    losses = sample_losses()
+    for line in losses:
+        line.update(loss=value, score=value)
+    gate = sample_gate()
+    gate["rules"][0].update(value=value, threshold=value)
+    text = render(evaluation=evaluation, losses=losses, gate=gate)
+    page = Page(text)
+    assert "could not be computed" in page.text
+    assert "n/a" in page.text
+    for word in ("nan", "inf", "None"):
+        assert not re.search(rf"\b{word}\b", page.text), word
+        assert not any(re.search(rf"\b{word}\b", a.get("style", "")) for _, a in page.elements), word
+    assert not re.search(r'points="[^"]*(nan|inf)', text)
+
+
+def test_one_class_has_nothing_to_confuse() -> None:
+    evaluation = sample_evaluation()
+    evaluation["tasks"]["category"]["confusion"] = {"labels": ["Audio"], "counts": [[120]]}
+    page = Page(render(evaluation=evaluation))
+    assert "Only one class occurs here" in page.text
+    assert 120.0 in page.numbers
+
+
+def test_forty_classes_are_folded_and_keep_their_total() -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(2, (40, 40)) + np.diag(rng.integers(1, 90, 40))
+    evaluation = sample_evaluation()
+    evaluation["tasks"]["category"]["confusion"] = {
+        "labels": [f"class {i}" for i in range(40)],
+        "counts": counts.tolist(),
+    }
+    text = render(evaluation=evaluation)
+    assert "The 19 most frequent of 40 classes" in text
+    assert "21 others" in text
+    matrix = text.partition('<table class="confusion">')[2].partition("</table>")[0]
+    cells = re.findall(r"<td class=[^>]*>([\d·]+)</td>", matrix)
+    assert len(cells) == 20 * 20
+    assert sum(int(cell) for cell in cells if cell != "·") == counts.sum()
+
+
+def test_a_perfect_confusion_matrix_says_so() -> None:
+    evaluation = sample_evaluation()
+    evaluation["tasks"]["category"]["confusion"] = {"labels": ["a", "b"], "counts": [[3, 0], [0, 4]]}
+    assert "There are no mistakes." in Page(render(evaluation=evaluation)).text
+
+
+def test_very_long_names_stay_inside() -> None:
+    long = "averyveryverylongname" * 12
+    evaluation = sample_evaluation()
+    evaluation["tasks"] = {long: evaluation["tasks"]["rating"]}
+    evaluation["tasks"][long]["confusion"] = {"labels": [long, long + "2"], "counts": [[3, 1], [0, 4]]}
+    evaluation["scenario"] = long
+    text = render(evaluation=evaluation, lineage={"data_version": long * 10})
+    assert Page(text).text.count(long) > 5
+    style = text.partition("<style>")[2].partition("</style>")[0]
+    assert style.count("overflow-wrap: anywhere") > 5
+
+
+def test_a_hundred_thousand_steps_stay_small() -> None:
+    losses = [
+        {"kind": "train", "step": step, "loss": 1 / step, "losses": {f"task{i}": 1 / step for i in range(8)}}
+        for step in range(1, 100_001, 10)
+    ]
+    text = render(losses=losses)
+    assert len(text) < 400_000
+
+
+def test_losses_with_gaps_and_single_points() -> None:
+    losses: list[dict[str, Any]] = [
+        {"kind": "train", "step": 1, "loss": float("nan"), "losses": {"rating": float("nan")}},
+        {"kind": "train", "step": 2, "loss": 3.0, "losses": {"rating": 1.0}},
+        {"kind": "valid", "step": 2, "epoch": 1, "score": None, "metrics": {}},
+    ]
+    page = Page(render(losses=losses))
+    labels = [a["aria-label"] for a in page.all("svg")]
+    assert "Learning curve of rating: training loss from 1.000 to 1.000." in labels
+
+
+def test_metrics_that_nobody_knows_render() -> None:
+    evaluation = sample_evaluation()
+    row = {"higher_is_better": True, "before": -0.5, "after": 0.25, "champion": None, "protocol": ""}
+    evaluation["tasks"] = {"odd": {"type": "strange", "primary": "zorkiness", "metrics": {"zorkiness": row}}}
+    page = Page(render(evaluation=evaluation))
+    assert "zorkiness" in page.text
+    assert "brought zorkiness from −0.500 up to 0.250: 150 % better" in page.text
+
+
+def test_primary_metric_that_is_missing_falls_back() -> None:
+    evaluation = sample_evaluation()
+    evaluation["tasks"]["rating"]["primary"] = "not there"
+    assert "brought RMSE from 1.213 down to 0.931" in Page(render(evaluation=evaluation)).text
+
+
+def test_order_of_keys_does_not_matter_for_lineage() -> None:
+    backwards = dict(reversed(list(copy.deepcopy(LINEAGE).items())))
+    assert render() == render(lineage=backwards)
