@@ -9,6 +9,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -96,8 +97,8 @@ def _with_moments(arguments: dict[str, Any], frame: pl.DataFrame) -> dict[str, A
         return arguments
     moments = {}
     for name in ("min_value", "max_value"):
-        if arguments.get(name) is not None:
-            moment = datetime.fromisoformat(str(arguments[name]))
+        with suppress(ValueError):  # no moment: Great Expectations will say that it cannot compare it
+            moment = datetime.fromisoformat(str(arguments.get(name)))
             moments[name] = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return {**arguments, **moments}
 

@@ -10,6 +10,7 @@ that one can look, and the validated tables are not.
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -60,8 +61,17 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Raises:
         ConfigError: the scenario declares an expectation that does not exist or has wrong arguments.
-        DataError: the structure is broken, a critical expectation fails, or too much is quarantined.
+        DataError: the structure is broken, a critical expectation fails, or too much is quarantined. Validated
+            tables of an earlier run are removed then, so that they are not taken for these.
     """
+    try:
+        return _run(inputs, outputs, scenario)
+    except DataError:
+        shutil.rmtree(outputs.validated, ignore_errors=True)
+        raise
+
+
+def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     now = _read_now(inputs.now)
     report("validate", 0.0, "reading the tables")
     tables = Tables.read(inputs.tables)

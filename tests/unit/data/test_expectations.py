@@ -147,8 +147,9 @@ def test_a_missing_column_is_one_clear_line(type_: str, arguments: dict[str, Any
     assert outcome.sentence.startswith(f"items: {outcome.expectation}: column '{column}' is missing")
 
 
-def test_values_that_cannot_be_compared_are_a_failure_with_the_reason() -> None:
-    outcome = judge_one("expect_column_values_to_be_between", column="title", min_value=3)
+@pytest.mark.parametrize("column", ["title", "seen"])
+def test_values_that_cannot_be_compared_are_a_failure_with_the_reason(column: str) -> None:
+    outcome = judge_one("expect_column_values_to_be_between", column=column, min_value=3)
     assert not outcome.success
     assert outcome.why.startswith("cannot be judged (")
     assert "\n" not in outcome.why
