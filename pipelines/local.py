@@ -277,20 +277,26 @@ def _local_kfp(run: Run, workspace: Workspace) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stoppable() -> Iterator[None]:
-    """Let SIGTERM stop the run as Ctrl-C does."""
+    """Let Ctrl-C and SIGTERM stop the run at once.
+
+    Ctrl-C needs it too: polars, once imported, has put a handler before Python's that restarts the read in which
+    this process waits for a step.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    try:
-        previous = signal.signal(signal.SIGTERM, stop)
-    except ValueError:  # not the main thread: nobody can send us a signal there
-        yield
-        return
+    previous: dict[signal.Signals, Any] = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        with contextlib.suppress(ValueError):  # outside the main thread no signal arrives
+            previous[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _stop_children() -> None:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -102,8 +103,9 @@ class Workspace:
         for run in self._runs_by_age():
             if run.state.get("key") == key and run.state.get("state") != "finished":
                 return run
-        now = datetime.now(UTC)
-        name = f"{scenario}-{now:%Y%m%d-%H%M%S}-{key[:6]}"
+        stem = f"{scenario}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{key[:6]}"
+        names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
+        name = next(name for name in names if not (self.runs / name).exists())
         return Run(name=name, folder=self.runs / name, outputs=self.pipelines / name)
 
     def prune(self) -> None:

@@ -1,0 +1,41 @@
+"""Fixtures for the runner: the small stages, and the mtrec command in its own process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+SMALL = Path(__file__).parent / "small_stages"
+
+Mtrec = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def small_stages(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let every step's process take the small stages; call it to ask one of them to misbehave."""
+    monkeypatch.setenv("PYTHONPATH", str(SMALL))
+    monkeypatch.delenv("SMALL_STAGES", raising=False)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return lambda wishes: monkeypatch.setenv("SMALL_STAGES", wishes)
+
+
+@pytest.fixture
+def mtrec(tmp_path: Path) -> Mtrec:
+    """Run the mtrec command in a process of its own, in the test's folder."""
+
+    def call(
+        *arguments: str, cwd: Path = tmp_path, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", *arguments],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return call

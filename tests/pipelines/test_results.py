@@ -1,0 +1,100 @@
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipelines.results import RunResult, collect, mlflow_command, print_result
+from pipelines.workspace import Run
+
+
+def _metric(before: float | None, after: float | None, better: bool, champion: float | None) -> dict[str, Any]:
+    return {"higher_is_better": better, "before": before, "after": after, "champion": champion}
+
+
+def _rule(task: str, verdict: str) -> dict[str, Any]:
+    return {"rule": f"{task} holds", "task": task, "verdict": verdict, "why": "0.9 against 0.5"}
+
+
+def _result(folder: Path, *, verdict: str = "pass", champion: float | None = None) -> RunResult:
+    rating = _metric(1.21, 0.93, False, champion)
+    next_item = _metric(None, 0.05, True, None)
+    tasks = {
+        "rating": {"primary": "rmse", "metrics": {"rmse": rating}},
+        "next_item": {"primary": "ndcg@10", "metrics": {"ndcg@10": next_item}},
+    }
+    contents: dict[str, Any] = {
+        "evaluation": {"scenario": "shop", "tasks": tasks},
+        "gate": {"verdict": verdict, "rules": [_rule("rating", verdict), _rule("next_item", "pass")]},
+        "validation": {
+            "tables": {"items": {"quarantined": 3}, "users": {"quarantined": 0}},
+            "warnings": ["items.price: 2 of 9 are zero"],
+        },
+    }
+    if verdict == "pass":
+        contents["registration"] = {"name": "shop-candidate", "version": "4", "aliases": ["candidate"]}
+    made = folder / "made"
+    made.mkdir()
+    paths = {}
+    for name, content in contents.items():
+        paths[name] = made / name
+        paths[name].write_text(json.dumps(content))
+    paths["report"] = made / "report"
+    paths["report"].write_text("<html></html>")
+    paths["quarantine"] = made / "quarantine"
+    paths["quarantine"].mkdir()
+    (paths["quarantine"] / "items.parquet").write_bytes(b"rows")
+    run = Run(name="shop-1", folder=folder / "runs" / "shop-1", outputs=folder / "outputs")
+    return collect(run, paths, tracking_uri=f"sqlite:///{folder / '.mtrec' / 'mlflow.db'}", seconds=95.0)
+
+
+def _shown(result: RunResult) -> str:
+    output = io.StringIO()
+    print_result(result, Console(file=output, width=140))
+    return output.getvalue()
+
+
+def test_the_artifacts_are_copied_for_people(tmp_path: Path) -> None:
+    result = _result(tmp_path)
+    assert result.report.read_text() == "<html></html>"
+    assert (result.run.folder / "quarantine" / "items.parquet").read_bytes() == b"rows"
+    assert json.loads((result.run.folder / "gate.json").read_text()) == result.gate
+
+
+def test_the_table_has_everything_a_person_wants_to_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = _shown(_result(tmp_path))
+    assert "shop · 1 min 35 s" in text
+    rows = [line.strip("│ ").split() for line in text.splitlines()]
+    assert ["rating", "rmse", "↓", "1.2100", "0.9300", "pass"] in rows
+    assert ["next_item", "ndcg@10", "↑", "–", "0.0500", "pass"] in rows
+    assert "pass, 2 of 2 rules hold" in text
+    assert "shop-candidate version 4 (candidate)" in text
+    assert "3 items, in runs/shop-1/quarantine" in text
+    assert "items.price: 2 of 9 are zero" in text
+    assert "runs/shop-1/report.html" in text
+    assert "mlflow ui --backend-store-uri sqlite:///.mtrec/mlflow.db" in text
+    assert "champion" not in text
+
+
+def test_a_refusal_lists_every_reason_and_registers_nothing(tmp_path: Path) -> None:
+    result = _result(tmp_path, verdict="fail", champion=0.91)
+    text = _shown(result)
+    assert not result.passed
+    assert "rating holds: 0.9 against 0.5" in text
+    assert "nothing: the gate refused this candidate" in text
+    assert "champion" in text
+    assert "0.9100" in text
+    rows = [line.strip("│ ").split() for line in text.splitlines()]
+    assert ["rating", "rmse", "↓", "1.2100", "0.9300", "0.9100", "fail"] in rows
+
+
+def test_how_to_open_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inside, outside = tmp_path / ".mtrec" / "mlflow.db", tmp_path.parent / "a b" / "mlflow.db"
+    command = "mlflow ui --backend-store-uri"
+    assert mlflow_command(f"sqlite:///{inside}") == f"{command} sqlite:///.mtrec/mlflow.db"
+    assert mlflow_command(f"sqlite:///{outside}") == f"{command} 'sqlite:///{outside}'"
+    assert mlflow_command("http://mlflow:5000") == "open http://mlflow:5000"
