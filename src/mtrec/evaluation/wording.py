@@ -15,6 +15,7 @@ _UPPER = {
     "mrr": "MRR",
     "map": "MAP",
     "ece": "ECE",
+    "lrap": "LRAP",
     "f1": "F1",
     "r2": "R²",
 }
@@ -37,6 +38,8 @@ _GLOSSARY = {
     "brier": "Mean squared distance between the predicted probability and what happened (0 or 1).",
     "ece": "Expected calibration error: how far the predicted probabilities are from the observed shares, on "
     "average.",
+    "lrap": "Label-ranking average precision: how high an item's own labels stand among all labels ranked by "
+    "probability; 1 is all on top.",
     "hamming": "Share of single label decisions that are wrong.",
     "cosine": "Cosine of the angle between predicted and true profile; 1 is the same direction.",
     "hr": "Hit rate: share of users whose next item is among the first k recommendations.",

@@ -427,6 +427,34 @@ def test_metrics_that_nobody_knows_render() -> None:
     assert "brought zorkiness from −0.500 up to 0.250: 150 % better" in page.text
 
 
+def test_a_task_without_test_rows_says_so() -> None:
+    evaluation = sample_evaluation()
+    nothing = {"metrics": {}, "slices": [], "comparison": None, "num_examples": 0}
+    evaluation["tasks"]["rating"].update(nothing, histogram=None)
+    page = Page(render(evaluation=evaluation))
+    assert "RMSE could not be computed on this test part." in page.text
+    assert "Fine-tuning improved 6 of 6 tasks." in page.text
+
+
+def test_every_metric_that_mtrec_computes_has_a_meaning() -> None:
+    from mtrec.evaluation import metrics
+    from mtrec.evaluation.wording import metric_meaning
+
+    rng = np.random.default_rng(0)
+    yes, share = rng.integers(0, 2, 40), rng.random(40)
+    many, table = rng.integers(0, 2, (40, 3)), rng.dirichlet(np.ones(3), 40)
+    names = {
+        *metrics.regression(share, share),
+        *metrics.binary(yes, share),
+        *metrics.classification(rng.integers(0, 3, 40), table),
+        *metrics.multilabel(many, table),
+        *metrics.ranking_of_user(np.array([1.0, 4.0])),
+        "coverage@10",
+        "cosine",
+    }
+    assert {name for name in names if metric_meaning(name) is None} == set()
+
+
 def test_primary_metric_that_is_missing_falls_back() -> None:
     evaluation = sample_evaluation()
     evaluation["tasks"]["rating"]["primary"] = "not there"
