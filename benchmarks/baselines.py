@@ -153,8 +153,8 @@ def tuned_rating_model(
 
 
 KNN_GRID: dict[str, Sequence[Any]] = {
-    "neighbours": (20, 50, 100, 200, 500, 1000),
-    "shrink": (0.0, 10.0, 50.0, 100.0, 500.0),
+    "neighbours": (5, 10, 20, 50, 200, 1000),
+    "shrink": (0.0, 5.0, 20.0, 100.0, 500.0),
 }
 HALF_LIVES: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 
