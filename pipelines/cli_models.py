@@ -18,7 +18,7 @@ def list_command(tracking_uri: TrackingOption = None, debug: DebugOption = False
 
     from mtrec.tracking import list_models
 
-    models = list_models(tracking_uri)
+    models = list_models(tracking_uri) if _store_exists(tracking_uri) else []
     if not models:
         typer.echo("No model is registered yet; 'mtrec run' registers one.")
         return
@@ -47,8 +47,11 @@ def show_command(
     from rich.markdown import Markdown
     from rich.table import Table
 
+    from mtrec.errors import ModelError
     from mtrec.tracking import show_model
 
+    if not _store_exists(tracking_uri):
+        raise ModelError(f"{model}: no such registered model (known: none); 'mtrec run' registers one")
     found = show_model(model, tracking_uri)
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="bold", no_wrap=True)
@@ -71,3 +74,13 @@ def show_command(
         output.print(table)
     if found.card:
         output.print(Markdown(found.card))
+
+
+def _store_exists(tracking_uri: str | None) -> bool:
+    """Whether there is a store to look into; MLflow would create an SQLite file by looking."""
+    from pathlib import Path
+
+    from mtrec.tracking import resolve_uri
+
+    uri = resolve_uri(tracking_uri)
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///")).exists()
