@@ -213,14 +213,21 @@ def _outcome(expectation: Expectation, label: str, result: Any, frame: pl.DataFr
         success=bool(result.success) and not why,
         unexpected=int(result.result.get("unexpected_count") or 0),
         of=int(result.result.get("element_count") or frame.height),
-        observed=observed if observed is None else json.loads(json.dumps(observed, default=_plain)),
+        observed=observed
+        if observed is None
+        else json.loads(json.dumps(_plain(observed), default=str), parse_constant=str),
         why=why,
         rows=rows,
     )
 
 
 def _plain(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") else str(value)
+    """NumPy numbers, at any depth, as Python's: Great Expectations cannot render the others."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plain(inner) for inner in value)
+    return value.item() if type(value).__module__ == "numpy" and hasattr(value, "item") else value
 
 
 def _exception_message(info: dict[str, Any]) -> str:
@@ -237,7 +244,8 @@ def _exception_message(info: dict[str, Any]) -> str:
 
 def _shorten(result: Any) -> None:
     """Keep the page small: the full list of broken rows is in quarantine."""
-    result.result.pop("unexpected_index_query", None)
+    shown = {key: value for key, value in result.result.items() if key != "unexpected_index_query"}
     for name in ("unexpected_index_list", "unexpected_list"):
-        if isinstance(result.result.get(name), list):
-            result.result[name] = result.result[name][:_SHOWN]
+        if isinstance(shown.get(name), list):
+            shown[name] = shown[name][:_SHOWN]
+    result.result = _plain(shown)

@@ -222,6 +222,21 @@ def test_judging_is_quiet_and_leaves_nothing_behind(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    judge(*[expect("expect_column_values_to_match_regex", column="title", regex=f"{i}(.)") for i in range(8)])
+    numbers = {"column": "price", "min_value": 100}
+    judgement = judge(
+        *[expect("expect_column_values_to_match_regex", column="title", regex=f"{i}(.)") for i in range(8)],
+        expect("expect_column_mean_to_be_between", **numbers),
+        expect("expect_column_max_to_be_between", **numbers),
+        expect("expect_column_stdev_to_be_between", **numbers),
+        expect("expect_column_distinct_values_to_be_in_set", column="price", value_set=[1]),
+        expect("expect_column_unique_value_count_to_be_between", **numbers),
+        expect("expect_column_pair_values_to_be_equal", column_A="price", column_B="cost"),
+        expect("expect_column_min_to_be_between", column="seen", max_value="2019-01-01"),
+        expect("expect_column_to_exist", column="weight"),
+    )
+    assert len(judgement.outcomes) == 16
+    assert not any(outcome.success or outcome.why for outcome in judgement.outcomes[:-1])
+    json.dumps([outcome.as_dict() for outcome in judgement.outcomes])
+    assert "np.float" not in judgement.page
     assert capfd.readouterr() == ("", "")
     assert list(tmp_path.iterdir()) == []
