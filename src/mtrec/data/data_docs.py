@@ -87,7 +87,8 @@ _INDEX = """<!DOCTYPE html>
 <th class="number">Broken by</th></tr></thead><tbody>
 {% for e in summary.expectations %}<tr><td>{% if e.success %}<span class="ok">✓</span>
 {% elif e.severity == 'critical' %}<span class="broken">✗</span>{% else %}
-<span class="warn">!</span>{% endif %}</td><td>{{ e.table }}</td><td><code>{{ e.expectation }}</code>{% if e.why is defined %}<br>{{ e.why }}{% endif %}
+<span class="warn">!</span>{% endif %}</td><td>{{ e.table }}</td>
+<td><code>{{ e.expectation }}</code>{% if e.why is defined %}<br>{{ e.why }}{% endif %}
 {% if e.quarantined is defined %}<br><span class="muted">
 {{ '{:,}'.format(e.quarantined) }} rows went to quarantine first</span>{% endif %}</td><td>{{ e.severity }}</td>
 <td class="number">{% if e.observed is defined %}observed {{ e.observed }}{% else %}
