@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from mtrec.data.reading_text import read_text
+from mtrec.data.reading_text import read_lines
 from mtrec.errors import DataError
 
 _CHUNK_ROWS = 50_000
@@ -43,30 +44,29 @@ def read_json_lines(path: Path, keys: Sequence[str] | None = None, *, literal: b
 
 
 def first_object(path: Path) -> dict[str, Any]:
-    """The first object of a JSON lines file, to recognise a layout.
+    """The first object of a JSON lines file, to recognise a layout; the rest is not read.
 
     Raises:
         DataError: as `read_json_lines`.
     """
-    return next(_chunks(path, literal=True))[0]
+    return next(_objects(path, literal=False))
 
 
 def _chunks(path: Path, literal: bool) -> Iterator[list[dict[str, Any]]]:
-    data = read_text(path)
-    if data.lstrip()[:1] == b"[":
-        raise DataError(
-            f"{path}: holds one JSON array, not one object per line. Write one object per line (jq -c '.[]')."
-        )
-    objects: list[dict[str, Any]] = []
-    for number, line in enumerate(data.split(b"\n"), 1):
-        if not line.strip():
-            continue
-        objects.append(_object(path, number, line.decode(), literal))
-        if len(objects) == _CHUNK_ROWS:
-            yield objects
-            objects = []
-    if objects:
-        yield objects
+    objects = _objects(path, literal)
+    while chunk := list(itertools.islice(objects, _CHUNK_ROWS)):
+        yield chunk
+
+
+def _objects(path: Path, literal: bool) -> Iterator[dict[str, Any]]:
+    first = True
+    for number, line in read_lines(path):
+        if first and line.lstrip().startswith("["):
+            raise DataError(
+                f"{path}: holds one JSON array, not one object per line. Write one object per line (jq -c '.[]')."
+            )
+        first = False
+        yield _object(path, number, line, literal)
 
 
 def _object(path: Path, number: int, line: str, literal: bool) -> dict[str, Any]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import io
 import logging
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 from mtrec.errors import DataError
@@ -70,6 +72,40 @@ def read_text(path: Path) -> bytes:
     return data
 
 
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of every non-blank line, in bounded memory whatever the file's size.
+
+    Raises:
+        DataError: as `read_text`.
+    """
+    check_file(path)
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    found = False
+    try:
+        with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
+            head = stream.peek(4096)[:4096]
+            _refuse_foreign(path, head)
+            wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _utf16_without_bom(head)
+            for number, line in enumerate(io.BytesIO(read_text(path)) if wide else stream, 1):
+                if line.strip():
+                    found = True
+                    yield number, _decode_line(path, number, line.removeprefix(codecs.BOM_UTF8))
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: the gzip data is broken ({error}). Fetch the file again.") from error
+    if not found:
+        raise DataError(f"{path}: the file is empty")
+
+
+def _decode_line(path: Path, number: int, line: bytes) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        log.warning("%s: line %d is not UTF-8 (%s); such bytes are read as cp1252", path, number, error.reason)
+        codecs.register_error("mtrec-cp1252", _as_cp1252)
+        return line.decode("utf-8", errors="mtrec-cp1252")
+
+
 def _refuse_foreign(path: Path, head: bytes) -> None:
     for magic, what in _FOREIGN.items():
         if head.startswith(magic):
@@ -79,7 +115,7 @@ def _refuse_foreign(path: Path, head: bytes) -> None:
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or _utf16_without_bom(head):
         return
     control = sum(byte < 9 or 13 < byte < 32 for byte in head)
-    if control > 0.05 * len(head):
+    if control > max(8, 0.05 * len(head)):
         raise DataError(
             f"{path}: not a text table but binary data ({control} control bytes in the first {len(head)})"
         )

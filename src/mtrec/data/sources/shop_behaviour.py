@@ -191,18 +191,26 @@ class _Sessions:
         self.category[now[jump]] = self._browse(now[jump])
 
     def _choose(self, now: Ints) -> Ints:
-        """One item per session out of K popular candidates, by utility plus Gumbel noise."""
+        """One item per session: from where it looks, else from the whole category, else what was always there."""
+        chosen, found = self._pick(now, self.within_type[now])
+        retry = np.flatnonzero(~found)
+        chosen[retry], found[retry] = self._pick(now[retry], np.zeros(len(retry), dtype=bool))
+        chosen[~found] = self.shelf.draw_old(int((~found).sum()), self.rng)
+        return chosen
+
+    def _pick(self, now: Ints, within_type: Bools) -> tuple[Ints, Bools]:
+        """One of K popular candidates by utility plus Gumbel noise, and whether any of them was possible.
+
+        The item just seen and items not released yet are not possible.
+        """
         users, when = self.users[now], self._when(now)
-        items = self.shelf.draw(self.category[now], self.type[now], self.within_type[now], self.rng)
+        items = self.shelf.draw(self.category[now], self.type[now], within_type, self.rng)
         score = 1.5 * self.shop.utility(users[:, None], items, when[:, None])
         score = np.where(self._whim(now)[:, None], 0.0, score) + self.rng.gumbel(size=items.shape)
-        score = np.where(items == self.last[now, None], -50.0, score)
-        score = np.where(self.shop.catalogue.release[items] > when[:, None], -np.inf, score)
+        hidden = (items == self.last[now, None]) | (self.shop.catalogue.release[items] > when[:, None])
+        score[hidden] = -np.inf
         rows, best = np.arange(len(now)), np.argmax(score, axis=1)
-        chosen = items[rows, best]
-        none = np.isneginf(score[rows, best])
-        chosen[none] = self.shelf.draw_old(int(none.sum()), self.rng)
-        return chosen
+        return items[rows, best], np.isfinite(score[rows, best])
 
     def _react(self, now: Ints, item: Ints) -> list[Events]:
         """View, then perhaps cart, purchase and rating; moves the sessions' clocks on."""
