@@ -32,13 +32,13 @@ def evaluate_model(
 
     from mtrec.stages.execution import run_component
 
-    run_component(
+    result = run_component(
         "evaluate",
         inputs={"dataset": dataset.path, "model": model.path, "tracking_uri": tracking_uri},
         outputs={"evaluation": evaluation.path, "predictions": predictions.path},
         scenario=scenario,
     )
-    for name, task in json.loads(Path(evaluation.path).read_text(encoding="utf-8"))["tasks"].items():
-        value = task["metrics"][task["primary"]]["after"]
+    for name, value in result.items():
         if value is not None:
-            metrics.log_metric(f"{name}.{task['primary']}", value)
+            metrics.log_metric(name, value)
+    Path(metrics.path).write_text(json.dumps(metrics.metadata), encoding="utf-8")

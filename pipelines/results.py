@@ -114,7 +114,7 @@ def mlflow_command(tracking_uri: str) -> str:
 def _metrics_table(result: RunResult) -> Table:
     table = Table(box=None, padding=(0, 2), header_style="bold")
     tasks = result.evaluation["tasks"]
-    has_champion = any(_primary(task).get("champion") is not None for task in tasks.values())
+    has_champion = any((_primary(task) or {}).get("champion") is not None for task in tasks.values())
     table.add_column("task")
     table.add_column("metric")
     table.add_column("before", justify="right")
@@ -125,6 +125,9 @@ def _metrics_table(result: RunResult) -> Table:
     failed = {rule["task"] for rule in result.gate["rules"] if rule["verdict"] != "pass"}
     for name, task in tasks.items():
         metric = _primary(task)
+        if metric is None:
+            table.add_row(name, Text("no test example", style="dim"))
+            continue
         arrow = "↑" if metric["higher_is_better"] else "↓"
         row = [name, f"{task['primary']} {arrow}", _number(metric["before"]), _after(metric)]
         if has_champion:
@@ -165,8 +168,8 @@ def _facts(result: RunResult) -> list[tuple[str, str | Text]]:
     return facts
 
 
-def _primary(task: Mapping[str, Any]) -> dict[str, Any]:
-    metric: dict[str, Any] = task["metrics"][task["primary"]]
+def _primary(task: Mapping[str, Any]) -> dict[str, Any] | None:
+    metric: dict[str, Any] | None = task["metrics"].get(task["primary"])
     return metric
 
 

@@ -24,6 +24,7 @@ def _result(folder: Path, *, verdict: str = "pass", champion: float | None = Non
     tasks = {
         "rating": {"primary": "rmse", "metrics": {"rmse": rating}},
         "next_item": {"primary": "ndcg@10", "metrics": {"ndcg@10": next_item}},
+        "tags": {"primary": "micro_f1", "metrics": {}},
     }
     contents: dict[str, Any] = {
         "evaluation": {"scenario": "shop", "tasks": tasks},
@@ -70,6 +71,7 @@ def test_the_table_has_everything_a_person_wants_to_know(tmp_path: Path, monkeyp
     rows = [line.strip("│ ").split() for line in text.splitlines()]
     assert ["rating", "rmse", "↓", "1.2100", "0.9300", "pass"] in rows
     assert ["next_item", "ndcg@10", "↑", "–", "0.0500", "pass"] in rows
+    assert ["tags", "no", "test", "example"] in rows
     assert "pass, 2 of 2 rules hold" in text
     assert "shop-candidate version 4 (candidate)" in text
     assert "3 items, in runs/shop-1/quarantine" in text

@@ -158,11 +158,12 @@ def _fill(kind: type, given: Mapping[str, Any], where: str) -> Any:
         raise ConfigError(f"{where}: unknown {', '.join(unknown)} (known: {', '.join(fields)})")
     values = {name: _convert(hints[name], value, f"{where} '{name}'") for name, value in given.items()}
     for name, field in fields.items():
-        has_default = dataclasses.MISSING not in (field.default, field.default_factory)
-        if name not in values and not has_default and not _is_optional(hints[name]):
+        has_default = any(d is not dataclasses.MISSING for d in (field.default, field.default_factory))
+        if name in values or has_default:
+            continue
+        if not _is_optional(hints[name]):
             raise ConfigError(f"{where}: '{name}' is missing (needs {', '.join(fields)})")
-        if name not in values and _is_optional(hints[name]) and not has_default:
-            values[name] = None
+        values[name] = None
     return kind(**values)
 
 

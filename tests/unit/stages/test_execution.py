@@ -20,6 +20,7 @@ class Inputs:
     facts: dict[str, Any]
     name: str
     now: str | None = None
+    champion: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
