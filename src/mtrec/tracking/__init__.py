@@ -12,7 +12,7 @@ functions, so that importing it is cheap.
 
 from mtrec.tracking.connection import resolve_uri
 from mtrec.tracking.lookup import Champion, RegisteredVersion, download_champion, list_models, show_model
-from mtrec.tracking.registry import Registration, register
+from mtrec.tracking.registry import Registration, log_judgement, register
 from mtrec.tracking.runs import (
     Run,
     child_run,
@@ -33,6 +33,7 @@ __all__ = [
     "finish_run",
     "list_models",
     "log_artifacts",
+    "log_judgement",
     "log_losses",
     "log_metrics",
     "pipeline_run",

@@ -101,9 +101,9 @@ def register(
         raise RunError(f"lineage: {', '.join(missing)} missing; a version names everything it was made from")
     measured, judged = _read(evaluation), _read(gate)
     uri = resolve_uri(tracking_uri)
-    run = pipeline_run(scenario, lineage["pipeline_run"], tracking_uri=uri, lineage=lineage)
-    log_artifacts(run, [evaluation, gate, report], _FOLDER)
-    log_metrics(run, _metrics(measured))
+    run = log_judgement(
+        scenario, evaluation=evaluation, gate=gate, report=report, lineage=lineage, tracking_uri=uri
+    )
     compared = measured.get("champion")
     tags = {key: lineage[key] for key in (*LINEAGE, "pipeline_run")} | {
         LINEAGE_TAG: lineage_key(lineage),
@@ -123,7 +123,6 @@ def register(
         version, created = _candidate(client, run, model, scenario, tags, card)
         champion = _first_champion(client, uri, scenario, version) if judged["verdict"] == "pass" else None
         aliases = tuple(client.get_model_version(version.name, version.version).aliases)
-    finish_run(run)
     return Registration(
         name=version.name,
         version=str(version.version),
@@ -134,6 +133,40 @@ def register(
         run_id=run.run_id,
         tracking_uri=redacted(uri),
     )
+
+
+def log_judgement(
+    scenario: Scenario,
+    *,
+    evaluation: Path,
+    gate: Path,
+    report: Path,
+    lineage: Mapping[str, str],
+    tracking_uri: str | None = None,
+) -> Run:
+    """Log what was measured and decided to the pipeline run's MLflow run, and end it.
+
+    `register` does it too; a run that the gate refused needs it to show why.
+
+    Args:
+        scenario: names the experiment.
+        evaluation: evaluation.json, whose metrics become the run's: test, before and champion.
+        gate: gate.json; its verdict becomes the tag mtrec.gate.
+        report: the HTML report; the three files become artifacts.
+        lineage: what the run works from, with pipeline_run.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        RunError: a file is not JSON, or MLflow cannot be used.
+    """
+    measured, judged = _read(evaluation), _read(gate)
+    run = pipeline_run(scenario, lineage["pipeline_run"], tracking_uri=tracking_uri, lineage=lineage)
+    log_artifacts(run, [evaluation, gate, report], _FOLDER)
+    log_metrics(run, _metrics(measured))
+    with connected(run.tracking_uri) as client:
+        client.set_tag(run.run_id, "mtrec.gate", judged["verdict"])
+    finish_run(run)
+    return run
 
 
 def lineage_key(lineage: Mapping[str, str]) -> str:

@@ -73,6 +73,44 @@ def scenario(repository: Path) -> Scenario:
     return load_scenario(repository / "scenarios" / "ecommerce.yaml")
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Scenario:
+    """The e-commerce scenario with little data and a random encoder of two small layers."""
+    from transformers import AutoTokenizer, BertConfig, BertModel
+
+    from mtrec.models.encoder import bundled_minilm
+
+    folder = tmp_path_factory.mktemp("small")
+    tokenizer = AutoTokenizer.from_pretrained(bundled_minilm())
+    tokenizer.save_pretrained(folder / "encoder")
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "encoder")
+    return load_scenario(
+        repository / "scenarios" / "ecommerce.yaml",
+        [
+            "source.options={num_users: 60, num_items: 40, num_interactions: 1500}",
+            f"model.encoder={{name: {folder / 'encoder'}, max_length: 16, train_layers: 1}}",
+            "model.width=16",
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory, small: Scenario) -> Path:
+    """A real model folder of the small scenario, untrained."""
+    from mtrec.data.cleaning import clean
+    from mtrec.data.dataset import prepare
+    from mtrec.data.sources import read_source
+    from mtrec.models.store import new_model, save_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tables, _ = clean(read_source(small, None))
+    dataset, encoding = prepare(tables, small)
+    bundle, _, catalogue = new_model(dataset, encoding, small)
+    save_model(folder / "model", bundle, dataset, catalogue, {"epochs": 0})
+    return folder / "model"
+
+
 @pytest.fixture
 def judged(tmp_path: Path) -> Callable[..., dict[str, Path]]:
     """Write evaluation.json, gate.json and report.html; keywords change the gate."""
