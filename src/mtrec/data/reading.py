@@ -122,7 +122,9 @@ def read_delimited(
             message names the line.
     """
     data = read_text(path)
-    first = data[: data.find(b"\n") if b"\n" in data else None].decode()
+    start = len(data) - len(data.lstrip(b"\r\n \t"))
+    end = data.find(b"\n", start)
+    first = data[start : end if end >= 0 else None].decode()
     separator = separator or ("::" if "::" in first else max(_SEPARATORS, key=first.count))
     if quoted and len(separator) == 1 and b'"' in data:
         frame = _read_quoted(path, data, separator, columns)

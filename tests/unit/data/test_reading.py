@@ -28,6 +28,7 @@ def write(path: Path, content: bytes | str) -> Path:
         pytest.param("a,b\r1,x\r2,y", [("1", "x"), ("2", "y")], id="old mac line ends"),
         pytest.param("a,b\n1,x\n2,y", [("1", "x"), ("2", "y")], id="no last line end"),
         pytest.param("a,b\n\n1,x\n\n2,y\n\n", [("1", "x"), ("2", "y")], id="blank lines"),
+        pytest.param("\n \na;b\n1;x\n", [("1", "x")], id="blank lines before the header"),
         pytest.param("a;b\n1;x\n2;3,5\n", [("1", "x"), ("2", "3,5")], id="semicolons"),
         pytest.param("a\tb\n1\tx\n", [("1", "x")], id="tabs"),
         pytest.param("a|b\n1|x\n", [("1", "x")], id="bars"),
