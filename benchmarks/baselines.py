@@ -153,7 +153,7 @@ def tuned_rating_model(
 
 
 KNN_GRID: dict[str, Sequence[Any]] = {
-    "neighbours": (5, 10, 20, 50, 200, 1000),
+    "neighbours": (10, 20, 50, 200, 1000),
     "shrink": (0.0, 5.0, 20.0, 100.0, 500.0),
 }
 HALF_LIVES: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
