@@ -77,7 +77,8 @@ def _drawing(
     strips, told = [], []
     if train or valid:
         points = thin(train)
-        lines = [Series(points=points, style="raw"), Series(points=smooth(points), style="after")]
+        few = len(points) <= 12
+        lines = [Series(points=points, style="raw", dots=few), Series(points=smooth(points), style="after")]
         legend = [("after", "train"), ("valid", "valid")] if train and valid else []
         if valid:
             lines.append(Series(points=valid, style="valid", dots=True))

@@ -40,7 +40,7 @@ def _spans(values: Sequence[float | None]) -> list[tuple[str, str] | None]:
     low, high = min([0.0, *known]), max([0.0, *known])
     width = (high - low) or 1.0
     return [
-        None if v is None else (f"{100 * (min(v, 0.0) - low) / width:.2f}", f"{100 * abs(v) / width:.2f}")
+        None if not v else (f"{100 * (min(v, 0.0) - low) / width:.2f}", f"{100 * abs(v) / width:.2f}")
         for v in values
     ]
 
@@ -76,6 +76,7 @@ def task_section(index: int, name: str, task: Json) -> dict[str, Any]:
     metric, values = _primary(task)
     higher = bool(values.get("higher_is_better", True))
     metrics = [_metric_row(key, row, key == metric) for key, row in (task.get("metrics") or {}).items()]
+    metrics.sort(key=lambda row: not row["primary"])
     protocols = {row["protocol"] for row in metrics}
     slices = _slices(task, metric, values, higher)
     slice_metrics = {row["metric"] for row in slices}

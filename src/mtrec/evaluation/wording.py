@@ -156,7 +156,7 @@ def change(before: Any, after: Any, higher_is_better: bool) -> dict[str, str]:
     if old == 0:
         return {"kind": kind, "text": f"{number(abs(gain))} {kind}"}
     share = abs(gain) / abs(old)
-    if kind == "better" and higher_is_better and old > 0 and share >= 2:
+    if old > 0 and new >= 3 * old:
         return {"kind": kind, "text": f"{_times(new / old)}× as high"}
     return {"kind": kind, "text": f"{percent(share)} {kind}"}
 

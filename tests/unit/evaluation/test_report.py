@@ -414,6 +414,7 @@ def test_losses_with_gaps_and_single_points() -> None:
         {"kind": "valid", "step": 2, "epoch": 1, "score": None, "metrics": {}},
     ]
     page = Page(render(losses=losses))
+    assert len([a for a in page.all("circle") if "raw" in a["class"]]) == 2, "a lonely point is still seen"
     labels = [a["aria-label"] for a in page.all("svg")]
     assert "Learning curve of rating: training loss from 1.000 to 1.000." in labels
 

@@ -57,6 +57,7 @@ def test_percent(share: float | None, text: str) -> None:
         (0.1, 0.12, True, "better", "20 % better"),
         (0.1, 0.44, True, "better", "4.4× as high"),
         (0.01, 0.5, True, "better", "50× as high"),
+        (0.01, 0.05, False, "worse", "5× as high"),
         (0.5, 0.5, True, "same", "unchanged"),
         (0.0, 0.25, True, "better", "0.250 better"),
         (-0.1, 0.5, True, "better", "600 % better"),
