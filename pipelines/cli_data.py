@@ -93,6 +93,33 @@ def validate(
 
 
 @app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="movielens-latest-small, movietweetings-100k, online-retail …")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Folder of data sets.")] = Path("data"),
+    debug: DebugOption = False,
+) -> None:
+    """Fetch a public data set that may not be copied with mtrec, and say how to use it.
+
+    An unknown name lists all names. The publisher's terms hold; they are printed.
+    """
+    from mtrec.data.download import PUBLIC_SETS
+    from mtrec.data.download import download as fetch
+
+    last = -1
+
+    def progress(file: str, done: int, total: int | None) -> None:
+        nonlocal last
+        tenth = done // (1 << 20) // 10 if not total else 10 * done // total
+        if tenth != last:
+            last = tenth
+            typer.echo(f"{file}: {done / 1e6:.1f} MB{f' of {total / 1e6:.1f} MB' if total else ''}", err=True)
+
+    folder = fetch(name, to, progress)
+    known = PUBLIC_SETS[name]
+    typer.echo(f"{folder}\nterms: {known.terms}\nuse it: mtrec run --scenario {known.scenario} --data {folder}")
+
+
+@app.command()
 def snapshot(
     folder: Annotated[Path, typer.Argument(help="The data drop to version.")],
     name: Annotated[str, typer.Option("--name", "-n", help="Name of this series of drops.")],

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from mtrec import __version__
 from mtrec.data.contract import Tables
+from mtrec.data.download import PUBLIC_SETS, PublicSet
 from pipelines import cli
 from pipelines.reference import commands, reference
 
@@ -91,6 +92,7 @@ def test_version_names_the_code(capsys: pytest.CaptureFixture[str]) -> None:
         (["compile", "--scenario", "missing.yaml"], "missing.yaml: no such scenario file"),
         (["report", "open"], "no report yet; make one with 'mtrec run'"),
         (["data", "ingest", "--data", "nowhere"], "nowhere"),
+        (["data", "download", "nothing"], "data set 'nothing': unknown; choose one of movielens-latest-small"),
         (["data", "restore", "x", "--to", "there", "--root", "nowhere"], "nowhere: not a DVC repository"),
         (["models", "show", "nothing"], "nothing: no such registered model"),
     ],
@@ -208,6 +210,24 @@ def test_data_validate_writes_what_it_found(here: Path, capsys: pytest.CaptureFi
     assert "quarantined" in output
     for name, rows in Tables.read(here / "checked" / "tables").num_rows.items():
         assert summary["tables"][name]["good"] == rows
+
+
+def test_data_download_fetches_and_says_how_to_use_it(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = here / "served"
+    served.mkdir()
+    (served / "rows.csv").write_text("a,b\n1,2\n")
+    public = PublicSet(
+        files={"rows.csv": (served / "rows.csv").as_uri()}, scenario="video", terms="https://example.org/terms"
+    )
+    monkeypatch.setitem(PUBLIC_SETS, "rows", public)
+    code, output, error = _main(capsys, "data", "download", "rows", "--to", "sets")
+    assert code == 0, error
+    assert (here / "sets" / "rows" / "rows.csv").read_text() == "a,b\n1,2\n"
+    assert "terms: https://example.org/terms" in output
+    assert "use it: mtrec run --scenario video --data sets/rows" in output
+    assert "rows.csv" in error
 
 
 def test_models_list_says_when_there_is_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
