@@ -16,7 +16,7 @@ def learning_curves(losses: Sequence[Json], tasks: Json, best_epoch: Any) -> dic
 
     Args:
         losses: lines with `kind` train (`step`, `loss`, `losses`) or valid (`step`, `epoch`, `score`, `metrics`,
-            and `losses` where they were measured).
+            and `losses` where they were measured). A key of `metrics` is `task.metric`, or `task` for its skill.
         tasks: the evaluation's tasks, for their order and their primary metric.
         best_epoch: the epoch whose weights were kept, marked where it is known.
 
@@ -35,13 +35,13 @@ def learning_curves(losses: Sequence[Json], tasks: Json, best_epoch: Any) -> dic
         plots.append({"name": "All tasks together", "svg": steps_plot(whole[0], whole[1], mark=mark)})
     named = {name for line in [*train, *valid] for name in line.get("losses") or {}}
     for name in [*tasks, *sorted(named - set(tasks))]:
-        metric = _metric_of(name, tasks.get(name) or {}, valid)
+        key = _metric_of(name, tasks.get(name) or {}, valid)
         drawing = _drawing(
             name,
             _pick(train, "losses", name),
             _pick(valid, "losses", name),
-            _pick(valid, "metrics", f"{name}.{metric}") if metric else [],
-            metric_label(metric) if metric else "",
+            _pick(valid, "metrics", key) if key else [],
+            _label(key) if key else "",
         )
         if drawing:
             plots.append({"name": name, "svg": steps_plot(drawing[0], drawing[1], mark=mark)})
@@ -61,10 +61,14 @@ def _pick(lines: Sequence[Json], *keys: str) -> list[tuple[float, float]]:
 
 
 def _metric_of(name: str, task: Json, valid: Sequence[Json]) -> str | None:
-    there = [key for line in valid for key in line.get("metrics") or {} if key.startswith(f"{name}.")]
+    """The key of a task's validation numbers: `task.primary`, else another metric of it, else its skill `task`."""
+    there = [key for line in valid for key in line.get("metrics") or {} if key.partition(".")[0] == name]
     wanted = f"{name}.{task.get('primary')}"
-    found = wanted if wanted in there else next(iter(there), None)
-    return found.partition(".")[2] if found else None
+    return wanted if wanted in there else next(iter(there), None)
+
+
+def _label(key: str) -> str:
+    return metric_label(key.partition(".")[2] or "skill")
 
 
 def _drawing(
@@ -105,5 +109,5 @@ def _epochs(valid: Sequence[Json]) -> dict[str, Any]:
         }
         for line in valid
     ]
-    names = [(key.partition(".")[0], metric_label(key.partition(".")[2])) for key in columns]
-    return {"columns": names, "epochs": rows}
+    names = [(key.partition(".")[0], _label(key)) for key in columns]
+    return {"columns": names, "epochs": rows, "skill": any("." not in key for key in columns)}

@@ -419,6 +419,18 @@ def test_losses_with_gaps_and_single_points() -> None:
     assert "Learning curve of rating: training loss from 1.000 to 1.000." in labels
 
 
+def test_skill_is_drawn_where_training_measures_it() -> None:
+    losses: list[dict[str, Any]] = [
+        {"kind": "valid", "step": step, "epoch": step, "score": 0.1, "metrics": {"rating": 0.1 * step, "rate": 0.9}}
+        for step in (1, 2)
+    ]
+    page = Page(render(losses=losses))
+    labels = [a["aria-label"] for a in page.all("svg")]
+    assert "Learning curve of rating: validation skill from 0.100 to 0.200." in labels
+    assert "Skill is 0 for a model that knows nothing" in page.text
+    assert "Skill is 0" not in Page(render()).text
+
+
 def test_metrics_that_nobody_knows_render() -> None:
     evaluation = sample_evaluation()
     row = {"higher_is_better": True, "before": -0.5, "after": 0.25, "champion": None, "protocol": ""}
