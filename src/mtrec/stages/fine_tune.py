@@ -100,8 +100,10 @@ def _validation(scenario: Scenario, encoding: Encoding) -> Validate:
 
 
 def _progress_of(scenario: Scenario) -> Callable[[Progress], None]:
+    epochs = scenario.training.epochs
+
     def watch(progress: Progress) -> None:
-        report("fine_tune", progress.fraction, f"epoch {progress.epoch + 1} of {scenario.training.epochs}")
+        report("fine_tune", progress.fraction, f"epoch {min(progress.epoch + 1, epochs)} of {epochs}")
 
     return watch
 
