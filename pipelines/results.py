@@ -141,16 +141,12 @@ def _facts(result: RunResult) -> list[tuple[str, str | Text]]:
     rules = result.gate["rules"]
     passed = sum(rule["verdict"] == "pass" for rule in rules)
     if result.passed:
-        verdict = Text(f"pass, {passed} of {len(rules)} rules hold", style="green")
+        words = f"{passed} of {len(rules)} rules hold" if rules else "the scenario asks nothing"
+        verdict = Text(f"pass, {words}", style="green")
     else:
         verdict = Text("\n".join(["fail", *result.reasons]), style="red")
     facts: list[tuple[str, str | Text]] = [("Gate", verdict)]
-    if result.registration:
-        aliases = ", ".join(result.registration.get("aliases") or [])
-        version = f"{result.registration['name']} version {result.registration['version']}"
-        facts.append(("Registered", f"{version}{f' ({aliases})' if aliases else ''}"))
-    else:
-        facts.append(("Registered", "nothing: the gate refused this candidate"))
+    facts.append(("Registered", _registered(result)))
     warnings = result.validation.get("warnings") or []
     quarantined = {
         name: counts["quarantined"]
@@ -166,6 +162,18 @@ def _facts(result: RunResult) -> list[tuple[str, str | Text]]:
     facts.append(("Report", f"{shown(result.report)}   (mtrec report open)"))
     facts.append(("MLflow", mlflow_command(result.tracking_uri)))
     return facts
+
+
+def _registered(result: RunResult) -> str:
+    found = result.registration
+    if found is None:
+        return "nothing: the gate refused this candidate"
+    words = [f"{found['name']} version {found['version']}"]
+    if not found.get("created", True):
+        words.append("which this data, code and scenario had already")
+    if found.get("champion"):
+        words.append(f"the champion: {result.evaluation['scenario']} version {found['champion_version']}")
+    return ", ".join(words)
 
 
 def _primary(task: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -35,7 +35,13 @@ def _result(folder: Path, *, verdict: str = "pass", champion: float | None = Non
         },
     }
     if verdict == "pass":
-        contents["registration"] = {"name": "shop-candidate", "version": "4", "aliases": ["candidate"]}
+        contents["registration"] = {
+            "name": "shop-candidate",
+            "version": "4",
+            "created": False,
+            "champion": True,
+            "champion_version": "2",
+        }
     made = folder / "made"
     made.mkdir()
     paths = {}
@@ -73,12 +79,13 @@ def test_the_table_has_everything_a_person_wants_to_know(tmp_path: Path, monkeyp
     assert ["next_item", "ndcg@10", "↑", "–", "0.0500", "pass"] in rows
     assert ["tags", "no", "test", "example"] in rows
     assert "pass, 2 of 2 rules hold" in text
-    assert "shop-candidate version 4 (candidate)" in text
+    assert "shop-candidate version 4, which this data, code and scenario had already" in text
+    assert "the champion: shop version 2" in text
     assert "3 items, in runs/shop-1/quarantine" in text
     assert "items.price: 2 of 9 are zero" in text
     assert "runs/shop-1/report.html" in text
     assert "mlflow ui --backend-store-uri sqlite:///.mtrec/mlflow.db" in text
-    assert "champion" not in text
+    assert "champion" not in text.split("Gate")[0], "no column without a champion"
 
 
 def test_a_refusal_lists_every_reason_and_registers_nothing(tmp_path: Path) -> None:
