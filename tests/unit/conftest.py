@@ -1,14 +1,24 @@
-"""An MLflow store per test: SQLite, copied from one that was set up once, because setting one up takes seconds."""
+"""Shared small things: MLflow stores, model folders, and a tiny shop with every type of task.
+
+An MLflow store per test: SQLite, copied from one that was set up once, because setting one up takes seconds.
+"""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mtrec.config import Scenario, load_scenario
+from tests.unit.tiny_shop import DIALS, save_bert, save_llama, shop_scenario, shop_tables, words
+
+if TYPE_CHECKING:
+    from mtrec.data.dataset import Dataset, Encoding
+    from mtrec.models.inputs import View
+    from mtrec.models.recommender import Catalogue
+    from mtrec.models.store import Bundle
 
 EVALUATION: dict[str, Any] = {
     "scenario": "ecommerce",
@@ -83,7 +93,12 @@ def small(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Scenari
     folder = tmp_path_factory.mktemp("small")
     tokenizer = AutoTokenizer.from_pretrained(bundled_minilm())
     tokenizer.save_pretrained(folder / "encoder")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     BertModel(BertConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder / "encoder")
     return load_scenario(
         repository / "scenarios" / "ecommerce.yaml",
@@ -128,3 +143,82 @@ def judged(tmp_path: Path) -> Callable[..., dict[str, Path]]:
         }
 
     return write
+
+
+# ------------------------------------------------------------------------------------------------ the tiny shop
+
+
+@pytest.fixture(scope="session")
+def shop_words() -> list[str]:
+    """Every word of the tiny shop's items."""
+    items = shop_tables(DIALS)[0].items
+    return words([*items["title"].drop_nulls(), *items["description"].drop_nulls()])
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory, shop_words: list[str]) -> Path:
+    """Folder of a bidirectional encoder: two layers, 32 wide, random weights."""
+    return save_bert(tmp_path_factory.mktemp("encoders") / "bert", shop_words)
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory: pytest.TempPathFactory, shop_words: list[str]) -> Path:
+    """Folder of a decoder: two layers, 32 wide, random weights."""
+    return save_llama(tmp_path_factory.mktemp("encoders") / "llama", shop_words)
+
+
+@pytest.fixture(scope="session")
+def shop(tiny_bert: Path) -> Scenario:
+    """A scenario with every type of task."""
+    return shop_scenario(tiny_bert)
+
+
+@pytest.fixture(scope="session")
+def shop_data(shop: Scenario) -> "tuple[Dataset, Encoding]":
+    """60 users, 50 items, 2,000 events, split by time."""
+    from mtrec.data.dataset import prepare
+
+    return prepare(shop_tables(DIALS)[0], shop)
+
+
+@pytest.fixture(scope="session")
+def shop_start(shop: Scenario, shop_data: "tuple[Dataset, Encoding]") -> "tuple[Bundle, View, Catalogue]":
+    """The untrained model of the tiny shop. Shared: copy it before you change it."""
+    from mtrec.models.store import new_model
+
+    bundle, view, catalogue = new_model(*shop_data, shop)
+    bundle.model.eval()
+    return bundle, view, catalogue
+
+
+@pytest.fixture(scope="session")
+def shop_run(tmp_path_factory: pytest.TempPathFactory, shop: Scenario) -> Path:
+    """Folder in which preprocess, fine_tune, evaluate and gate ran one after the other. Shared: read only."""
+    from mtrec.stages import evaluate, fine_tune, gate, preprocess
+
+    folder = tmp_path_factory.mktemp("shop")
+    shop_tables(DIALS)[0].write(folder / "tables")
+    said = {
+        "preprocess": preprocess.run(
+            preprocess.Inputs(tables=folder / "tables"), preprocess.Outputs(dataset=folder / "dataset"), shop
+        ),
+        "fine_tune": fine_tune.run(
+            fine_tune.Inputs(dataset=folder / "dataset"),
+            fine_tune.Outputs(model=folder / "model", losses=folder / "losses.jsonl"),
+            shop,
+        ),
+        "evaluate": evaluate.run(
+            evaluate.Inputs(dataset=folder / "dataset", model=folder / "model", champion=False),
+            evaluate.Outputs(evaluation=folder / "evaluation.json", predictions=folder / "predictions"),
+            shop,
+        ),
+        "gate": gate.run(
+            gate.Inputs(
+                evaluation=folder / "evaluation.json", losses=folder / "losses.jsonl", lineage={"image": "local"}
+            ),
+            gate.Outputs(gate=folder / "gate.json", report=folder / "report.html"),
+            shop,
+        ),
+    }
+    (folder / "said.json").write_text(json.dumps(said))
+    return folder

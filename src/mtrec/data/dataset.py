@@ -68,7 +68,7 @@ class Encoding:
                 item_counts=raw["item_counts"],
                 rating=(float(raw["rating"][0]), float(raw["rating"][1])),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not a readable encoding ({error})") from error
 
 
@@ -152,7 +152,7 @@ def prepare(tables: Tables, scenario: Scenario) -> tuple[Dataset, Encoding]:
     )
     users = tables.users.with_columns(split_by_id(tables.users["user_id"], scenario.split))
     train = interactions.filter(pl.col("part") == TRAIN)
-    counts = train.group_by("item_id").len().sort("item_id")
+    counts = train.group_by("item_id").len()
     train_items = items.filter(pl.col("item_id").is_in(counts["item_id"].implode()))
     train_users = users.filter(pl.col("user_id").is_in(train["user_id"].unique().implode()))
     rows = {
@@ -166,7 +166,7 @@ def prepare(tables: Tables, scenario: Scenario) -> tuple[Dataset, Encoding]:
         items=TableFeatures.fit(train_items, "item_id", scenario.items),
         events=scenario.events or sorted(train["event"].unique().to_list()),
         labels=fit_labels(scenario, rows),
-        item_counts=counts["len"].to_list(),
+        item_counts=train_items.join(counts, on="item_id", how="left", maintain_order="left")["len"].to_list(),
         rating=(_number(ratings.mean(), 0.0), _number(ratings.std(), 0.0) or 1.0),
     )
     return Dataset(users, items, interactions), encoding

@@ -113,12 +113,10 @@ def values_by_count(column: pl.Series, min_count: int = 1) -> list[str]:
 
 def codes(column: pl.Series, values: list[str]) -> np.ndarray:
     """Code of each cell: 1 + position in `values`, 0 when unknown or missing. Shape (R,)."""
-    keys = pl.DataFrame(
-        {"value": values, "code": range(1, len(values) + 1)}, schema_overrides={"value": pl.String}
-    )
+    keys = pl.DataFrame({"value": values, "code": range(1, len(values) + 1)}, schema_overrides={"value": pl.String})
     cells = pl.DataFrame({"value": column.cast(pl.String)})
     joined = cells.join(keys, on="value", how="left", maintain_order="left")
-    return joined["code"].fill_null(0).cast(pl.Int64).to_numpy()
+    return joined["code"].fill_null(0).cast(pl.Int64).to_numpy(writable=True)
 
 
 def list_codes(column: pl.Series, values: list[str], width: int = MAX_VALUES) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import string
 
@@ -11,14 +12,15 @@ from mtrec.errors import ConfigError
 
 _SPACES = re.compile(r"\s+")
 _EMPTY_PAIRS = re.compile(r"\(\s*\)|\[\s*\]")
-_LOOSE_PUNCTUATION = re.compile(r"\s+([.,;:])|(?:(?<=^)|(?<=[.,;:]))\s*[.,;:]+")
+_LOOSE_PUNCTUATION = re.compile(r"(?:^|(?<=[.,;:]))\s*[.,;:]+|\s+([.,;:])")
 
 
 def fill_template(items: pl.DataFrame, template: str) -> pl.Series:
     """Fill a template such as `{title}. {description}` for every row.
 
     A missing value becomes nothing, and the brackets or punctuation left around it go too. Lists are joined
-    with commas. A float that is a whole number is written without its point (a year stays a year).
+    with commas. A float that is a whole number is written without its point (a year stays a year); one that is
+    not finite is missing.
 
     Args:
         items: N rows that hold every field of the template.
@@ -50,7 +52,8 @@ def fill_template(items: pl.DataFrame, template: str) -> pl.Series:
 
 def _as_text(column: pl.Series) -> list[str]:
     if column.dtype.is_float():
-        return ["" if v is None or v != v else (str(int(v)) if v == int(v) else f"{v:g}") for v in column]
+        known = (v if v is not None and math.isfinite(v) else None for v in column)
+        return ["" if v is None else (str(int(v)) if v == int(v) else f"{v:g}") for v in known]
     if isinstance(column.dtype, pl.List):
         return [", ".join(str(x) for x in v) if v is not None else "" for v in column]
     return ["" if v is None else str(v) for v in column]
@@ -58,4 +61,4 @@ def _as_text(column: pl.Series) -> list[str]:
 
 def _tidy(text: str) -> str:
     text = _SPACES.sub(" ", _EMPTY_PAIRS.sub("", text))
-    return _LOOSE_PUNCTUATION.sub(lambda m: m.group(1) or "", text).strip()
+    return _LOOSE_PUNCTUATION.sub(lambda found: found.group(1) or "", text).strip()

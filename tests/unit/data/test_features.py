@@ -1,0 +1,114 @@
+"""Feature encodings."""
+
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtrec.config import Columns
+from mtrec.data.features import CLIP, MAX_VALUES, TableFeatures, codes, list_codes, values_by_count
+
+COLUMNS = Columns(numeric=["age"], categorical=["city"], multi=["tags"])
+TRAIN = pl.DataFrame(
+    {
+        "user_id": ["a", "b", "c", "d"],
+        "age": [10, 20, 30, None],
+        "city": ["Rome", "Oslo", "Oslo", None],
+        "tags": [["red", "blue"], ["red"], [], None],
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> TableFeatures:
+    return TableFeatures.fit(TRAIN, "user_id", COLUMNS)
+
+
+def test_the_fit_is_the_statistics_of_the_given_rows(fitted: TableFeatures) -> None:
+    mean, std = fitted.numeric["age"]
+    assert mean == 20
+    assert std == pytest.approx(math.sqrt(200 / 3))
+    assert fitted.ids == ["a", "b", "c", "d"]
+    assert fitted.categorical == {"city": ["Oslo", "Rome"]}
+    assert fitted.multi == {"tags": ["red", "blue"]}
+
+
+def test_seen_and_unseen_rows_are_encoded(fitted: TableFeatures) -> None:
+    rows = pl.DataFrame(
+        {
+            "user_id": ["b", "new", "d"],
+            "age": [30.0, float("inf"), None],
+            "city": ["Rome", "Paris", None],
+            "tags": [["blue", "green", "red"], None, ["green"]],
+        }
+    )
+    found = fitted.transform(rows)
+    assert found.numeric == pytest.approx(np.array([[10 / math.sqrt(200 / 3), 0], [0, 1], [0, 1]]))
+    assert found.numeric.dtype == np.float32
+    assert found.categorical.tolist() == [[2], [0], [0]]
+    assert found.multi[:, 0, :3].tolist() == [[2, 1, 0], [0, 0, 0], [0, 0, 0]]
+    assert found.multi.shape == (3, 1, MAX_VALUES)
+    assert found.ids.tolist() == [2, 0, 4]
+
+
+def test_outliers_are_clipped(fitted: TableFeatures) -> None:
+    rows = TRAIN.with_columns(age=pl.Series([1e9, -1e9, 20.0, 20.0]))
+    assert fitted.transform(rows).numeric[:, 0].tolist() == [CLIP, -CLIP, 0, 0]
+
+
+@pytest.mark.parametrize("ages", [[5.0, 5.0], [None, None], [float("nan"), float("inf")]])
+def test_columns_without_spread_or_numbers_stay_finite(ages: list[float | None]) -> None:
+    rows = pl.DataFrame({"user_id": ["a", "b"], "age": ages}, schema_overrides={"age": pl.Float64})
+    fitted = TableFeatures.fit(rows, "user_id", Columns(numeric=["age"]))
+    found = fitted.transform(rows).numeric
+    assert np.isfinite(found).all()
+    assert found[:, 0].tolist() == [0, 0]
+    assert fitted.numeric["age"][1] == 1.0
+
+
+def test_a_table_without_features_still_has_ids() -> None:
+    found = TableFeatures.fit(TRAIN, "user_id", Columns()).transform(TRAIN)
+    assert found.numeric.shape == (4, 0)
+    assert found.categorical.shape == (4, 0)
+    assert found.multi.shape == (4, 0, MAX_VALUES)
+    assert found.ids.tolist() == [1, 2, 3, 4]
+
+
+def test_json_brings_back_an_equal_encoding(fitted: TableFeatures) -> None:
+    assert TableFeatures.from_dict(json.loads(json.dumps(fitted.as_dict()))) == fitted
+
+
+def test_values_are_ordered_by_count_then_name() -> None:
+    assert values_by_count(pl.Series(["b", "a", "c", "c", None])) == ["c", "a", "b"]
+    assert values_by_count(pl.Series([["b", "b"], ["a"], ["b", None]])) == ["b", "a"]
+    assert values_by_count(pl.Series([["x"], ["y"], ["x"]]), min_count=2) == ["x"]
+    assert values_by_count(pl.Series([], dtype=pl.String)) == []
+
+
+def test_values_that_are_numbers_are_known_again() -> None:
+    column = pl.Series([3, 1, 3, None])
+    values = values_by_count(column)
+    assert values == ["3", "1"]
+    assert codes(column, values).tolist() == [1, 2, 1, 0]
+
+
+def test_long_lists_keep_the_first_known_values() -> None:
+    cells = pl.Series([["?", *[f"t{n}" for n in range(30)]]])
+    found = list_codes(cells, [f"t{n}" for n in range(30)], width=4)
+    assert found.tolist() == [[1, 2, 3, 4]]
+
+
+@given(
+    known=st.lists(st.text(max_size=3), unique=True, max_size=6),
+    cells=st.lists(st.none() | st.text(max_size=3), max_size=12),
+)
+def test_codes_are_places_in_the_vocabulary_and_zero_elsewhere(known: list[str], cells: list[str | None]) -> None:
+    found = codes(pl.Series(cells, dtype=pl.String), known)
+    wanted = [known.index(cell) + 1 if cell in known else 0 for cell in cells]
+    assert found.tolist() == wanted
+    assert found.dtype == np.int64
+    assert found.flags.writeable
