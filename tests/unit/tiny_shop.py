@@ -1,4 +1,4 @@
-"""A small shop with every type of task, and language models of two layers with random weights and own vocabularies."""
+"""A small shop with every type of task, and random language models of two layers with their own vocabularies."""
 
 import re
 from collections.abc import Iterable

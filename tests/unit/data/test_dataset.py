@@ -57,9 +57,7 @@ def changed_rows(tables: Tables, where: np.ndarray) -> Tables:
 
 @pytest.mark.parametrize("by", SPLITS)
 @pytest.mark.parametrize("later", [(TEST,), (VALID, TEST)])
-def test_no_later_row_reaches_the_encoding_or_a_training_row(
-    by: str, later: tuple[int, ...], tmp_path: Path
-) -> None:
+def test_no_later_row_reaches_what_is_learned(by: str, later: tuple[int, ...], tmp_path: Path) -> None:
     tables, _ = shop_tables(COLD)
     dataset, encoding = prepared(tables, by)
     where = np.isin(dataset.part, later)
