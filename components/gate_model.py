@@ -18,6 +18,7 @@ def gate_model(
     validation: Input[dsl.Artifact],
     gate: Output[dsl.Artifact],
     report: Output[HTML],
+    tracking_uri: str = "",
 ) -> str:
     """Decide by floors and by no regression against the champion; one string says pass or fail.
 
@@ -32,6 +33,7 @@ def gate_model(
         validation: Summary of the data validation.
         gate: JSON file with the verdict and every rule, its value and its verdict.
         report: One self-contained HTML page.
+        tracking_uri: MLflow tracking server, where a refusal is logged. Empty: the environment's.
     """
     from mtrec.stages.execution import lineage, run_component
 
@@ -42,6 +44,7 @@ def gate_model(
             "losses": losses.path,
             "validation": validation.path,
             "lineage": lineage(scenario, data_version, code_revision, image, pipeline_run),
+            "tracking_uri": tracking_uri,
         },
         outputs={"gate": gate.path, "report": report.path},
         scenario=scenario,

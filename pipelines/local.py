@@ -7,6 +7,7 @@ prints a great deal; all of it goes to the run's log, which is read as it grows 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -30,7 +31,7 @@ from mtrec.config import Scenario
 from mtrec.errors import ConfigError, InputError, MtrecError, RunError
 from mtrec.lineage import code_revision, data_fingerprint
 from mtrec.stages.execution import STAGES
-from mtrec.tracking import resolve_uri
+from mtrec.tracking import finish_run, pipeline_run, resolve_uri
 from pipelines.compiling import compile_training
 from pipelines.display import showing
 from pipelines.results import RunResult, collect
@@ -117,7 +118,8 @@ def run_training(
         }
         console.print(f"{again} {run.name}, log in {shown(run.log)}", markup=False, highlight=False, soft_wrap=True)
         echo = (lambda line: console.print(line, markup=False, highlight=False)) if verbose else None
-        artifacts = _execute(compiled, arguments, run, workspace, console, echo)
+        end = functools.partial(_end_in_mlflow, scenario, run, uri)
+        artifacts = _execute(compiled, arguments, run, workspace, console, echo, end)
         result = collect(run, artifacts, tracking_uri=uri, seconds=time.monotonic() - started)
         run.update(state="finished", verdict=result.gate["verdict"], seconds=round(result.seconds, 1))
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -132,8 +134,9 @@ def _execute(
     workspace: Workspace,
     console: Console,
     echo: Callable[[str], None] | None,
+    end: Callable[[str], None],
 ) -> dict[str, Path]:
-    """Run the compiled pipeline and return its artifacts by name."""
+    """Run the compiled pipeline and return its artifacts by name; `end` hears how a run that broke off ended."""
     steps = Steps(STEPS)
     with run.log.open("a", encoding="utf-8") as file, showing(steps, console):
         log = _Log(file, steps, echo)
@@ -144,10 +147,12 @@ def _execute(
             _stop_children()
             steps.close(succeeded=False)
             run.update(state="interrupted")
+            end("KILLED")
             raise Interrupted("stopped; what is finished is kept") from error
         except Exception as error:
             steps.close(succeeded=False)
             run.update(state="failed")
+            end("FAILED")
             raise _explain(error, steps, run, log) from error
         steps.close(succeeded=True)
     artifacts = {name: Path(artifact.path) for name, artifact in outputs.items()}
@@ -181,6 +186,15 @@ def _explain(error: Exception, steps: Steps, run: Run, log: _Log) -> StepFailed:
         explained.exit_code = steps.failure.exit_code
     explained.log_text = steps.failure.traceback if steps.failure else "\n".join(log.tail)
     return explained
+
+
+def _end_in_mlflow(scenario: Scenario, run: Run, tracking_uri: str, status: str) -> None:
+    """Let MLflow know that the run broke off, where it knows the run at all; a resumed run takes it up again."""
+    database = Path(tracking_uri.removeprefix("sqlite:///"))
+    if tracking_uri.startswith("sqlite:///") and not database.exists():
+        return
+    with contextlib.suppress(MtrecError):
+        finish_run(pipeline_run(scenario, run.name, tracking_uri=tracking_uri), status)
 
 
 def _key(*parts: str) -> str:

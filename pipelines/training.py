@@ -2,9 +2,10 @@
 
 ingest → validate → preprocess → fine_tune → evaluate → gate → register, the last only when the gate says pass.
 
-What writes outside its own outputs is never cached: ingest pushes to DVC's remote, fine_tune and evaluate log to
-MLflow, the gate compares with the champion of the moment, register writes the registry. Validate and preprocess are
-pure; the data version and the code revision are among their parameters, so the cache follows both.
+What writes outside its own outputs, or reads what changes, is never cached: ingest pushes to DVC's remote,
+fine_tune and the gate log to MLflow, evaluate compares with the champion of the moment, register writes the
+registry. Validate and preprocess are pure; the data version and the code revision are among their parameters,
+so the cache follows both.
 """
 
 from typing import Any, NamedTuple
@@ -114,6 +115,7 @@ def training_pipeline(
                 evaluation=evaluate.outputs["evaluation"],
                 losses=fine_tune.outputs["losses"],
                 validation=validate.outputs["summary"],
+                tracking_uri=tracking_uri,
                 **candidate,
             )
         )

@@ -33,6 +33,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
+@pytest.fixture
+def steady_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the code keep its revision while somebody edits it during the tests."""
+    monkeypatch.setattr(local, "code_revision", lambda: "a-revision")
+
+
 def _run(**arguments: object) -> tuple[RunResult, str]:
     output = io.StringIO()
     settings = arguments.pop("settings", [])
@@ -78,7 +84,10 @@ def test_a_run_goes_through_all_steps_and_hands_back_everything(folder: Path) ->
     assert not list((folder / ".mtrec" / "checkpoints").iterdir()), "a finished run needs no checkpoints"
 
 
-def test_pure_steps_are_taken_from_the_cache_until_data_code_or_scenario_change(folder: Path) -> None:
+@pytest.mark.usefixtures("steady_code")
+def test_pure_steps_are_taken_from_the_cache_until_data_code_or_scenario_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     data = folder / "rows.csv"
     data.write_text("1")
     first, _ = _run(data=data)
@@ -95,6 +104,9 @@ def test_pure_steps_are_taken_from_the_cache_until_data_code_or_scenario_change(
     assert third.registration["lineage"]["data_version"] == "22.dir"
     assert "cached" not in _run(data=data, settings=["training.epochs=2"])[1]
     assert "cached" not in _run(data=data, cache=False)[1]
+    assert _run(data=data)[1].count("cached") == 2
+    monkeypatch.setattr(local, "code_revision", lambda: "another-revision")
+    assert "cached" not in _run(data=data)[1]
 
 
 def test_a_refusal_by_the_gate_registers_nothing_and_says_why(folder: Path) -> None:
@@ -107,6 +119,7 @@ def test_a_refusal_by_the_gate_registers_nothing_and_says_why(folder: Path) -> N
     assert _state(result)["verdict"] == "fail"
 
 
+@pytest.mark.usefixtures("steady_code")
 @pytest.mark.parametrize(
     ("wish", "message", "code"),
     [

@@ -12,6 +12,7 @@ from mtrec.data.contract import replacing_file
 from mtrec.errors import RunError
 from mtrec.evaluation.gate import decide
 from mtrec.evaluation.report import write_report
+from mtrec.tracking import log_judgement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,8 @@ class Inputs:
     validation: Path | None = None
     """Summary of the validate stage."""
     lineage: dict[str, str]
+    """What the candidate was made from. With a pipeline_run in it, a refusal is logged to MLflow."""
+    tracking_uri: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +44,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Raises:
         ConfigError: a floor names a metric that was not measured.
-        RunError: an input is not readable.
+        RunError: an input is not readable, or MLflow cannot be used.
     """
     evaluation = _read(inputs.evaluation)
     decision = decide(evaluation, scenario.gate)
@@ -55,6 +58,15 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     )
     with replacing_file(outputs.gate) as temporary:
         temporary.write_text(json.dumps(decision, indent=1), encoding="utf-8")
+    if decision["verdict"] == "fail" and inputs.lineage.get("pipeline_run"):
+        log_judgement(
+            scenario,
+            evaluation=inputs.evaluation,
+            gate=outputs.gate,
+            report=outputs.report,
+            lineage=inputs.lineage,
+            tracking_uri=inputs.tracking_uri,
+        )
     return decision
 
 

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _FIRST = "mtrec.first_champion"
 """Tag of `<scenario>`: set once; from then on champions are people's choice."""
 _FOLDER = "evaluation"
+_REPORT = "report.html"
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 _SERVING = (
     "mlflow",
@@ -117,7 +120,7 @@ def register(
         evaluation=measured,
         gate=judged,
         lineage=lineage,
-        artifacts=f"{_FOLDER}/{report.name}",
+        artifacts=f"{_FOLDER}/{_REPORT}",
     )
     with connected(uri) as client, locked(uri):
         version, created = _candidate(client, run, model, scenario, tags, card)
@@ -161,7 +164,13 @@ def log_judgement(
     """
     measured, judged = _read(evaluation), _read(gate)
     run = pipeline_run(scenario, lineage["pipeline_run"], tracking_uri=tracking_uri, lineage=lineage)
-    log_artifacts(run, [evaluation, gate, report], _FOLDER)
+    with tempfile.TemporaryDirectory() as temporary:
+        # A workflow names its files without an ending; MLflow's page shows a file by its ending.
+        for name, path in {"evaluation.json": evaluation, "gate.json": gate, _REPORT: report}.items():
+            if not path.is_file():
+                raise RunError(f"{path}: no such file to store in MLflow")
+            shutil.copy(path, Path(temporary) / name)
+        log_artifacts(run, sorted(Path(temporary).iterdir()), _FOLDER)
     log_metrics(run, _metrics(measured))
     with connected(run.tracking_uri) as client:
         client.set_tag(run.run_id, "mtrec.gate", judged["verdict"])

@@ -112,10 +112,12 @@ def test_a_version_says_what_it_was_made_from(register: Any, uri: str) -> None:
 
 
 def test_a_refused_run_shows_why(uri: str, scenario: Scenario, judged: Judged) -> None:
-    run = tracking.log_judgement(scenario, lineage=LINEAGE, **judged(verdict="fail"))
+    files = {name: path.rename(path.with_suffix("")) for name, path in judged(verdict="fail").items()}
+    run = tracking.log_judgement(scenario, lineage=LINEAGE, **files)
     with connected(uri) as client:
         shown = client.get_run(run.run_id)
-        assert client.list_artifacts(run.run_id, "evaluation")
+        names = {item.path for item in client.list_artifacts(run.run_id, "evaluation")}
+    assert names == {f"evaluation/{name}" for name in ("evaluation.json", "gate.json", "report.html")}
     assert shown.data.tags["mtrec.gate"] == "fail"
     assert shown.data.metrics["test/rating.rmse"] == 0.931
     assert shown.info.status == "FINISHED"

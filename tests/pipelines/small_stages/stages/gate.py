@@ -13,6 +13,7 @@ class Inputs:
     losses: Path
     validation: Path
     lineage: str
+    tracking_uri: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
