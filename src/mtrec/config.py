@@ -308,7 +308,7 @@ class Training(Frozen):
     epochs: Annotated[int, Field(ge=1)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 64
     """User sequences per step."""
-    texts_per_step: Annotated[int, Field(ge=0)] = 64
+    texts_per_step: Annotated[int, Field(ge=0)] = 32
     """Distinct item texts encoded with gradient per step; the others use slightly stale vectors."""
     lr_encoder: Annotated[float, Field(gt=0)] = 2e-5
     lr: Annotated[float, Field(gt=0)] = 2e-3

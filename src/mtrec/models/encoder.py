@@ -75,6 +75,14 @@ class TextEncoder(nn.Module):
         if config.lora is not None:
             self.backbone = _with_lora(backbone, config)
 
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Dropout acts only in layers that learn; a frozen layer gives the same output every time."""
+        super().train(mode)
+        for layer in [getattr(self.backbone, "embeddings", None), *transformer_layers(self.backbone)]:
+            if isinstance(layer, nn.Module) and not any(p.requires_grad for p in layer.parameters()):
+                layer.eval()
+        return self
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut at `max_length`; an empty text is one padding token."""
         if not texts:

@@ -33,19 +33,31 @@ class SequenceBatches:
 
     def num_batches(self, epoch: int) -> int:
         """Batches in an epoch."""
-        return -(-len(self._windows(np.random.default_rng((self.seed, epoch)))) // self.batch_size)
+        return len(self._batches(np.random.default_rng((self.seed, epoch))))
 
     def epoch(self, epoch: int) -> Iterator[np.ndarray]:
-        """Yield (B, T) interaction rows, −1 pads on the right; B ≤ batch_size, T ≤ window."""
+        """Yield (B, T) interaction rows, −1 pads on the right; T ≤ window, B · T ≤ batch_size · window."""
         rng = np.random.default_rng((self.seed, epoch))
-        windows = self._windows(rng)
+        batches = self._batches(rng)
         rows = self._shuffled(rng) if self.shuffle_rows else self.rows
-        order = rng.permutation(len(windows))
-        for first in range(0, len(order), self.batch_size):
-            chosen = windows[order[first : first + self.batch_size]]
+        for chosen in batches:
             place = np.arange(int((chosen[:, 1] - chosen[:, 0]).max()))
             index = chosen[:, :1] + place
             yield np.where(index < chosen[:, 1:], rows[np.minimum(index, len(rows) - 1)], -1)
+
+    def _batches(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """Windows of similar length together, at most batch_size · window padded events, in random order."""
+        windows = self._windows(rng)
+        lengths = windows[:, 1] - windows[:, 0]
+        order = np.argsort(lengths * rng.uniform(0.7, 1.0, len(windows)), kind="stable")
+        longest = np.maximum.accumulate(lengths[order]) if len(order) else lengths
+        batches, start = [], 0
+        for end in range(1, len(order) + 1):
+            full = end == len(order) or (end + 1 - start) * longest[end] > self.batch_size * self.window
+            if full:
+                batches.append(windows[order[start:end]])
+                start = end
+        return [batches[i] for i in rng.permutation(len(batches))]
 
     def _windows(self, rng: np.random.Generator) -> np.ndarray:
         lengths = self.ends - self.starts
