@@ -89,7 +89,7 @@ def run_component(tmp_path: Path, scenario_text: str) -> Component:
                 kind = classes[types[name].split("@")[0]]
                 metadata = {"data_version": made_from}
                 given[name] = dsl.importer(artifact_uri=str(path), artifact_class=kind, metadata=metadata).output
-            component(scenario=scenario_text, **given, **parameters)
+            component(**{"scenario": scenario_text, **given, **parameters})
 
         previous = local_config.LocalExecutionConfig.instance
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(tmp_path / "root"))
