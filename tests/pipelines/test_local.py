@@ -15,6 +15,8 @@ from rich.console import Console
 
 from mtrec.config import load_scenario
 from mtrec.errors import ConfigError, InputError, RunError
+from mtrec.tracking import pipeline_run
+from mtrec.tracking.connection import connected
 from pipelines import local
 from pipelines.local import STEPS, StepFailed, run_training
 from pipelines.results import RunResult
@@ -218,3 +220,16 @@ def test_stopping_ends_every_process_and_says_how_to_go_on(
     assert shown.startswith("Going on with run")
     assert shown.count("(cached)") == 2
     assert result.passed
+
+
+def test_a_run_that_broke_off_is_ended_in_mlflow(folder: Path) -> None:
+    scenario = load_scenario("ecommerce")
+    run = Workspace.here().open_run("ecommerce", "a-key")
+    uri = f"sqlite:///{folder / '.mtrec' / 'mlflow.db'}"
+    local._end_in_mlflow(scenario, run, uri, "FAILED")
+    assert list(folder.iterdir()) == [], "a run that MLflow never heard of stays unknown"
+    (folder / ".mtrec").mkdir()
+    known = pipeline_run(scenario, run.name, tracking_uri=uri)
+    local._end_in_mlflow(scenario, run, uri, "KILLED")
+    with connected(uri) as client:
+        assert client.get_run(known.run_id).info.status == "KILLED"
