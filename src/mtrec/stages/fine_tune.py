@@ -63,7 +63,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         bundle,
         view,
         catalogue,
-        validate=_validation(scenario, encoding),
+        validate=validation(scenario, encoding),
         watch=_progress_of(scenario),
         checkpoints=inputs.checkpoints,
         key=hashlib.sha256((scenario.digest + str(encoding)).encode()).hexdigest(),
@@ -85,7 +85,9 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     return summary
 
 
-def _validation(scenario: Scenario, encoding: Encoding) -> Validate:
+def validation(scenario: Scenario, encoding: Encoding) -> Validate:
+    """What early stopping looks at: every task's skill on the validation part."""
+
     def validate(model: Recommender, view: View, catalogue: Catalogue) -> dict[str, float]:
         rows, rankings = predict(model, view, catalogue, scenario.tasks, VALID, scenario.model.history)
         skills = {
