@@ -9,21 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import json
-import logging
 import os
 import platform
 import shutil
-import signal
-import sys
-import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 
@@ -34,15 +27,15 @@ from mtrec.stages.execution import STAGES
 from mtrec.tracking import finish_run, pipeline_run, resolve_uri
 from pipelines.compiling import compile_training
 from pipelines.display import showing
+from pipelines.kfp_session import Log, local_kfp, quiet, stop_children, stoppable
 from pipelines.results import RunResult, collect
-from pipelines.steps import Steps, plain
+from pipelines.steps import Steps
 from pipelines.workspace import Run, Workspace, shown
 
 STEPS = tuple(f"{stage}_{'data' if stage in ('ingest', 'validate', 'preprocess') else 'model'}" for stage in STAGES)
 LOCAL_IMAGE = f"local/python:{platform.python_version()}"
 """What the lineage names as image when the steps run outside a container."""
 _MAX_SCENARIO = 100_000
-_GRACE_SECONDS = 10.0
 
 
 class Interrupted(MtrecError):
@@ -139,12 +132,12 @@ def _execute(
     """Run the compiled pipeline and return its artifacts by name; `end` hears how a run that broke off ended."""
     steps = Steps(STEPS)
     with run.log.open("a", encoding="utf-8") as file, showing(steps, console):
-        log = _Log(file, steps, echo)
+        log = Log(file, steps, echo)
         try:
-            with _quiet(log), _local_kfp(run, workspace), _stoppable():
+            with quiet(log), local_kfp(run, workspace), stoppable():
                 outputs = _call(compiled, arguments)
         except KeyboardInterrupt as error:
-            _stop_children()
+            stop_children()
             steps.close(succeeded=False)
             run.update(state="interrupted")
             end("KILLED")
@@ -170,7 +163,7 @@ def _call(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
     return outputs
 
 
-def _explain(error: Exception, steps: Steps, run: Run, log: _Log) -> StepFailed:
+def _explain(error: Exception, steps: Steps, run: Run, log: Log) -> StepFailed:
     name = steps.failed.name if steps.failed else "the workflow"
     if steps.failure is not None and steps.failure.expected:
         explained = StepFailed(steps.failure.message.replace(f"{Path.cwd()}{os.sep}", ""))
@@ -199,130 +192,3 @@ def _end_in_mlflow(scenario: Scenario, run: Run, tracking_uri: str, status: str)
 
 def _key(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-
-
-# ------------------------------------------------------------------------------------- around kfp's runner
-
-
-class _Log(io.TextIOBase):
-    """Takes what kfp prints, writes it to a file, and hands each whole line to the steps."""
-
-    def __init__(self, file: TextIO, steps: Steps, echo: Callable[[str], None] | None) -> None:
-        self._file = file
-        self._steps = steps
-        self._echo = echo
-        self._rest = ""
-        self.tail: list[str] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        for line in map(plain, lines):
-            self._file.write(f"{line}\n")
-            self._steps.read(line)
-            self.tail = [*self.tail[-99:], line]
-            if self._echo:
-                self._echo(line)
-        return len(text)
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
-@contextlib.contextmanager
-def _quiet(log: _Log) -> Iterator[None]:
-    """Send everything that this process prints or logs to the log."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    handler = logging.StreamHandler(log)
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    try:
-        with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-
-
-@contextlib.contextmanager
-def _local_kfp(run: Run, workspace: Workspace) -> Iterator[None]:
-    """kfp's local runner, set up for one run and taken down again.
-
-    kfp starts a step by putting `sys.executable` wherever a command says python3, in the step's arguments too: a
-    data path that contains 'python3' would be garbled, and an interpreter under a path with a space would not
-    start. With sys.executable set to plain python3 and its folder first on PATH neither happens. Steps do not
-    look for modules in the working directory, and their temporary files go when the run ends.
-    """
-    from kfp import local
-    from kfp.local import config
-
-    executable, environment = sys.executable, dict(os.environ)
-    with tempfile.TemporaryDirectory(prefix="mtrec-") as temporary:
-        folder = str(Path(executable).parent)
-        changed = {
-            "PATH": f"{folder}{os.pathsep}{environment.get('PATH', os.defpath)}",
-            "TMPDIR": temporary,
-            "PYTHONSAFEPATH": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
-        os.environ.update(changed)
-        sys.executable = "python3" if shutil.which("python3", path=folder) else executable
-        previous = config.LocalExecutionConfig.instance
-        local.init(
-            local.SubprocessRunner(use_venv=False),
-            pipeline_root=str(run.outputs),
-            workspace_root=temporary,
-            enable_caching=True,
-            cache_root=str(workspace.pipelines / "cache"),
-        )
-        try:
-            yield
-        finally:
-            config.LocalExecutionConfig.instance = previous
-            sys.executable = executable
-            for name in changed:
-                os.environ.pop(name, None)
-                os.environ.update({name: environment[name]} if name in environment else {})
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the run at once.
-
-    Ctrl-C needs it too: polars, once imported, has put a handler before Python's that restarts the read in which
-    this process waits for a step.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous: dict[signal.Signals, Any] = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            continue
-        with contextlib.suppress(ValueError):  # outside the main thread no signal arrives
-            previous[number] = signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def _stop_children() -> None:
-    """Stop every process that this run started: ask first, so that they clean up, then insist."""
-    import psutil
-
-    children = psutil.Process().children(recursive=True)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.send_signal(signal.SIGINT)
-    _, alive = psutil.wait_procs(children, timeout=_GRACE_SECONDS)
-    for child in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
-    psutil.wait_procs(alive, timeout=_GRACE_SECONDS)

@@ -187,6 +187,7 @@ def test_a_second_run_at_the_same_time_is_refused(folder: Path) -> None:
         _run()
 
 
+@pytest.mark.usefixtures("steady_code")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopping_ends_every_process_and_says_how_to_go_on(
     folder: Path, small_stages: Wish, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
