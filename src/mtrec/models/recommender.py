@@ -3,6 +3,9 @@
 Text is encoded once per distinct item. A `Catalogue` holds the latest vector of every text; in a training step
 some of them are encoded afresh with gradient and take their place, the rest are slightly stale.
 
+Rows are taken with `F.embedding`, not by indexing: on CPU the gradient of indexing adds up in the order in which
+threads arrive, so that equal runs would end with different weights.
+
 Shapes: N items, E text width, D model width, B users, T events per user, X examples, K pair tasks.
 """
 
@@ -13,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mtrec.config import NextItem, Scenario, Task
 from mtrec.data.dataset import Encoding
@@ -47,11 +51,11 @@ class ItemVectors:
     def rows(self, index_M: Tensor) -> ItemVectors:
         """The vectors of some items."""
         return ItemVectors(
-            text_ND=self.text_ND[index_M],
-            fused_ND=self.fused_ND[index_M],
+            text_ND=F.embedding(index_M, self.text_ND),
+            fused_ND=F.embedding(index_M, self.fused_ND),
             ids_N=self.ids_N[index_M],
-            factors_NF=None if self.factors_NF is None else self.factors_NF[index_M],
-            biases_NK=None if self.biases_NK is None else self.biases_NK[index_M],
+            factors_NF=None if self.factors_NF is None else F.embedding(index_M, self.factors_NF),
+            biases_NK=None if self.biases_NK is None else F.embedding(index_M, self.biases_NK),
         )
 
 
@@ -164,10 +168,12 @@ class Recommender(nn.Module):
         """
         if "pair" not in self.bottoms:
             return {}
-        fused_XD = items.fused_ND[item_X]
+        fused_XD = F.embedding(item_X, items.fused_ND)
         outputs = self._outputs("pair", torch.cat([states_XD, fused_XD, states_XD * fused_XD], dim=-1))
         if self.factors is not None and items.factors_NF is not None and items.biases_NK is not None:
-            scores_XK = self.factors(user_ids_X, items.factors_NF[item_X], items.biases_NK[item_X])
+            scores_XK = self.factors(
+                user_ids_X, F.embedding(item_X, items.factors_NF), F.embedding(item_X, items.biases_NK)
+            )
             for k, name in enumerate(self.factored):
                 outputs[name] = outputs[name] + scores_XK[:, k]
         return outputs
@@ -183,7 +189,7 @@ class Recommender(nn.Module):
         """Logit of one item per state, (X,)."""
         ranker = self.rankers[name]
         assert isinstance(ranker, NextItemHead)
-        return ranker.of_pairs(states_XD, items.fused_ND[item_X], items.ids_N[item_X])
+        return ranker.of_pairs(states_XD, F.embedding(item_X, items.fused_ND), items.ids_N[item_X])
 
     def _outputs(self, place: str, inputs_XI: Tensor) -> dict[str, Tensor]:
         if place not in self.bottoms:

@@ -71,7 +71,7 @@ class UserTower(nn.Module):
         self, users: FeatureTensors, history: History, items_ND: Tensor, keep_ids_B: Tensor | None = None
     ) -> Tensor:
         """States before each event and after the last, (B, T + 1, D)."""
-        items_BTD = items_ND[history.item_BT] * history.mask_BT.unsqueeze(-1)
+        items_BTD = F.embedding(history.item_BT, items_ND) * history.mask_BT.unsqueeze(-1)
         who_BD = self.start + self.attributes(users)
         if self.ids is not None:
             who_BD = who_BD + self.ids(kept(users.ids, keep_ids_B))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mtrec.config import NextItem
 from mtrec.data.splits import TRAIN
@@ -72,7 +73,7 @@ def task_losses(model: Recommender, data: StepData, rows_BT: np.ndarray) -> dict
         losses[name] = model.head(name).loss(output, target, known(target))
 
     item_X = _item_examples(fresh, data)
-    for name, output in model.item_outputs(items.text_ND[item_X]).items():
+    for name, output in model.item_outputs(F.embedding(item_X, items.text_ND)).items():
         target = view.labels[name][item_X]
         losses[name] = model.head(name).loss(output, target, known(target))
 
