@@ -36,6 +36,7 @@ def _mtrec_run(folder: Path, encoder: Path) -> subprocess.CompletedProcess[str]:
         "gate.must_improve=false",
     ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
+    environment["PYTHONPATH"] = str(Path(__file__).parent / "steady_code")
     return subprocess.run(
         [sys.executable, "-m", "pipelines.cli", "run", *(part for s in settings for part in ("--set", s))],
         cwd=folder,
