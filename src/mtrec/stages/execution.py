@@ -180,6 +180,10 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not str(value):
             raise ConfigError(f"{where} is empty: give a path")
         return Path(value)
+    if hint is bool and isinstance(value, str):
+        if value not in ("true", "false"):
+            raise ConfigError(f"{where} is '{value}': write true or false")
+        return value == "true"
     if typing.get_origin(hint) is dict and isinstance(value, str):
         try:
             return json.loads(value)

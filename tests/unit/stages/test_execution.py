@@ -59,6 +59,14 @@ def test_text_becomes_the_types_of_the_fields(monkeypatch: pytest.MonkeyPatch) -
     assert given is scenario
 
 
+def test_text_becomes_true_or_false(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = _stage(monkeypatch)
+    for text in ("true", "false"):
+        given = {**GIVEN, "champion": text}
+        run_stage("gate", inputs=given, outputs={"summary": "o"}, scenario=load_scenario("ecommerce"))
+    assert [call[0].champion for call in calls] == [True, False]
+
+
 def test_a_missing_optional_field_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = _stage(monkeypatch)
     given = {key: value for key, value in GIVEN.items() if key != "data"}
@@ -74,6 +82,7 @@ def test_a_missing_optional_field_is_none(monkeypatch: pytest.MonkeyPatch) -> No
         ("gate", {"tables": "t"}, {"summary": "o"}, "gate: inputs: 'facts' is missing"),
         ("gate", {**GIVEN, "tables": ""}, {"summary": "o"}, "gate: inputs 'tables' is empty"),
         ("gate", {**GIVEN, "facts": "{"}, {"summary": "o"}, "gate: inputs 'facts' is not valid JSON"),
+        ("gate", {**GIVEN, "champion": "no"}, {"summary": "o"}, "gate: inputs 'champion' is 'no': write true or false"),
         ("gate", GIVEN, {}, "gate: outputs: 'summary' is missing"),
     ],
 )
