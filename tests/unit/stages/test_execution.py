@@ -82,7 +82,12 @@ def test_a_missing_optional_field_is_none(monkeypatch: pytest.MonkeyPatch) -> No
         ("gate", {"tables": "t"}, {"summary": "o"}, "gate: inputs: 'facts' is missing"),
         ("gate", {**GIVEN, "tables": ""}, {"summary": "o"}, "gate: inputs 'tables' is empty"),
         ("gate", {**GIVEN, "facts": "{"}, {"summary": "o"}, "gate: inputs 'facts' is not valid JSON"),
-        ("gate", {**GIVEN, "champion": "no"}, {"summary": "o"}, "gate: inputs 'champion' is 'no': write true or false"),
+        (
+            "gate",
+            {**GIVEN, "champion": "no"},
+            {"summary": "o"},
+            "gate: inputs 'champion' is 'no': write true or false",
+        ),
         ("gate", GIVEN, {}, "gate: outputs: 'summary' is missing"),
     ],
 )
