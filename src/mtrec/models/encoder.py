@@ -191,8 +191,10 @@ def load_encoder(config: Encoder) -> TextEncoder:
     try:
         backbone = transformers.AutoModel.from_pretrained(source, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+        if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+            raise ValueError("there is no tokenizer: its vocabulary is empty")
+    except Exception as error:  # transformers, tokenizers and safetensors each raise their own
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"encoder '{config.name}': cannot be loaded ({first}). Give a folder with config.json, weights and "
             "tokenizer, a hub id that this machine can reach, or `minilm`."
