@@ -14,6 +14,8 @@ No file is a pickle.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from mtrec.config import Scenario, parse_scenario
 from mtrec.data.contract import replacing_folder
 from mtrec.data.dataset import Dataset, Encoding
-from mtrec.errors import ModelError
+from mtrec.errors import InputError, ModelError
 from mtrec.models.encoder import choose_device, choose_precision, load_encoder, load_saved_encoder, save_encoder
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
@@ -100,17 +102,18 @@ def load_model(folder: Path) -> Bundle:
     for name in ("scenario.json", "encoding.json", "model.safetensors", "encoder/config.json"):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: not a model folder, {name} is missing")
-    scenario = parse_scenario(json.loads((folder / "scenario.json").read_text(encoding="utf-8")), str(folder))
-    encoding = Encoding.read(folder / "encoding.json")
-    encoder = load_saved_encoder(folder / "encoder", scenario.model.encoder)
+    with _reading(folder / "scenario.json"):
+        raw = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
+        scenario = parse_scenario(raw, str(folder / "scenario.json"))
+    with _reading(folder / "encoding.json"):
+        encoding = Encoding.read(folder / "encoding.json")
+    with _reading(folder / "encoder"):
+        encoder = load_saved_encoder(folder / "encoder", scenario.model.encoder)
     device = choose_device("auto" if scenario.training.device == "cuda" else scenario.training.device)
     encoder.precision = choose_precision(scenario.training.precision, device)
     model = Recommender(scenario, encoding, encoder)
-    try:
+    with _reading(folder / "model.safetensors", "the weights do not fit the model"):
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(f"{folder}/model.safetensors: the weights do not fit the model ({reason})") from error
     return Bundle(model=model.to(device).eval(), encoding=encoding, scenario=scenario)
 
 
@@ -118,14 +121,27 @@ def load_memory(folder: Path, bundle: Bundle) -> tuple[Dataset, Catalogue]:
     """The users, items and recent interactions that a model folder remembers, with its text vectors.
 
     Raises:
-        DataError: a table is missing.
-        ModelError: the vectors do not fit the items.
+        ModelError: a table or the vectors are missing or damaged, or do not fit each other.
     """
-    dataset = Dataset.read(folder / "memory")
-    vectors = load_file(folder / "vectors.safetensors")["text"].float()
+    with _reading(folder / "memory"):
+        dataset = Dataset.read(folder / "memory")
+    with _reading(folder / "vectors.safetensors"):
+        vectors = load_file(folder / "vectors.safetensors")["text"].float()
     if len(vectors) != dataset.items.height:
         raise ModelError(f"{folder}: {len(vectors)} text vectors for {dataset.items.height} items")
     catalogue = Catalogue(
         features=bundle.view(dataset).items, tokens=[[] for _ in vectors], text_NE=vectors.to(bundle.device)
     )
     return dataset, catalogue
+
+
+@contextmanager
+def _reading(path: Path, trouble: str = "not readable") -> Iterator[None]:
+    """Turn whatever a reader raises into one line about the part of the model folder that it reads."""
+    try:
+        yield
+    except InputError as error:
+        raise ModelError(str(error)) from error
+    except Exception as error:  # json, transformers, safetensors and torch each raise their own
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(f"{path}: {trouble} ({reason})") from error
