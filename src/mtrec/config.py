@@ -312,7 +312,9 @@ class Training(Frozen):
     """Distinct item texts encoded with gradient per step; the others use slightly stale vectors."""
     lr_encoder: Annotated[float, Field(gt=0)] = 2e-5
     lr: Annotated[float, Field(gt=0)] = 2e-3
-    """Learning rate of everything outside the encoder."""
+    """Learning rate of everything outside the encoder and the id tables."""
+    lr_ids: Annotated[float, Field(gt=0)] = 2e-3
+    """Learning rate of embeddings (ids, biases, categories): a row is met far less often than a matrix."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     weight_decay_ids: Annotated[float, Field(ge=0)] = 0.1
     """Weight decay of embeddings (ids, biases, categories): what a rarely seen id falls back to zero by."""

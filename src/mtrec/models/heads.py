@@ -35,7 +35,7 @@ class Head(nn.Module):
         with torch.no_grad():
             self.linear.bias.copy_(torch.tensor(_prior_outputs(task, label)))
         self.mean = label.prior[0] if isinstance(task, Regression) else 0.0
-        self.scale = label.scale
+        self.scale, self.limits = label.scale, label.limits
 
     def forward(self, shared_XD: Tensor) -> Tensor:
         """Raw outputs: (X,) for one-dimensional tasks, else (X, V)."""
@@ -57,7 +57,8 @@ class Head(nn.Module):
     def predict(self, outputs: Tensor) -> Tensor:
         """Outputs in the units of the label: the number, probabilities, or the profile."""
         if isinstance(self.task, Regression):
-            return outputs * self.scale + self.mean
+            numbers = outputs * self.scale + self.mean
+            return numbers.clamp(*self.limits) if self.limits else numbers
         if isinstance(self.task, Classification):
             return outputs.softmax(-1)
         return outputs if isinstance(self.task, Profile) else outputs.sigmoid()

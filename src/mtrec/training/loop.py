@@ -20,7 +20,13 @@ from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
 from mtrec.training.batches import SequenceBatches
-from mtrec.training.checkpoint import load_checkpoint, optimiser_tensors, restore_optimiser, save_checkpoint
+from mtrec.training.checkpoint import (
+    damaged,
+    load_checkpoint,
+    optimiser_tensors,
+    restore_optimiser,
+    save_checkpoint,
+)
 from mtrec.training.step import StepData, task_losses
 
 RECORD_EVERY = 5
@@ -125,8 +131,12 @@ class Trainer:
                 self.progress.seconds = before + time.perf_counter() - clock
             self._end_epoch(clock, before)
         self.model.load_state_dict(self.best)
-        self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
+        self._refresh_texts()
         return self.progress
+
+    def _refresh_texts(self) -> None:
+        if self.settings.texts_per_step:
+            self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
 
     def _remaining_batches(self) -> Iterator[np.ndarray]:
         epoch = self.progress.epoch
@@ -169,7 +179,7 @@ class Trainer:
     def _end_epoch(self, clock: float, before: float) -> None:
         progress = self.progress
         self.model.eval()
-        self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
+        self._refresh_texts()
         with torch.no_grad():
             skills = self.validate(self.model, self.view, self.data.catalogue)
         progress.epoch += 1
@@ -207,15 +217,18 @@ class Trainer:
 
     def _resume(self) -> None:
         found = load_checkpoint(self.checkpoints) if self.checkpoints else None
-        if found is None or found[1]["key"] != self.key:
-            self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-            return
-        groups, state = found
-        self.model.load_state_dict(groups["model"])
-        self.best = groups["best"]
-        restore_optimiser(self.optimiser, groups["optimiser"])
-        self.data.catalogue.text_NE = groups["catalogue"]["text"].to(self.view.device)
-        self.progress = Progress(**state["progress"])
+        try:
+            if found is None or found[1]["key"] != self.key:
+                self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+                return
+            groups, state = found
+            self.model.load_state_dict(groups["model"])
+            self.best = groups["best"]
+            restore_optimiser(self.optimiser, groups["optimiser"])
+            self.data.catalogue.text_NE = groups["catalogue"]["text"].to(self.view.device)
+            self.progress = Progress(**state["progress"])
+        except (LookupError, TypeError, RuntimeError, ValueError) as error:
+            raise damaged(self.checkpoints, error) from error
 
 
 def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
@@ -234,11 +247,15 @@ def parameter_groups(model: Recommender, settings: Training) -> Iterator[dict[st
     encoder = {id(p) for p in model.encoder.parameters()}
     tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     rest = [p for p in model.parameters() if id(p) not in encoder and p.requires_grad]
-    decays = {"ids": settings.weight_decay_ids, "matrices": settings.weight_decay, "vectors": 0.0}
-    for name, decay in decays.items():
+    kinds = {
+        "ids": (settings.lr_ids, settings.weight_decay_ids),
+        "matrices": (settings.lr, settings.weight_decay),
+        "vectors": (settings.lr, 0.0),
+    }
+    for name, (rate, decay) in kinds.items():
         chosen = [p for p in rest if _kind(p, tables) == name]
         if chosen:
-            yield {"params": chosen, "lr": settings.lr, "weight_decay": decay, "name": name}
+            yield {"params": chosen, "lr": rate, "weight_decay": decay, "name": name}
 
 
 def _kind(parameter: nn.Parameter, tables: set[int]) -> str:
