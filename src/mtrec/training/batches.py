@@ -28,7 +28,7 @@ class SequenceBatches:
         self.starts = (
             np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else np.array([], dtype=int)
         )
-        self.ends = np.r_[self.starts[1:], len(owner)]
+        self.ends = np.r_[self.starts[1:], len(owner)][: len(self.starts)]
         self.window, self.batch_size, self.seed, self.shuffle_rows = window, batch_size, seed, shuffle_rows
 
     def num_batches(self, epoch: int) -> int:

@@ -42,12 +42,18 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[st
         flat = load_file(folder / FILES[0])
         state = json.loads((folder / FILES[1]).read_text(encoding="utf-8"))
     except Exception as error:
-        raise RunError(f"{folder}: the checkpoint is damaged ({error}); delete the folder to start anew") from error
+        raise damaged(folder, error) from error
     groups: dict[str, dict[str, Tensor]] = {}
     for key, tensor in flat.items():
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = tensor
     return groups, state
+
+
+def damaged(folder: Path | None, error: Exception) -> RunError:
+    """What to raise when a checkpoint cannot be used."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return RunError(f"{folder}: the checkpoint is damaged ({reason}); delete the folder to start anew")
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
