@@ -37,13 +37,12 @@ def model_card(
             ("Code revision", "code_revision"),
             ("Parameters hash", "parameters_hash"),
             ("Image", "image"),
-            ("Pipeline run", "pipeline_run"),
         )
         if lineage.get(key)
     ]
     sections = [
         f"# {name}: {_verdict(gate)}\n\n{evaluation.get('description', '')}".rstrip(),
-        "## Quality on the test part\n\n" + _metrics_table(evaluation),
+        "## Quality on the test part (↑ higher is better, ↓ lower)\n\n" + _metrics_table(evaluation),
         "## Gate\n\n" + _rules(gate),
         "## Made from\n\n" + "\n".join([*made_from, *_facts(dataset, model)]),
         "## Limits\n\n" + "\n".join(_limits(evaluation, protocol)),
@@ -58,21 +57,20 @@ def _verdict(gate: Mapping[str, Any]) -> str:
 
 
 def _metrics_table(evaluation: Mapping[str, Any]) -> str:
+    """The primary metric of each task; the report has the others."""
     rows: list[tuple[str, ...]] = [
-        ("task", "metric", "better", "before fine-tuning", "after", "champion"),
-        ("---", "---", "---", "---:", "---:", "---:"),
+        ("task", "metric", "before fine-tuning", "after", "champion", "examples"),
+        ("---", "---", "---:", "---:", "---:", "---:"),
     ]
     for task, result in evaluation.get("tasks", {}).items():
         primary = result.get("primary")
-        for metric, values in sorted(result.get("metrics", {}).items(), key=lambda item: item[0] != primary):
-            rows.append(
-                (
-                    task if metric == primary else "",
-                    f"**{metric}**" if metric == primary else metric,
-                    "higher" if values.get("higher_is_better") else "lower",
-                    *(_number(values.get(key)) for key in ("before", "after", "champion")),
-                )
-            )
+        values = result.get("metrics", {}).get(primary)
+        if values is None:
+            rows.append((task, "no test examples", "–", "–", "–", "0"))
+            continue
+        arrow = "↑" if values.get("higher_is_better") else "↓"
+        numbers = (_number(values.get(key)) for key in ("before", "after", "champion"))
+        rows.append((task, f"{primary} {arrow}", *numbers, str(result.get("num_examples", ""))))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 

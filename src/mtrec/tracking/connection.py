@@ -57,6 +57,7 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     import requests
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException

@@ -99,7 +99,7 @@ def test_a_version_says_what_it_was_made_from(register: Any, uri: str) -> None:
     assert shown.tags["gate"] == shown.gate == "pass"
     assert shown.tags["champion_compared"] == "ecommerce/3"
     assert shown.tags["run_id"] == shown.run_id == made.run_id
-    assert "| rating | **rmse** | lower | 1.21 | 0.931 | – |" in shown.card
+    assert "| rating | rmse ↓ | 1.21 | 0.931 | – |" in shown.card
     assert shown.metrics["test/rating.rmse"] == 0.931
     assert shown.metrics["before/next_item.ndcg_at_10"] == 0.01
     assert "champion/rating.rmse" not in shown.metrics
