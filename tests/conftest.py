@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Tests run two at a time; processes that share two cores wait for each other's threads otherwise."""
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
