@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrec.config import Binary, Classification, MultiLabel, NextItem, Profile, Regression, Task
+from mtrec.config import Binary, Classification, MultiLabel, Profile, Regression, Task
 
 Metrics = dict[str, float]
 LOWER_IS_BETTER = {"rmse", "mae", "mse", "log_loss", "ece", "hamming_loss"}
@@ -195,8 +195,3 @@ def skill(task: Task, target: np.ndarray, predicted: np.ndarray, prior: Sequence
     if isinstance(task, Binary):
         return 2 * float(values["auc"]) - 1
     return float(values[PRIMARY[task.type]])
-
-
-def is_ranked(task: Task) -> bool:
-    """Whether a task is judged by ranking all items."""
-    return isinstance(task, NextItem)
