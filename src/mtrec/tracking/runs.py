@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 PIPELINE_RUN = "mtrec.pipeline_run"
 LINEAGE = ("data_version", "code_revision", "parameters_hash", "image")
 """The lineage keys that say what a model was made from; with `pipeline_run` they are tags of its run."""
-_METRICS_PER_CALL, _PARAMS_PER_CALL, _PARAM_LENGTH = 1000, 100, 6000
+_METRICS_PER_CALL, _PARAMS_PER_CALL, _KEY_LENGTH, _PARAM_LENGTH = 1000, 100, 250, 6000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,15 +182,15 @@ def log_artifacts(run: Run, paths: Iterable[Path], folder: str | None = None) ->
 
 
 def metric_name(name: str) -> str:
-    """The name as MLflow accepts it: `next_item.ndcg@10` → `next_item.ndcg_at_10`."""
-    return name.replace("@", "_at_")
+    """The name as MLflow accepts it: `next_item.ndcg@10` → `next_item.ndcg_at_10`, any other sign → `_`."""
+    return re.sub(r"[^/\w.\- :]", "_", name.replace("@", "_at_"))
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Settings as dotted keys with text values; a list becomes JSON."""
+    """Settings as dotted keys that MLflow accepts, with text values; a list becomes JSON."""
     flat: dict[str, str] = {}
     for key, value in settings.items():
-        name = f"{prefix}{key}"
+        name = f"{prefix}{metric_name(key).replace('/', '_')}"[:_KEY_LENGTH]
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{name}.")
         else:

@@ -42,6 +42,18 @@ def test_other_settings_under_the_same_name_are_refused(uri: str, scenario: Scen
         runs.pipeline_run(changed, "monday")
 
 
+def test_settings_with_signs_that_mlflow_refuses(uri: str, scenario: Scenario) -> None:
+    wild = {"gate": {"floors": {"next_item.ndcg@10": 0.1}}, "columns": {"price (€) / unit": "Preis", "x" * 400: 1}}
+    flat = runs.flatten(wild)
+    assert flat["gate.floors.next_item.ndcg_at_10"] == "0.1"
+    assert flat["columns.price (_) _ unit".replace("(", "_").replace(")", "_")] == "Preis"
+    assert max(map(len, flat)) == 250
+    floors = scenario.gate.model_copy(update={"floors": {"next_item.ndcg@10": 0.1}})
+    run = runs.pipeline_run(scenario.model_copy(update={"gate": floors}), "monday")
+    with connected(uri) as client:
+        assert client.get_run(run.run_id).data.params["gate.floors.next_item.ndcg_at_10"] == "0.1"
+
+
 @pytest.mark.parametrize("name", ["", "it's"])
 def test_names_that_mlflow_cannot_search(uri: str, scenario: Scenario, name: str) -> None:
     with pytest.raises(ConfigError, match="a name is needed"):
