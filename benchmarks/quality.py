@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.baselines import bias_only, rating_rmse, svd, svd_plus_plus
+from benchmarks.baselines import bias_only, rating_rmse, svd
 from benchmarks.ranking import ItemKnn, Popularity, hr_and_ndcg, rank_targets
 from benchmarks.ratings import Parts, from_tables, load_tables, split
 from mtrec.config import Scenario, load_scenario
@@ -72,7 +72,6 @@ def measure_baselines(data: str, by: str, parts: Parts, seed: int) -> Iterator[d
         "bias-only, tuned": bias_only(**tuned["bias"]),
         "SVD": svd(seed=seed),
         "SVD, tuned": svd(**tuned["svd"], seed=seed),
-        "SVD++": svd_plus_plus(seed=seed),
     }
     for name, rater in raters.items():
         yield {"method": name, "rmse": rating_rmse(rater, parts.before_test, parts.test)}

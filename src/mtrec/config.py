@@ -310,6 +310,8 @@ class Training(Frozen):
     """User sequences per step."""
     texts_per_step: Annotated[int, Field(ge=0)] = 32
     """Distinct item texts encoded with gradient per step; the others use slightly stale vectors."""
+    refresh_epochs: Annotated[int, Field(ge=1)] = 4
+    """Every so many epochs the whole catalogue is encoded anew, and always at the end."""
     lr_encoder: Annotated[float, Field(gt=0)] = 2e-5
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Learning rate of everything outside the encoder and the id tables."""

@@ -135,6 +135,7 @@ class Trainer:
         return self.progress
 
     def _refresh_texts(self) -> None:
+        """Encode the whole catalogue with the present weights, unless the encoder learns nothing."""
         if self.settings.texts_per_step:
             self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
 
@@ -179,7 +180,8 @@ class Trainer:
     def _end_epoch(self, clock: float, before: float) -> None:
         progress = self.progress
         self.model.eval()
-        self._refresh_texts()
+        if (progress.epoch + 1) % self.settings.refresh_epochs == 0:
+            self._refresh_texts()
         with torch.no_grad():
             skills = self.validate(self.model, self.view, self.data.catalogue)
         progress.epoch += 1
