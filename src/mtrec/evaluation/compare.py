@@ -5,6 +5,7 @@ Shapes: X examples, S resamples.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +29,9 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` when the whole interval lies on one side of zero, else `same`."""
+        """`better` or `worse` when the whole interval lies on one side of zero, else `same`; NaN is `worse`."""
+        if math.isnan(self.difference):
+            return "worse"
         if self.low <= 0 <= self.high:
             return "same"
         return "better" if (self.low > 0) == higher_is_better(self.metric) else "worse"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from mtrec.config import Gate
 from mtrec.errors import ConfigError
@@ -16,7 +16,7 @@ def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
 
     Rules, per task: absolute floors; the primary metric is no worse than before fine-tuning; the primary metric
     has not regressed against the champion (a regression counts when it exceeds `max_regression`, relative, and
-    the bootstrap interval lies wholly on the worse side).
+    the bootstrap interval lies wholly on the worse side). A floor of a task without test examples is not reached.
 
     Args:
         evaluation: what the evaluate stage wrote.
@@ -26,7 +26,7 @@ def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
         `verdict` (pass or fail), `rules` (rule, task, metric, kind, value, threshold, verdict, why) and `champion`.
 
     Raises:
-        ConfigError: a floor names a metric that was not measured.
+        ConfigError: a floor names a metric that its task does not have.
     """
     rules = [*_floors(evaluation, gate), *_improvements(evaluation, gate), *_regressions(evaluation, gate)]
     verdict = "pass" if all(rule["verdict"] == "pass" for rule in rules) else "fail"
@@ -37,9 +37,9 @@ def _floors(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, Any]]:
     for key, threshold in gate.floors.items():
         name, _, metric = key.partition(".")
         measured = evaluation["tasks"][name]["metrics"]
-        if metric not in measured:
+        if measured and metric not in measured:
             raise ConfigError(f"gate.floors.{key}: not measured; task {name} has {', '.join(measured)}")
-        value = measured[metric]["after"]
+        value = measured[metric]["after"] if measured else None
         better = higher_is_better(metric)
         ok = _usable(value) and (value >= threshold if better else value <= threshold)
         yield _rule(
@@ -82,9 +82,11 @@ def _regressions(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, A
             continue
         metric = task["primary"]
         champion, after = task["metrics"][metric]["champion"], task["metrics"][metric]["after"]
-        sign = 1 if higher_is_better(metric) else -1
-        loss = -sign * comparison["difference"] / max(abs(champion), 1e-12)
-        ok = not (loss > gate.max_regression and comparison["verdict"] == "worse")
+        ok = _usable(after)
+        if ok and _usable(champion):
+            sign = 1 if higher_is_better(metric) else -1
+            loss = -sign * comparison["difference"] / max(abs(champion), 1e-12)
+            ok = not (loss > gate.max_regression and comparison["verdict"] == "worse")
         yield _rule(
             f"{name}.{metric} must not fall more than {gate.max_regression:.0%} behind the champion",
             (name, metric, "no_regression"),
@@ -113,7 +115,7 @@ def _rule(
     }
 
 
-def _usable(value: float | None) -> bool:
+def _usable(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
