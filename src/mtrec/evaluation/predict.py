@@ -39,7 +39,7 @@ class Ranked:
     relevant: np.ndarray
     ranks: np.ndarray
     top: np.ndarray
-    """The first `CUTOFFS[0]` items."""
+    """The first `CUTOFFS[0]` unseen items, fewer when no more are left."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -203,7 +203,8 @@ def _rank(
 ) -> list[Ranked]:
     """Rank all items for every user who takes an unseen item in the part."""
     data = view.dataset
-    taken = np.isin(view.event_R, view.event_codes(task.events).cpu().numpy()) if task.events else data.part >= 0
+    # By name, not by the model's codes: a model that never saw an event is still asked about the same rows.
+    taken = data.interactions["event"].is_in(task.events).to_numpy() if task.events else data.part >= 0
     seen_rows, test_rows = np.flatnonzero(data.part < part), np.flatnonzero((data.part == part) & taken)
     seen_owner, test_owner = data.user[seen_rows], data.user[test_rows]
     found = []
@@ -224,7 +225,7 @@ def _rank(
                     user=int(user),
                     relevant=relevant,
                     ranks=mean_ranks(scores_N, allowed, relevant),
-                    top=order[: CUTOFFS[0]],
+                    top=order[: min(CUTOFFS[0], allowed.sum())],
                 )
             )
     return found

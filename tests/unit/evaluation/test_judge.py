@@ -1,0 +1,228 @@
+"""From predictions to an evaluation: the numbers are those of the metrics, on the rows they name."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mtrec.config import Scenario, Split
+from mtrec.data.labels import Label
+from mtrec.evaluation import metrics
+from mtrec.evaluation.judge import MIN_SLICE, Answers, Judged, align, judge, protocol
+from mtrec.evaluation.predict import Predictions, Ranked
+from mtrec.evaluation.slices import Slices
+from tests.unit.tiny_shop import TASKS, shop_scenario
+
+USERS, ITEMS, ROWS = 30, 40, 300
+LABELS = {
+    "rating": Label(values=[], prior=[3.0]),
+    "purchase": Label(values=[], prior=[0.3]),
+    "category": Label(values=["Audio", "Books", "Toys"], prior=[0.5, 0.3, 0.2]),
+    "tags": Label(values=["new", "red"], prior=[0.5, 0.3]),
+    "profile": Label(values=["new", "red"], prior=[0.5, 0.3]),
+}
+NAMES = [*LABELS, "next_item"]
+
+
+def answers(seed: int, skill: float) -> Answers:
+    """What a model of some skill (0 to 1) says; the rows and targets are the same for every model."""
+    same, own = np.random.default_rng(0), np.random.default_rng(seed)
+    user, item = same.integers(1, USERS, ROWS), same.integers(0, ITEMS, ROWS)
+    nobody = np.full(ROWS, -1)
+    rating, yes = same.normal(3, 1, ROWS), (same.random(ROWS) < 0.4).astype(np.float32)
+    classes, many = same.integers(0, 3, ROWS).astype(np.float32), (same.random((ROWS, 2)) < 0.5).astype(np.float32)
+    mixed = skill * np.eye(3)[classes.astype(int)] + (1 - skill) * own.dirichlet(np.ones(3), ROWS)
+
+    def rows(user: np.ndarray, item: np.ndarray, target: np.ndarray, predicted: np.ndarray) -> Predictions:
+        return Predictions(user=user, item=item, target=target, predicted=predicted)
+
+    ranked = []
+    for u in range(USERS):
+        relevant = np.sort(same.choice(ITEMS, 3, replace=False))
+        scores = own.random(ITEMS) + skill * np.isin(np.arange(ITEMS), relevant)
+        allowed = np.ones(ITEMS, dtype=bool)
+        ranks = metrics.mean_ranks(scores, allowed, relevant)
+        ranked.append(Ranked(user=u, relevant=relevant, ranks=ranks, top=np.argsort(-scores)[:10]))
+    return Answers(
+        rows={
+            "rating": rows(user, item, rating, skill * rating + (1 - skill) * 3 + 0.1 * own.normal(size=ROWS)),
+            "purchase": rows(user, item, yes, skill * yes + (1 - skill) * own.random(ROWS)),
+            "category": rows(nobody, item, classes, mixed),
+            "tags": rows(nobody, item, many, skill * many + (1 - skill) * own.random((ROWS, 2))),
+            "profile": rows(user, nobody, many, skill * many + (1 - skill) * own.random((ROWS, 2))),
+        },
+        rankings={"next_item": ranked},
+    )
+
+
+def slices() -> Slices:
+    item, user = np.arange(ITEMS), np.arange(USERS)
+    return Slices(
+        items={"cold items": item >= 30, "long tail": (item >= 10) & (item < 30), "head": item < 10},
+        users={"cold users": user == 0, "light users": (user > 0) & (user < 20)},
+    )
+
+
+@pytest.fixture(scope="module")
+def scenario() -> Scenario:
+    return shop_scenario("unused", tasks={name: TASKS[name] for name in NAMES})
+
+
+def judged(scenario: Scenario, champion: Answers | None = None, after: Answers | None = None) -> dict[str, Any]:
+    models = Judged(before=answers(1, 0.1), after=after or answers(2, 0.7), champion=champion)
+    return judge(models, scenario, LABELS, slices(), ITEMS)
+
+
+@pytest.fixture(scope="module")
+def alone(scenario: Scenario) -> dict[str, Any]:
+    return judged(scenario)
+
+
+def test_the_shape_is_the_promised_one(alone: dict[str, Any], scenario: Scenario) -> None:
+    assert json.loads(json.dumps(alone, allow_nan=False)) == alone
+    assert list(alone) == NAMES
+    for name, task in alone.items():
+        declared = scenario.tasks[name]
+        assert (task["type"], task["on"]) == (declared.type, declared.on)
+        assert task["primary"] == metrics.PRIMARY[declared.type]
+        assert task["primary"] in task["metrics"]
+        assert task["num_examples"] == (USERS if name == "next_item" else ROWS)
+        assert task["comparison"] is None
+        for metric, value in task["metrics"].items():
+            assert set(value) == {"higher_is_better", "before", "after", "champion", "protocol"}
+            assert value["higher_is_better"] == metrics.higher_is_better(metric)
+            assert value["champion"] is None
+            assert value["protocol"] == "split=time, seen=excluded, ties=mean rank"
+
+
+def test_numbers_are_those_of_the_metrics(alone: dict[str, Any], scenario: Scenario) -> None:
+    before, after = answers(1, 0.1), answers(2, 0.7)
+    for name in LABELS:
+        for when, model in (("before", before), ("after", after)):
+            rows = model.rows[name]
+            wanted = metrics.compute(scenario.tasks[name], rows.target, rows.predicted)
+            found = {metric: value[when] for metric, value in alone[name]["metrics"].items()}
+            assert found == pytest.approx(wanted)
+    found = {metric: value["after"] for metric, value in alone["next_item"]["metrics"].items()}
+    wanted = metrics.ranking([u.metrics for u in after.rankings["next_item"]])
+    shown = {int(i) for u in after.rankings["next_item"] for i in u.top}
+    assert found == pytest.approx(wanted | {"coverage@10": len(shown) / ITEMS})
+    assert {"hr@10", "ndcg@10", "mrr", "recall@10", "recall@50"} <= set(found)
+
+
+def test_slices_are_the_metric_on_their_rows(alone: dict[str, Any], scenario: Scenario) -> None:
+    after, members = answers(2, 0.7), slices()
+    for name in LABELS:
+        rows = after.rows[name]
+        for found in alone[name]["slices"]:
+            if found["slice"] in members.items:
+                inside = (rows.item >= 0) & members.items[found["slice"]][rows.item]
+            else:
+                inside = (rows.user >= 0) & members.users[found["slice"]][rows.user]
+            assert found["num_examples"] == inside.sum() >= MIN_SLICE
+            wanted = metrics.compute(scenario.tasks[name], rows.target[inside], rows.predicted[inside])
+            assert found["after"] == pytest.approx(wanted[found["metric"]])
+    of = {name: {found["slice"] for found in task["slices"]} for name, task in alone.items()}
+    assert of["rating"] == {"cold items", "long tail", "head", "light users"}  # the cold user has no rows
+    assert of["category"] == {"cold items", "long tail", "head"}
+    assert of["profile"] == {"light users"}
+
+
+def test_slices_of_a_ranking_look_at_the_relevant_items_of_the_slice(alone: dict[str, Any]) -> None:
+    found = {s["slice"]: s for s in alone["next_item"]["slices"]}
+    users = answers(2, 0.7).rankings["next_item"]
+    cold = slices().items["cold items"]
+    gains = [metrics.ranking_of_user(u.ranks[cold[u.relevant]])["ndcg@10"] for u in users if cold[u.relevant].any()]
+    assert found["cold items"]["num_examples"] == len(gains)
+    assert found["cold items"]["after"] == pytest.approx(np.mean(gains))
+    assert found["light users"]["num_examples"] == 19
+    assert found["light users"]["after"] == pytest.approx(np.mean([u.metrics["ndcg@10"] for u in users[1:20]]))
+    assert "cold users" not in found
+
+
+def test_curves_belong_to_their_types(alone: dict[str, Any]) -> None:
+    present = {
+        name: {curve for curve in ("reliability", "confusion", "histogram") if task[curve] is not None}
+        for name, task in alone.items()
+    }
+    assert present == {
+        "rating": {"histogram"},
+        "purchase": {"reliability"},
+        "category": {"reliability", "confusion"},
+        "tags": set(),
+        "profile": set(),
+        "next_item": set(),
+    }
+    histogram = alone["rating"]["histogram"]
+    assert sum(histogram["target"]) == sum(histogram["predicted"]) == ROWS
+    assert len(histogram["edges"]) == len(histogram["target"]) + 1
+    for name in ("purchase", "category"):
+        bins = alone[name]["reliability"]["bins"]
+        assert sum(b["count"] for b in bins) == ROWS
+        assert alone[name]["reliability"]["ece"] == pytest.approx(alone[name]["metrics"]["ece"]["after"])
+    counts = np.array(alone["category"]["confusion"]["counts"])
+    assert alone["category"]["confusion"]["labels"] == ["Audio", "Books", "Toys"]
+    assert counts.sum() == ROWS
+    assert counts.trace() / ROWS == pytest.approx(alone["category"]["metrics"]["accuracy"]["after"])
+    rows = answers(2, 0.7).rows["category"]
+    assert counts.sum(1).tolist() == [int((rows.target == c).sum()) for c in range(3)]
+
+
+def test_the_champion_is_compared_on_the_same_rows(scenario: Scenario) -> None:
+    worse, better, equal = (
+        judged(scenario, champion=champion, after=answers(2, 0.25))
+        for champion in (answers(3, 0.0), answers(3, 0.99), answers(2, 0.25))
+    )
+    for name in NAMES:
+        primary = worse[name]["primary"]
+        for found, verdict in ((worse, "better"), (better, "worse"), (equal, "same")):
+            comparison = found[name]["comparison"]
+            assert comparison["verdict"] == verdict, name
+            assert comparison["metric"] == primary
+            values = found[name]["metrics"][primary]
+            assert comparison["difference"] == pytest.approx(values["after"] - values["champion"], abs=1e-6)
+            assert comparison["confidence"] == scenario.gate.confidence
+
+
+def test_a_champion_without_a_task_is_not_compared_on_it(scenario: Scenario) -> None:
+    champion = answers(3, 0.5)
+    partly = Answers(rows={"rating": champion.rows["rating"]}, rankings={})
+    found = judged(scenario, champion=partly)
+    assert found["rating"]["comparison"] is not None
+    for name in NAMES[1:]:
+        assert found[name]["comparison"] is None
+        assert {value["champion"] for value in found[name]["metrics"].values()} == {None}
+
+
+def test_a_task_without_examples_has_an_empty_row(scenario: Scenario) -> None:
+    full = answers(2, 0.7)
+    none = {
+        name: Predictions(user=p.user[:0], item=p.item[:0], target=p.target[:0], predicted=p.predicted[:0])
+        for name, p in full.rows.items()
+    }
+    empty = Answers(rows=none, rankings={"next_item": []})
+    found = judge(Judged(before=empty, after=empty, champion=None), scenario, LABELS, slices(), ITEMS)
+    for name in NAMES:
+        assert found[name]["num_examples"] == 0
+        assert found[name]["metrics"] == {}
+        assert found[name]["slices"] == []
+        assert found[name]["comparison"] is None
+
+
+@pytest.mark.parametrize("by", ["time", "random", "leave_last_out"])
+def test_the_protocol_says_how_it_was_measured(by: str) -> None:
+    found = protocol(Split.model_validate({"by": by}))
+    assert found["split"] == by
+    assert found["seen_items"] == "excluded"
+    assert found["ranking"] == "full"
+    assert found["tie_order"] == "mean rank of ties"
+    assert "history ends where the test part begins" in found["text"]
+
+
+def test_columns_of_another_vocabulary_are_brought_into_order() -> None:
+    predicted = np.array([[0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
+    found = align(predicted, ["a", "b", "c"], ["c", "new", "a"])
+    assert found.tolist() == [[0.7, 0, 0.1], [0.1, 0, 0.6]]
+    assert align(predicted, ["a", "b", "c"], ["a", "b", "c"]).tolist() == predicted.tolist()
+    assert align(predicted[:0], ["a", "b", "c"], ["a"]).shape == (0, 1)
