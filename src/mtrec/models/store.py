@@ -7,7 +7,8 @@ A model folder holds:
     training.json         epochs, seconds, number of parameters
     encoder/              architecture and tokenizer of the encoder
     vectors.safetensors   the text vector of every item in `memory/`
-    memory/               users, items and each user's recent interactions, for answers by user id
+    memory/               users, items, each user's recent interactions and the newest one with every earlier item,
+                          for answers by user id that leave out what the user took before
 No file is a pickle.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -89,8 +91,9 @@ def save_model(
         dataset.items.write_parquet(memory / "items.parquet")
         from_end = np.flatnonzero(np.r_[dataset.user[1:] != dataset.user[:-1], True])
         last = from_end[np.searchsorted(from_end, np.arange(len(dataset.user)))]
-        recent = np.arange(len(dataset.user)) > last - length
-        dataset.interactions.filter(recent).write_parquet(memory / "interactions.parquet")
+        recent = pl.Series(np.arange(len(dataset.user)) > last - length)
+        newest = pl.int_range(pl.len()).over("user_id", "item_id") == pl.len().over("user_id", "item_id") - 1
+        dataset.interactions.filter(recent | newest).write_parquet(memory / "interactions.parquet")
 
 
 def load_model(folder: Path) -> Bundle:
@@ -118,7 +121,7 @@ def load_model(folder: Path) -> Bundle:
 
 
 def load_memory(folder: Path, bundle: Bundle) -> tuple[Dataset, Catalogue]:
-    """The users, items and recent interactions that a model folder remembers, with its text vectors.
+    """The users, items and interactions that a model folder remembers, with its text vectors.
 
     Raises:
         ModelError: a table or the vectors are missing or damaged, or do not fit each other.

@@ -95,7 +95,7 @@ class Predictor:
         return {name: model.head(name).predict(out).float().tolist() for name, out in outputs.items()}
 
     def _state(self, user_id: str | None, history: Sequence[str] | None) -> tuple[Tensor, np.ndarray]:
-        """The user's state (1, D) and the rows of the items in the history."""
+        """The user's state (1, D), and the rows of the items in the whole history, also beyond what is read."""
         row = self._user_row.get(user_id) if user_id is not None else None
         length = self.bundle.scenario.model.history
         if history is not None:
@@ -104,7 +104,7 @@ class Predictor:
         else:
             user = np.array([-1 if row is None else row])
             past = self.view.history(self.view.recent_rows(user, ALL_PARTS, length))
-            seen = past.item_BT[past.mask_BT].cpu().numpy()
+            seen = self.dataset.item[slice(*np.searchsorted(self.dataset.user, [user[0], user[0] + 1]))]
         users = self.view.users.rows(torch.tensor([row or 0], device=self.bundle.device))
         if row is None:
             users = users.unknown()

@@ -99,7 +99,9 @@ def test_the_folder_holds_what_is_promised_and_no_pickle(folder: Path) -> None:
         assert not head.startswith((b"\x80", b"PK")), f"{name} looks like a pickle or an archive of pickles"
 
 
-def test_the_memory_keeps_each_users_most_recent_rows(folder: Path, shop_run: Path, shop: Scenario) -> None:
+def test_the_memory_keeps_each_users_recent_rows_and_every_item(
+    folder: Path, shop_run: Path, shop: Scenario
+) -> None:
     bundle = load_model(folder)
     memory, catalogue = load_memory(folder, bundle)
     dataset = Dataset.read(shop_run / "dataset")
@@ -107,7 +109,12 @@ def test_the_memory_keeps_each_users_most_recent_rows(folder: Path, shop_run: Pa
     for user in range(dataset.users.height):
         rows = dataset.interactions.filter(dataset.interactions["user_id"] == dataset.users["user_id"][user])
         kept = memory.interactions.filter(memory.interactions["user_id"] == dataset.users["user_id"][user])
-        assert kept.equals(rows.tail(length))
+        assert kept.tail(length).equals(rows.tail(length))
+        # Further back, the newest row with each item: enough to know what was taken.
+        assert set(kept["item_id"]) == set(rows["item_id"])
+        early = kept.head(-length)["item_id"]
+        assert early.n_unique() == len(early)
+        assert not set(early) & set(rows.tail(length)["item_id"])
     assert catalogue.text_NE.shape[0] == memory.items.height == dataset.items.height
     # Half precision on disk is close to what the encoder says.
     fresh = bundle.model.catalogue(memory.items["text"].to_list(), catalogue.features)
