@@ -49,7 +49,13 @@ class Ranked:
 
 @torch.no_grad()
 def predict(
-    model: Recommender, view: View, catalogue: Catalogue, tasks: Mapping[str, Task], part: int, history: int
+    model: Recommender,
+    view: View,
+    catalogue: Catalogue,
+    tasks: Mapping[str, Task],
+    part: int,
+    history: int,
+    max_ranked: int | None = None,
 ) -> tuple[dict[str, Predictions], dict[str, list[Ranked]]]:
     """Predict a part of the dataset.
 
@@ -63,6 +69,7 @@ def predict(
         tasks: the tasks to predict; the model has a head for each.
         part: 1 validation, 2 test.
         history: events of a user that the model reads.
+        max_ranked: rank for at most about so many users, evenly spread; None ranks for all.
 
     Returns:
         Row-wise predictions and rankings, by task.
@@ -76,8 +83,9 @@ def predict(
         **_items(model, view, items, tasks, part),
         **_users(model, view, items, tasks, users_B, states_BD, part, history),
     }
+    step = max(len(users_B) // max_ranked, 1) if max_ranked else 1
     rankings = {
-        name: _rank(model, name, task, view, items, users_B, states_BD, part)
+        name: _rank(model, name, task, view, items, users_B[::step], states_BD[::step], part)
         for name, task in tasks.items()
         if isinstance(task, NextItem)
     }

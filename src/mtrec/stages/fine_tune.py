@@ -22,6 +22,9 @@ from mtrec.models.store import new_model, save_model
 from mtrec.progress import report
 from mtrec.training.loop import Progress, Trainer, Validate
 
+RANKED_USERS = 1_000
+"""Users whose rankings decide early stopping."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
@@ -89,7 +92,9 @@ def validation(scenario: Scenario, encoding: Encoding) -> Validate:
     """What early stopping looks at: every task's skill on the validation part."""
 
     def validate(model: Recommender, view: View, catalogue: Catalogue) -> dict[str, float]:
-        rows, rankings = predict(model, view, catalogue, scenario.tasks, VALID, scenario.model.history)
+        rows, rankings = predict(
+            model, view, catalogue, scenario.tasks, VALID, scenario.model.history, RANKED_USERS
+        )
         skills = {
             name: metrics.skill(scenario.tasks[name], p.target, p.predicted, encoding.labels[name].prior)
             for name, p in rows.items()
