@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from mtrec.config import Columns
+from mtrec.errors import DataError
 
 MAX_VALUES = 16
 """Values kept per cell of a multi-valued column."""
@@ -49,7 +50,12 @@ class TableFeatures:
 
     @classmethod
     def fit(cls, table: pl.DataFrame, key: str, columns: Columns) -> TableFeatures:
-        """Fit on training rows; the caller passes no others."""
+        """Fit on training rows; the caller passes no others.
+
+        Raises:
+            DataError: a column is not there, or holds lists and is no multi-valued one.
+        """
+        _check(table, key, columns)
         numeric = {}
         for name in columns.numeric:
             values = _numbers(table[name])
@@ -65,7 +71,13 @@ class TableFeatures:
         )
 
     def transform(self, table: pl.DataFrame) -> FeatureArrays:
-        """Encode any rows; what training has not seen becomes 0."""
+        """Encode any rows; what training has not seen becomes 0.
+
+        Raises:
+            DataError: as `fit`.
+        """
+        numbers, classes, lists = list(self.numeric), list(self.categorical), list(self.multi)
+        _check(table, self.key, Columns(numeric=numbers, categorical=classes, multi=lists))
         rows = table.height
         numeric = np.zeros((rows, 2 * len(self.numeric)), dtype=np.float32)
         for i, (name, (mean, std)) in enumerate(self.numeric.items()):
@@ -114,7 +126,9 @@ def values_by_count(column: pl.Series, min_count: int = 1) -> list[str]:
 def codes(column: pl.Series, values: list[str]) -> np.ndarray:
     """Code of each cell: 1 + position in `values`, 0 when unknown or missing. Shape (R,)."""
     keys = pl.DataFrame({"value": values, "code": range(1, len(values) + 1)}, schema_overrides={"value": pl.String})
-    cells = pl.DataFrame({"value": column.cast(pl.String)})
+    if column.dtype != pl.String:  # as `values_by_count` writes them
+        column = pl.Series([None if v is None else str(v) for v in column], dtype=pl.String)
+    cells = pl.DataFrame({"value": column})
     joined = cells.join(keys, on="value", how="left", maintain_order="left")
     return joined["code"].fill_null(0).cast(pl.Int64).to_numpy(writable=True)
 
@@ -126,9 +140,24 @@ def list_codes(column: pl.Series, values: list[str], width: int = MAX_VALUES) ->
     for row, cell in enumerate(column):
         if cell is None:
             continue
-        known = [index[str(v)] for v in cell if str(v) in index][:width]
+        members = cell if isinstance(cell, (list, pl.Series)) else [cell]
+        known = [index[str(v)] for v in members if str(v) in index][:width]
         out[row, : len(known)] = known
     return out
+
+
+def _check(table: pl.DataFrame, key: str, columns: Columns) -> None:
+    name_of_table = f"{key.removesuffix('_id')}s"
+    for kind in ("numeric", "categorical", "multi"):
+        for name in getattr(columns, kind):
+            place = f"{name_of_table}.{kind}: column '{name}'"
+            if name not in table.columns:
+                raise DataError(
+                    f"{place} is not in the {name_of_table} table (found: {', '.join(table.columns)}). "
+                    "Take it out of the scenario, or map it in its source."
+                )
+            if kind != "multi" and isinstance(table[name].dtype, pl.List):
+                raise DataError(f"{place} holds lists; name it under {name_of_table}.multi instead")
 
 
 def _numbers(column: pl.Series) -> np.ndarray:

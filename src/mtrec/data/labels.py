@@ -29,12 +29,18 @@ class Label:
     """Regression: [mean]. Binary: [share of yes]. Otherwise the share of rows that carry each value."""
     scale: float = 1.0
     """Regression: standard deviation over training rows."""
-    limits: tuple[float, float] | None = None
+    limits: list[float] | None = None
     """Regression: smallest and largest training value; predictions are clipped to them."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, raw: dict[str, Any]) -> Label:
+        """Inverse of `as_dict`, also after a way through JSON."""
+        limits = raw.get("limits")
+        return cls(**{**raw, "limits": tuple(limits) if limits else None})
 
 
 def label_array(task: Task, label: Label, column: pl.Series) -> np.ndarray:
@@ -118,7 +124,7 @@ def _fit(name: str, task: Task, rows: dict[str, pl.DataFrame]) -> Label:
     if len(known) == 0:
         raise DataError(f"tasks.{name}: no training row has a usable label ('{task.label or 'events'}')")
     if isinstance(task, (Regression, Binary)):
-        limits = (float(known.min()), float(known.max()))
+        limits = [float(known.min()), float(known.max())]
         return Label(values=[], prior=[float(known.mean())], scale=max(float(known.std()), 1e-6), limits=limits)
     if isinstance(task, Classification):
         shares = np.bincount(known.astype(int), minlength=len(values)) / len(known)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import date, datetime
 
 import numpy as np
 import polars as pl
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mtrec.config import Columns
 from mtrec.data.features import CLIP, MAX_VALUES, TableFeatures, codes, list_codes, values_by_count
+from mtrec.errors import DataError
 
 COLUMNS = Columns(numeric=["age"], categorical=["city"], multi=["tags"])
 TRAIN = pl.DataFrame(
@@ -94,6 +96,46 @@ def test_values_that_are_numbers_are_known_again() -> None:
     values = values_by_count(column)
     assert values == ["3", "1"]
     assert codes(column, values).tolist() == [1, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pl.Series([True, False, True, None]),
+        pl.Series([0.5, 1e-7, 0.5, None]),
+        pl.Series([date(2026, 1, 2), date(2026, 1, 3), date(2026, 1, 2), None]),
+        pl.Series([datetime(2026, 1, 2, 3), datetime(2026, 1, 3), datetime(2026, 1, 2, 3), None]),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_categories_of_any_type_are_known_again(column: pl.Series) -> None:
+    table = pl.DataFrame({"user_id": ["a", "b", "c", "d"], "kind": column})
+    found = TableFeatures.fit(table, "user_id", Columns(categorical=["kind"])).transform(table)
+    assert found.categorical[:, 0].tolist() == [1, 2, 1, 0]
+
+
+def test_single_values_serve_as_a_multi_valued_column() -> None:
+    table = pl.DataFrame({"user_id": ["a", "b", "c"], "tag": ["red", None, "blue"]})
+    found = TableFeatures.fit(table, "user_id", Columns(multi=["tag"])).transform(table)
+    assert found.multi[:, 0, :2].tolist() == [[2, 0], [0, 0], [1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (
+            Columns(numeric=["height"]),
+            "users.numeric: column 'height' is not in the users table (found: user_id, age",
+        ),
+        (Columns(categorical=["tags"]), "users.categorical: column 'tags' holds lists; name it under users.multi"),
+    ],
+)
+def test_columns_that_do_not_fit_are_named(columns: Columns, said: str, fitted: TableFeatures) -> None:
+    with pytest.raises(DataError) as caught:
+        TableFeatures.fit(TRAIN, "user_id", columns)
+    assert str(caught.value).startswith(said)
+    with pytest.raises(DataError, match="'age' is not in the users table"):
+        fitted.transform(TRAIN.drop("age"))
 
 
 def test_long_lists_keep_the_first_known_values() -> None:

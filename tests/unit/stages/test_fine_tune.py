@@ -1,0 +1,116 @@
+"""The fine_tune stage: a dataset to a model folder and its loss history."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from mtrec.config import Scenario
+from mtrec.errors import DataError, ModelError
+from mtrec.models.store import load_model
+from mtrec.progress import Progress, listening
+from mtrec.serving.predictor import Predictor
+from mtrec.stages import fine_tune
+from tests.unit.tiny_shop import shop_scenario
+
+
+def run(dataset: Path, folder: Path, scenario: Scenario) -> dict[str, Any]:
+    return fine_tune.run(
+        fine_tune.Inputs(dataset=dataset),
+        fine_tune.Outputs(model=folder / "model", losses=folder / "losses.jsonl"),
+        scenario,
+    )
+
+
+def test_the_summary_counts_the_run(shop_run: Path, shop: Scenario) -> None:
+    said = json.loads((shop_run / "said.json").read_text())["fine_tune"]
+    assert set(said) >= {"epochs", "best_epoch", "steps", "seconds", "parameters", "trained_parameters"}
+    assert said == json.loads((shop_run / "model" / "training.json").read_text())
+    assert said["epochs"] == shop.training.epochs == 2
+    assert 1 <= said["best_epoch"] <= 2
+    weights = load_file(shop_run / "model" / "model.safetensors")
+    model = load_model(shop_run / "model").model
+    assert said["parameters"] == sum(p.numel() for p in model.parameters())
+    assert said["parameters"] <= sum(v.numel() for v in weights.values())
+    assert 0 < said["trained_parameters"] < said["parameters"]
+
+
+def test_the_loss_history_has_the_promised_shape(shop_run: Path, shop: Scenario) -> None:
+    lines = [json.loads(line) for line in (shop_run / "losses.jsonl").read_text().splitlines()]
+    kinds = [line["kind"] for line in lines]
+    assert set(kinds) == {"train", "valid"}
+    assert kinds.count("valid") == 2
+    for line in lines:
+        if line["kind"] == "train":
+            assert set(line) >= {"kind", "step", "epoch", "loss", "losses", "lr", "seconds"}
+            assert set(line["losses"]) == set(shop.tasks)
+            assert all(math.isfinite(value) for value in line["losses"].values())
+        else:
+            assert set(line) >= {"kind", "step", "epoch", "score", "metrics", "seconds"}
+            assert line["metrics"]
+            assert all(math.isfinite(value) for value in line["metrics"].values())
+    assert [line["epoch"] for line in lines if line["kind"] == "valid"] == [1, 2]
+
+
+def test_progress_is_reported_from_the_start_to_the_end(shop_run: Path, shop: Scenario, tmp_path: Path) -> None:
+    heard: list[Progress] = []
+    with listening(heard.append):
+        run(shop_run / "dataset", tmp_path, shop)
+    assert heard[0].fraction == 0
+    assert {p.stage for p in heard} == {"fine_tune"}
+    fractions = [p.fraction or 0.0 for p in heard]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] > 0.8
+    # The same data, scenario and seed: the same weights as the shared run.
+    files = [folder / "model" / "model.safetensors" for folder in (shop_run, tmp_path)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_decoder_with_lora_runs_through_the_same_stage(
+    shop_run: Path, shop: Scenario, tiny_llama: Path, tmp_path: Path
+) -> None:
+    lora = {"rank": 2, "alpha": 4, "modules": ["q_proj", "v_proj"]}
+    sizes = shop.model.model_dump() | {"encoder": {"name": str(tiny_llama), "max_length": 24, "lora": lora}}
+    training = shop.training.model_dump() | {"epochs": 1, "lr_encoder": 1e-2}
+    scenario = shop_scenario(tiny_llama, model=sizes, training=training)
+    run(shop_run / "dataset", tmp_path, scenario)
+    bundle = load_model(tmp_path / "model")
+    assert bundle.model.encoder.pooling == "last"
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    base = load_file(tiny_llama / "model.safetensors")
+    kept = 0
+    for name, value in weights.items():
+        if not name.startswith("encoder."):
+            continue
+        if "lora_B" in name:
+            assert value.abs().sum() > 0, name  # starts at zero, so it learned
+        elif "lora_" not in name:
+            plain = name.split("base_model.model.")[1].replace(".base_layer", "")
+            assert value.equal(base[plain]), name
+            kept += 1
+    assert kept == len(base)
+    predictor = Predictor.load(tmp_path / "model")
+    assert len(predictor.recommend(history=predictor.item_ids[:2], num_items=5)) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"encoder": {"name": "no/such-model"}}, ModelError, "encoder 'no/such-model': cannot be loaded"),
+        ({"encoder": {"name": "nowhere"}}, ModelError, "encoder 'nowhere': cannot be loaded"),
+    ],
+)
+def test_an_unknown_encoder_is_refused_and_nothing_is_left(
+    change: dict[str, Any], error: type[Exception], said: str, shop_run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=said):
+        run(shop_run / "dataset", tmp_path, shop_scenario("unused", model=change))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_dataset_is_named(shop: Scenario, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"users\.parquet: no such file"):
+        run(tmp_path / "dataset", tmp_path, shop)
