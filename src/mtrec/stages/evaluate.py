@@ -16,6 +16,8 @@ from mtrec.config import Classification, MultiLabel, NextItem, Profile, Scenario
 from mtrec.data.contract import replacing_file, replacing_folder
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import TEST
+from mtrec.data.text import fill_template
+from mtrec.errors import DataError, InputError, ModelError, RunError
 from mtrec.evaluation.judge import Answers, Judged, align, judge, protocol
 from mtrec.evaluation.predict import predict
 from mtrec.evaluation.slices import make_slices
@@ -53,11 +55,12 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     Raises:
         DataError: the dataset folder is not whole.
         ModelError: the model folder is not whole.
-        RunError: MLflow cannot be used.
+        RunError: MLflow cannot be used, or the champion cannot read the data.
     """
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
-    card = json.loads((inputs.dataset / "card.json").read_text(encoding="utf-8"))
+    card = _read(inputs.dataset / "card.json", DataError)
+    training = _read(inputs.model / "training.json", ModelError)
     report("evaluate", 0.05, "before fine-tuning")
     start, view, catalogue = new_model(dataset, encoding, scenario)
     start.model.eval()
@@ -70,7 +73,6 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     report("evaluate", 0.9, "comparing")
     judged = Judged(before=before, after=after, champion=champion)
     tasks = judge(judged, scenario, encoding.labels, make_slices(dataset), dataset.items.height)
-    training = json.loads((inputs.model / "training.json").read_text(encoding="utf-8"))
     evaluation = {
         "scenario": scenario.name,
         "description": scenario.description,
@@ -99,8 +101,9 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping[str, Task]) -> Answers:
     """What a loaded model says on the test part of any dataset.
 
-    The model reads the data through its own encoding; targets are those of `encoding`, so that models with other
-    vocabularies are judged on the same rows. Tasks that the model does not know in the same form are left out.
+    The model reads the data through its own encoding and its own text template; targets are those of `encoding`, so
+    that models with other vocabularies are judged on the same rows. Tasks that the model does not know in the same
+    form are left out.
 
     Args:
         bundle: the model.
@@ -110,8 +113,9 @@ def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping
     """
     own = bundle.scenario.tasks
     shared = {n: own[n] for n, t in tasks.items() if n in own and _same_question(own[n], t)}
-    view = bundle.view(dataset, encoding)
-    catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
+    view = bundle.view(dataset, replace(encoding, labels={n: encoding.labels[n] for n in shared}))
+    texts = fill_template(dataset.items, bundle.scenario.items.text)
+    catalogue = bundle.model.catalogue(texts.to_list(), view.items)
     history = bundle.scenario.model.history
     rows, rankings = predict(bundle.model.eval(), view, catalogue, shared, TEST, history)
     for name, task in shared.items():
@@ -119,6 +123,14 @@ def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping
             values, wanted = bundle.encoding.labels[name].values, encoding.labels[name].values
             rows[name] = replace(rows[name], predicted=align(rows[name].predicted, values, wanted))
     return Answers(rows=rows, rankings=rankings)
+
+
+def _read(path: Path, wrong: type[InputError]) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise wrong(f"{path}: not readable ({error}); run the stage that writes it again") from error
+    return found
 
 
 def _same_question(a: Task, b: Task) -> bool:
@@ -136,7 +148,10 @@ def _champion(
         found = tracking.download_champion(scenario.name, Path(folder) / "champion", inputs.tracking_uri)
         if found is None:
             return None, None
-        champion = answers(load_model(found.folder), dataset, encoding, scenario.tasks)
+        try:
+            champion = answers(load_model(found.folder), dataset, encoding, scenario.tasks)
+        except InputError as error:
+            raise RunError(f"champion {found.name} version {found.version} cannot be judged: {error}") from error
     return champion, {"name": found.name, "version": found.version}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +53,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     write_report(
         outputs.report,
         evaluation=evaluation,
-        losses=[json.loads(line) for line in inputs.losses.read_text(encoding="utf-8").splitlines()],
+        losses=_read_lines(inputs.losses),
         gate=decision,
         validation=_read(inputs.validation) if inputs.validation else None,
         lineage=inputs.lineage,
@@ -71,8 +73,19 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
+    with _readable(path):
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    with _readable(path):
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: not readable ({error}); run the stage that writes it again") from error
-    return found

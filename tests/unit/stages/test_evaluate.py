@@ -1,0 +1,285 @@
+"""The evaluate stage: before, after and champion on the same rows, as JSON and as tables of predictions."""
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mtrec.config import NextItem, Scenario
+from mtrec.data.contract import Tables
+from mtrec.data.dataset import Dataset, Encoding
+from mtrec.errors import DataError, ModelError, RunError
+from mtrec.evaluation.judge import Answers
+from mtrec.models.store import Bundle, load_model, new_model, save_model
+from mtrec.stages import evaluate, preprocess
+from mtrec.tracking import register
+from tests.unit.tiny_shop import TASKS, shop_scenario
+
+
+@pytest.fixture(scope="module")
+def evaluation(shop_run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((shop_run / "evaluation.json").read_text())
+    return found
+
+
+def run(folder: Path, run_folder: Path, scenario: Scenario, **inputs: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "dataset": run_folder / "dataset",
+        "model": run_folder / "model",
+        "champion": False,
+    } | inputs
+    return evaluate.run(
+        evaluate.Inputs(**given),
+        evaluate.Outputs(evaluation=folder / "evaluation.json", predictions=folder / "predictions"),
+        scenario,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ what it writes
+
+
+def test_the_evaluation_has_the_promised_shape(evaluation: dict[str, Any], shop: Scenario, shop_run: Path) -> None:
+    assert evaluation["scenario"] == shop.name
+    assert datetime.fromisoformat(evaluation["created"]).tzinfo is not None
+    assert evaluation["dataset"] == json.loads((shop_run / "dataset" / "card.json").read_text())
+    training = json.loads((shop_run / "model" / "training.json").read_text())
+    model = evaluation["model"]
+    assert set(model) >= {"encoder", "parameters", "trained_parameters", "sharing", "seconds", "best_epoch"}
+    assert {key: model[key] for key in ("parameters", "best_epoch")} == {
+        key: training[key] for key in ("parameters", "best_epoch")
+    }
+    assert set(evaluation["protocol"]) == {"split", "seen_items", "ranking", "tie_order", "text"}
+    assert evaluation["champion"] is None
+    assert list(evaluation["tasks"]) == list(shop.tasks)
+    for name, task in evaluation["tasks"].items():
+        assert set(task) >= {"type", "on", "primary", "num_examples", "metrics", "slices", "comparison"}
+        assert set(task) >= {"reliability", "confusion", "histogram"}
+        assert task["num_examples"] > 0, name
+        for value in task["metrics"].values():
+            assert isinstance(value["after"], float)
+            assert isinstance(value["before"], float)
+        for found in task["slices"]:
+            assert set(found) == {"slice", "num_examples", "metric", "before", "after"}
+    json.dumps(evaluation, allow_nan=False)
+
+
+def test_it_says_each_primary_metric(evaluation: dict[str, Any], shop_run: Path) -> None:
+    said = json.loads((shop_run / "said.json").read_text())["evaluate"]
+    assert said == {
+        f"{name}.{task['primary']}": task["metrics"][task["primary"]]["after"]
+        for name, task in evaluation["tasks"].items()
+    }
+
+
+def test_predictions_are_kept_by_name(evaluation: dict[str, Any], shop_run: Path, shop: Scenario) -> None:
+    dataset = Dataset.read(shop_run / "dataset")
+    files = {path.stem for path in (shop_run / "predictions").iterdir()}
+    assert files == set(shop.tasks)
+    for name, task in shop.tasks.items():
+        table = pl.read_parquet(shop_run / "predictions" / f"{name}.parquet")
+        assert table.height == evaluation["tasks"][name]["num_examples"]
+        if isinstance(task, NextItem):
+            assert table.columns == ["user_id", "relevant", "ranks", "top"]
+            assert set(table["top"].explode()) <= set(dataset.items["item_id"])
+            assert table["relevant"].list.len().equals(table["ranks"].list.len())
+        else:
+            assert table.columns == ["user_id", "item_id", "target", "predicted"]
+            assert set(table["user_id"].drop_nulls()) <= set(dataset.users["user_id"])
+            assert set(table["item_id"].drop_nulls()) <= set(dataset.items["item_id"])
+    rating = pl.read_parquet(shop_run / "predictions" / "rating.parquet")
+    rmse = float(((rating["target"] - rating["predicted"]) ** 2).mean() ** 0.5)  # type: ignore[operator]
+    assert rmse == pytest.approx(evaluation["tasks"]["rating"]["metrics"]["rmse"]["after"])
+
+
+def test_evaluating_twice_measures_the_same(
+    evaluation: dict[str, Any], shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    run(tmp_path, shop_run, shop)
+    again = json.loads((tmp_path / "evaluation.json").read_text())
+    assert again | {"created": ""} == evaluation | {"created": ""}
+
+
+# ------------------------------------------------------------------------------------------------ the champion
+
+
+def same_rows(ours: Answers, theirs: Answers) -> None:
+    for name, rows in ours.rows.items():
+        other = theirs.rows[name]
+        assert rows.user.tolist() == other.user.tolist(), name
+        assert rows.item.tolist() == other.item.tolist(), name
+        assert rows.target.tolist() == other.target.tolist(), name
+        assert rows.predicted.shape == other.predicted.shape, name
+    for name, users in ours.rankings.items():
+        assert [u.user for u in users] == [u.user for u in theirs.rankings[name]], name
+        assert [u.relevant.tolist() for u in users] == [u.relevant.tolist() for u in theirs.rankings[name]], name
+
+
+def later_data(folder: Path, run_folder: Path, scenario: Scenario) -> tuple[Dataset, Encoding]:
+    """The shop a while later: a category renamed, new items, users, tags and an event, some old ones gone."""
+    tables = Tables.read(run_folder / "tables")
+    category = tables.items["category"].mode().sort()[0]
+    items = tables.items.tail(-3).with_columns(
+        category=pl.when(pl.col("category") == category)
+        .then(pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("New shelf")).otherwise("category"))
+        .otherwise("category"),
+        tags=pl.when(pl.int_range(pl.len()) % 4 == 0).then(pl.lit(["brand new"])).otherwise("tags"),
+    )
+    fresh = items.head(4).with_columns(item_id="new-" + pl.col("item_id"))
+    rows = tables.interactions.join(items, on="item_id", how="semi")
+    extra = rows.tail(60).with_columns(item_id=pl.Series(np.resize(fresh["item_id"].to_list(), 60)))
+    rows = pl.concat([rows, extra])
+    Tables(users=tables.users, items=pl.concat([items, fresh]), interactions=rows).write(folder / "tables")
+    preprocess.run(
+        preprocess.Inputs(tables=folder / "tables"), preprocess.Outputs(dataset=folder / "dataset"), scenario
+    )
+    return Dataset.read(folder / "dataset"), Encoding.read(folder / "dataset" / "encoding.json")
+
+
+def test_a_model_of_other_vocabularies_answers_the_same_rows(
+    shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    dataset, encoding = later_data(tmp_path, shop_run, shop)
+    champion = load_model(shop_run / "model")
+    assert champion.encoding.labels["category"].values != encoding.labels["category"].values
+    assert champion.encoding.items.ids != encoding.items.ids
+    start = new_model(dataset, encoding, shop)[0]
+    candidate = Bundle(model=start.model.eval(), encoding=encoding, scenario=shop)
+    ours = evaluate.answers(candidate, dataset, encoding, shop.tasks)
+    theirs = evaluate.answers(champion, dataset, encoding, shop.tasks)
+    same_rows(ours, theirs)
+    assert set(theirs.rows) | set(theirs.rankings) == set(shop.tasks)
+    # What the champion never knew has no probability from it; what it knows stands in the new order.
+    values = encoding.labels["category"].values
+    predicted = theirs.rows["category"].predicted
+    assert "New shelf" in values
+    assert (predicted[:, values.index("New shelf")] == 0).all()
+    own = evaluate.answers(champion, dataset, champion.encoding, shop.tasks).rows["category"]
+    old = champion.encoding.labels["category"].values
+    by_item = dict(zip(own.item.tolist(), own.predicted, strict=True))
+    for item, row in zip(theirs.rows["category"].item.tolist(), predicted, strict=True):
+        if item in by_item:
+            for value in set(values) & set(old):
+                assert row[values.index(value)] == by_item[item][old.index(value)]
+
+
+def changed_task(name: str, **settings: Any) -> Callable[[dict[str, Any]], None]:
+    def change(tasks: dict[str, Any]) -> None:
+        tasks[name] = {**tasks[name], **settings}
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "left_out"),
+    [
+        (lambda tasks: tasks.pop("rating"), set()),
+        (changed_task("rating", weight=3.0), set()),
+        (changed_task("like", threshold=5), {"like"}),
+        (changed_task("profile", horizon=3), {"profile"}),
+        (changed_task("next_item", events=["cart"]), {"next_item"}),
+        (lambda tasks: tasks.update(purchase=tasks.pop("like")), {"purchase"}),
+        (lambda tasks: tasks.update(extra=tasks["price"]), {"extra"}),
+    ],
+)
+def test_a_champion_is_asked_only_what_it_learned(
+    change: Callable[[dict[str, Any]], Any], left_out: set[str], shop_run: Path, tmp_path: Path
+) -> None:
+    tasks = dict(TASKS)
+    change(tasks)
+    scenario = shop_scenario("unused", tasks=tasks)
+    preprocess.run(
+        preprocess.Inputs(tables=shop_run / "tables"),
+        preprocess.Outputs(dataset=tmp_path / "dataset"),
+        scenario,
+    )
+    dataset = Dataset.read(tmp_path / "dataset")
+    encoding = Encoding.read(tmp_path / "dataset" / "encoding.json")
+    found = evaluate.answers(load_model(shop_run / "model"), dataset, encoding, scenario.tasks)
+    assert set(found.rows) | set(found.rankings) == set(tasks) - left_out
+
+
+def test_a_champion_reads_the_texts_it_was_trained_on(shop_run: Path, shop: Scenario, tmp_path: Path) -> None:
+    """A candidate with another template must not change what the champion sees."""
+    champion = load_model(shop_run / "model")
+    other = shop_scenario("unused", items=shop.items.model_dump() | {"text": "{brand}"})
+    preprocess.run(
+        preprocess.Inputs(tables=shop_run / "tables"), preprocess.Outputs(dataset=tmp_path / "dataset"), other
+    )
+    dataset = Dataset.read(tmp_path / "dataset")
+    assert dataset.items["text"].to_list() != Dataset.read(shop_run / "dataset").items["text"].to_list()
+    found = evaluate.answers(champion, dataset, champion.encoding, shop.tasks).rows
+    wanted = evaluate.answers(champion, Dataset.read(shop_run / "dataset"), champion.encoding, shop.tasks).rows
+    for name in ("category", "rating"):
+        assert (found[name].predicted == wanted[name].predicted).all()
+
+
+def test_the_registered_champion_is_compared(
+    uri: str, evaluation: dict[str, Any], shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate.json"
+    gate.write_text(json.dumps({"verdict": "pass", "rules": [], "champion": None}))
+    lineage = {"data_version": "1", "code_revision": "2", "parameters_hash": "3", "image": "local"}
+    register(
+        shop_run / "model",
+        scenario=shop,
+        evaluation=shop_run / "evaluation.json",
+        gate=gate,
+        report=shop_run / "report.html",
+        lineage={**lineage, "pipeline_run": "first"},
+    )
+    run(tmp_path, shop_run, shop, champion=True)
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["champion"] == {"name": "tiny-shop", "version": "1"}
+    for name, task in found["tasks"].items():
+        # The same model against itself: the same numbers, and no difference.
+        assert task["comparison"]["verdict"] == "same", name
+        assert task["comparison"]["difference"] == 0, name
+        for value in task["metrics"].values():
+            if value["champion"] is not None:
+                assert value["champion"] == value["after"]
+
+    # Data without a column that the champion reads: the candidate must not win for want of a comparison.
+    tables = Tables.read(shop_run / "tables")
+    Tables(users=tables.users, items=tables.items.drop("brand"), interactions=tables.interactions).write(
+        tmp_path / "tables"
+    )
+    other = shop.model_copy(update={"items": shop.items.model_copy(update={"categorical": ["category"]})})
+    preprocess.run(
+        preprocess.Inputs(tables=tmp_path / "tables"), preprocess.Outputs(dataset=tmp_path / "dataset"), other
+    )
+    dataset = Dataset.read(tmp_path / "dataset")
+    bundle, _, catalogue = new_model(dataset, Encoding.read(tmp_path / "dataset" / "encoding.json"), other)
+    training = json.loads((shop_run / "model" / "training.json").read_text())
+    save_model(tmp_path / "model", bundle, dataset, catalogue, training)
+    with pytest.raises(RunError, match=r"champion tiny-shop version 1 cannot be judged: items.*'brand'"):
+        run(tmp_path / "again", tmp_path, other, champion=True)
+    assert not (tmp_path / "again").exists()
+
+
+# ------------------------------------------------------------------------------------------------ bad inputs
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.json", "scenario.json"])
+def test_a_damaged_model_is_refused_and_nothing_is_left(
+    name: str, shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    shutil.copytree(shop_run / "model", tmp_path / "model")
+    (tmp_path / "model" / name).write_text("{")
+    with pytest.raises(ModelError) as caught:
+        run(tmp_path / "out", shop_run, shop, model=tmp_path / "model")
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dataset_without_its_card_is_refused(shop_run: Path, shop: Scenario, tmp_path: Path) -> None:
+    shutil.copytree(shop_run / "dataset", tmp_path / "dataset")
+    (tmp_path / "dataset" / "card.json").unlink()
+    with pytest.raises(DataError, match=r"card\.json"):
+        run(tmp_path / "out", shop_run, shop, dataset=tmp_path / "dataset")
