@@ -3,7 +3,11 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+hypothesis.settings.register_profile("mtrec", deadline=None)
+hypothesis.settings.load_profile("mtrec")
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 """Tests run two at a time; processes that share two cores wait for each other's threads otherwise."""

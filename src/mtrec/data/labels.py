@@ -36,12 +36,6 @@ class Label:
         """Plain JSON types."""
         return asdict(self)
 
-    @classmethod
-    def from_dict(cls, raw: dict[str, Any]) -> Label:
-        """Inverse of `as_dict`, also after a way through JSON."""
-        limits = raw.get("limits")
-        return cls(**{**raw, "limits": tuple(limits) if limits else None})
-
 
 def label_array(task: Task, label: Label, column: pl.Series) -> np.ndarray:
     """Turn a label column of R rows into an array; NaN marks a missing label.
@@ -78,19 +72,20 @@ def _yes_no(task: Binary, column: pl.Series) -> np.ndarray:
 
 
 def event_label(task: Binary, interactions: pl.DataFrame) -> np.ndarray:
-    """Yes or no per exposure row: did the same user take a positive event on it, in the same part?
+    """Yes or no per exposure row: did the same user later take a positive event on it, in the same part?
 
     Args:
         task: a binary task with `exposure` and `positive` events.
-        interactions: R rows with `user_id`, `item_id`, `event`, `part`.
+        interactions: R rows with `user_id`, `item_id`, `event`, `part`, sorted by user and time.
 
     Returns:
         (R,) float32; NaN on rows that are no exposure.
     """
-    positive = pl.col("event").is_in(task.positive).any().over("user_id", "item_id", "part")
+    positive_row = pl.when(pl.col("event").is_in(task.positive)).then(pl.col("_row"))
+    positive = (positive_row.max().over("user_id", "item_id", "part") > pl.col("_row")).fill_null(False)
     exposed = pl.col("event").is_in(task.exposure)
     label = pl.when(exposed).then(positive.cast(pl.Float32)).otherwise(float("nan"))
-    return interactions.select(label.cast(pl.Float32).alias("label"))["label"].to_numpy()
+    return interactions.with_row_index("_row").select(label.cast(pl.Float32).alias("label"))["label"].to_numpy()
 
 
 def fit_labels(scenario: Scenario, rows: dict[str, pl.DataFrame]) -> dict[str, Label]:

@@ -91,12 +91,11 @@ class PairFactors(nn.Module):
         self.text = nn.Linear(text_width, factors, bias=False)
         self.text_bias = nn.Linear(text_width, num_tasks, bias=False)
         self.weight = nn.Parameter(torch.ones(num_tasks, factors))
-        for table in (self.user_bias, self.item_bias):
+        for table in (self.user_bias, self.item_bias, self.user):
             nn.init.zeros_(table.weight)
-        for table in (self.user, self.item):
-            nn.init.normal_(table.weight, std=0.05)
-            with torch.no_grad():
-                table.weight[0].zero_()
+        nn.init.normal_(self.item.weight, std=0.05)
+        with torch.no_grad():
+            self.item.weight[0].zero_()
         nn.init.zeros_(self.text_bias.weight)
         nn.init.normal_(self.text.weight, std=0.05)
 

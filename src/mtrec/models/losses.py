@@ -63,24 +63,23 @@ def softmax_ranking_loss(logits_XN: Tensor, target_X: Tensor, mask_X: Tensor) ->
 def sampled_softmax_loss(
     positive_X: Tensor,
     negative_XM: Tensor,
-    log_q_positive_X: Tensor,
     log_q_negative_M: Tensor,
     hit_XM: Tensor,
     mask_X: Tensor,
 ) -> Tensor:
     """Softmax over the taken item and M sampled negatives with the logQ correction.
 
-    Subtracting the log of each item's expected count in the sample makes the loss an estimate of the full softmax
+    The taken item always stands in the sum and needs no correction. For the sampled ones, subtracting the log of
+    their expected count in the sample makes the loss an estimate of the full softmax
     (Bengio & Senécal 2008; Yi et al. 2019, doi:10.1145/3298689.3346996).
 
     Args:
         positive_X: logits of the taken items.
         negative_XM: logits of the sampled items.
-        log_q_positive_X: log sampling rate of the taken items.
-        log_q_negative_M: log sampling rate of the sampled items.
+        log_q_negative_M: log of each sampled item's expected count in the sample.
         hit_XM: true where a sampled item is the taken one (left out of the sum).
         mask_X: which examples count.
     """
     negative_XM = (negative_XM - log_q_negative_M).masked_fill(hit_XM, float("-inf"))
-    logits = torch.cat([(positive_X - log_q_positive_X).unsqueeze(-1), negative_XM], dim=-1)
+    logits = torch.cat([positive_X.unsqueeze(-1), negative_XM], dim=-1)
     return _masked_mean(-F.log_softmax(logits, dim=-1)[:, 0], mask_X)

@@ -69,7 +69,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         validate=validation(scenario, encoding),
         watch=_progress_of(scenario),
         checkpoints=inputs.checkpoints,
-        key=hashlib.sha256((scenario.digest + str(encoding)).encode()).hexdigest(),
+        key=_key(inputs.dataset, scenario),
     )
     with _logging(inputs, scenario, trainer):
         end = trainer.fit()
@@ -86,6 +86,14 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     with replacing_file(outputs.losses) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in end.lines), encoding="utf-8")
     return summary
+
+
+def _key(dataset: Path, scenario: Scenario) -> str:
+    """Names what is trained on what: the scenario and the dataset's bytes."""
+    digest = hashlib.sha256(scenario.digest.encode())
+    for name in ("users.parquet", "items.parquet", "interactions.parquet", "encoding.json"):
+        digest.update((dataset / name).read_bytes())
+    return digest.hexdigest()
 
 
 def validation(scenario: Scenario, encoding: Encoding) -> Validate:

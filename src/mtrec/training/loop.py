@@ -126,7 +126,7 @@ class Trainer:
         before = self.progress.seconds
         clock = time.perf_counter()
         while self.progress.epoch < self.settings.epochs and not self.progress.stopped:
-            for rows_BT in self._remaining_batches():
+            for rows_BT in self.batches.epoch(self.progress.epoch):
                 self._step(rows_BT)
                 self.progress.seconds = before + time.perf_counter() - clock
             self._end_epoch(clock, before)
@@ -138,16 +138,6 @@ class Trainer:
         """Encode the whole catalogue with the present weights, unless the encoder learns nothing."""
         if self.settings.texts_per_step:
             self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
-
-    def _remaining_batches(self) -> Iterator[np.ndarray]:
-        epoch = self.progress.epoch
-        done = self.progress.step - self._epoch_start(epoch)
-        for number, rows in enumerate(self.batches.epoch(epoch)):
-            if number >= done:
-                yield rows
-
-    def _epoch_start(self, epoch: int) -> int:
-        return sum(self.batches.num_batches(e) for e in range(epoch))
 
     def _step(self, rows_BT: np.ndarray) -> None:
         step = self.progress.step
@@ -186,7 +176,7 @@ class Trainer:
             skills = self.validate(self.model, self.view, self.data.catalogue)
         progress.epoch += 1
         if not progress.reference:
-            progress.reference = {name: max(skill, 0.01) for name, skill in skills.items()}
+            progress.reference = {name: max(skill, 0.05) for name, skill in skills.items()}
         score = sum(skills[name] / unit for name, unit in progress.reference.items()) / max(len(skills), 1)
         progress.seconds = before + time.perf_counter() - clock
         if score > progress.best_score:

@@ -132,7 +132,7 @@ def _next_item_loss(
     positive = model.rank_logits_of(name, states_XD, items, target_X)
     negative = model.rank_logits(name, states_XD, items.rows(negative_M))
     hit_XM = negative_M.unsqueeze(0) == target_X.unsqueeze(1)
-    return sampled_softmax_loss(positive, negative, log_q_N[target_X], log_q_N[negative_M], hit_XM, everyone)
+    return sampled_softmax_loss(positive, negative, log_q_N[negative_M], hit_XM, everyone)
 
 
 def _taken(task: NextItem, event_BT: Tensor, view: View) -> Tensor:

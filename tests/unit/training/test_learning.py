@@ -55,6 +55,7 @@ def examine(bundle: Bundle, catalogue: Catalogue, data: tuple[Dataset, Encoding]
     item = np.array([item_row[i] for i in predictor.item_ids])
     users = dataset.users["user_id"].to_list()
     said = np.array([predictor.score(predictor.item_ids, user_id=u)["rating"] for u in users])
+    said[0, 0] += 1e-9  # an untrained model says the same everywhere, and a constant correlates with nothing
     expected = truth.expected_rating(user[:, None], item[None, :], 1.0)
     shown = [[item_row[i] for i, _ in predictor.recommend(user_id=u)] for u in users]
     with torch.no_grad():
