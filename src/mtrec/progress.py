@@ -84,8 +84,6 @@ def read_line(line: str) -> Progress | None:
         return None
     try:
         content, _ = json.JSONDecoder().raw_decode(text)
-        return Progress(
-            stage=str(content["stage"]), fraction=content["fraction"], message=str(content["message"])
-        )
+        return Progress(stage=str(content["stage"]), fraction=content["fraction"], message=str(content["message"]))
     except (ValueError, KeyError, TypeError):
         return None

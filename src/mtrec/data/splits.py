@@ -67,13 +67,7 @@ def _at_random(num_rows: int, split: Split) -> pl.Series:
 def _leave_last_out(interactions: pl.DataFrame) -> pl.Series:
     from_end = (pl.len() - 1 - pl.int_range(pl.len())).over("user_id")
     enough = pl.len().over("user_id") >= 3
-    part = (
-        pl.when(enough & (from_end == 0))
-        .then(TEST)
-        .when(enough & (from_end == 1))
-        .then(VALID)
-        .otherwise(TRAIN)
-    )
+    part = pl.when(enough & (from_end == 0)).then(TEST).when(enough & (from_end == 1)).then(VALID).otherwise(TRAIN)
     return interactions.select(part.cast(pl.Int8).alias("part"))["part"]
 
 
