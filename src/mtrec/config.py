@@ -111,7 +111,7 @@ class Items(Columns):
     """Item columns: the text template and the features."""
 
     text: str = "{title}"
-    """Template filled per item; an absent or missing field becomes an empty string."""
+    """Template filled per item; a missing value becomes nothing."""
 
     @property
     def text_fields(self) -> list[str]:
@@ -124,7 +124,7 @@ class Split(Frozen):
 
     time: the last `test` share of rows by time is the test part, the `valid` share before it validates;
     random: rows at random (history of a pair is then every other training row of its user);
-    leave_last_out: per user the last distinct item is the test part and the one before it validates.
+    leave_last_out: per user the last interaction is the test part and the one before it validates.
     """
 
     by: Literal["time", "random", "leave_last_out"] = "time"

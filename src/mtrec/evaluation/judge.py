@@ -44,16 +44,16 @@ class Judged:
 def protocol(split: Split) -> dict[str, str]:
     """How every number was measured."""
     parts = {
-        "time": "the latest interactions by time are the test part",
-        "random": "test interactions are drawn at random",
-        "leave_last_out": "each user's last interaction is the test part",
+        "time": "the latest interactions by time are the test part, and a user's history ends where it begins",
+        "random": "test interactions are drawn at random, and a user's history is all of their other interactions",
+        "leave_last_out": "each user's last interaction is the test part, and the history is all before it",
     }
     return {
         "split": split.by,
         "seen_items": "excluded",
         "ranking": "full",
         "tie_order": "mean rank of ties",
-        "text": f"{parts[split.by].capitalize()}; a user's history ends where the test part begins; rankings "
+        "text": f"{parts[split.by].capitalize()}; rankings "
         "are over all items the user has not seen; items of equal score share their mean rank. Item and user "
         "labels are tested on rows held out by a hash of their id.",
     }
@@ -116,7 +116,7 @@ def _judge_ranking(
     values = [_ranking_metrics(users, num_items) for users in (before, after, champion or [])]
     return {
         **_header(task, len(after)),
-        "metrics": _metrics(values, scenario.split),
+        "metrics": _metrics(values, scenario.split, ranked=True),
         "slices": _ranking_slices(before, after, slices),
         "comparison": comparison.as_dict() if comparison else None,
         "reliability": None,
@@ -141,9 +141,9 @@ def _empty(task: Task) -> dict[str, Any]:
     return {**_header(task, 0), **nothing, "reliability": None, "confusion": None, "histogram": None}
 
 
-def _metrics(values: list[dict[str, float]], split: Split) -> dict[str, Any]:
+def _metrics(values: list[dict[str, float]], split: Split, *, ranked: bool = False) -> dict[str, Any]:
     before, after, champion = values
-    stamp = f"split={split.by}, seen=excluded, ties=mean rank"
+    stamp = f"split={split.by}" + (", seen=excluded, ties=mean rank" if ranked else "")
     return {
         name: {
             "higher_is_better": m.higher_is_better(name),

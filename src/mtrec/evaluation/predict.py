@@ -59,8 +59,8 @@ def predict(
 ) -> tuple[dict[str, Predictions], dict[str, list[Ranked]]]:
     """Predict a part of the dataset.
 
-    A user's history is the last `history` interactions of the earlier parts, so nothing of the part itself, nor
-    anything after it, reaches a prediction. Every test interaction of a user is predicted from that one state.
+    A user's history is the last `history` interactions of the earlier parts, so nothing of the part itself reaches
+    a prediction (under a split by time, nor does anything after it). Every test interaction of a user is predicted from that one state.
 
     Args:
         model: in evaluation mode.
