@@ -60,7 +60,8 @@ def predict(
     """Predict a part of the dataset.
 
     A user's history is the last `history` interactions of the earlier parts, so nothing of the part itself reaches
-    a prediction (under a split by time, nor does anything after it). Every test interaction of a user is predicted from that one state.
+    a prediction (under a split by time, nor does anything after it). Every test interaction of a user is predicted
+    from that one state.
 
     Args:
         model: in evaluation mode.
