@@ -15,11 +15,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _offline() -> None:
-    os.environ.update(
-        HF_HUB_OFFLINE="1", DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1", TOKENIZERS_PARALLELISM="false"
-    )
+def pytest_configure() -> None:
+    # Before any test module is imported: the hub's client reads its variable once.
+    os.environ.update(HF_HUB_OFFLINE="1", DVC_NO_ANALYTICS="1", DO_NOT_TRACK="1", TOKENIZERS_PARALLELISM="false")
 
 
 @pytest.fixture(scope="session")
