@@ -118,6 +118,10 @@ def test_purchases_count_for_exposures_of_the_same_user_item_and_part() -> None:
     assert np.isnan(found).tolist() == [False, True, False, False, False, True]
     # b buys y in the test part alone, so the training view of y stays a no.
     assert found[[0, 2, 3, 4]].tolist() == [1, 0, 0, 0]
+    # A view after the purchase leads to none: its history already holds the answer.
+    again = INTERACTIONS.with_columns(event=pl.Series(["view", "purchase", "view", "view", "view", "purchase"]))
+    again = again.with_columns(item_id=pl.Series(["x", "x", "x", "x", "y", "y"]))
+    assert event_label(tasks()["buys"], again)[[0, 2]].tolist() == [1, 0]  # type: ignore[arg-type]
     moved = INTERACTIONS.with_columns(part=pl.Series([0, 0, 0, 0, 2, 2]))
     assert event_label(tasks()["buys"], moved)[4] == 1  # type: ignore[arg-type]
 

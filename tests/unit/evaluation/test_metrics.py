@@ -9,8 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
-from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
-from torchmetrics.functional.retrieval import retrieval_hit_rate, retrieval_recall, retrieval_reciprocal_rank
 
 from mtrec.config import Task, parse_scenario
 from mtrec.evaluation import metrics as m
@@ -185,6 +183,8 @@ def test_classification_and_multilabel_against_scikit_learn(rng: np.random.Gener
 
 
 def test_calibration_against_torchmetrics(rng: np.random.Generator) -> None:
+    from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
+
     probability = rng.random(500)
     yes = (rng.random(500) < probability**2).astype(int)
     wanted = binary_calibration_error(torch.from_numpy(probability), torch.from_numpy(yes), n_bins=10, norm="l1")
@@ -201,6 +201,8 @@ def test_calibration_against_torchmetrics(rng: np.random.Generator) -> None:
 @given(items=st.integers(5, 80), share=st.floats(0.02, 0.9), seen=st.floats(0, 0.5), seed=st.integers(0, 10_000))
 def test_full_ranking_against_a_plain_sort(items: int, share: float, seen: float, seed: int) -> None:
     """Sort the candidates, look where the relevant ones stand; scikit-learn and torchmetrics agree."""
+    from torchmetrics.functional.retrieval import retrieval_hit_rate, retrieval_recall, retrieval_reciprocal_rank
+
     rng = np.random.default_rng(seed)
     scores = rng.permutation(items) + 1.0  # torchmetrics takes a score of 0 or less as no prediction
     allowed = rng.random(items) >= seen

@@ -62,6 +62,17 @@ def test_regression_is_learned_in_standard_deviations_and_said_in_units() -> Non
     assert float(head.loss(outputs, target, ~target.isnan())) == 0.5
 
 
+def test_numbers_stay_within_what_training_saw() -> None:
+    limited = Label(values=[], prior=[3.5], scale=2.0, limits=[1.0, 5.0])
+    head = Head(REGRESSION, limited, num_inputs=3)
+    assert head.predict(torch.tensor([-9.0, 0.0, 9.0])).tolist() == [1.0, 3.5, 5.0]
+    # The loss is not clipped: a wild prediction is still corrected.
+    outputs = torch.tensor([9.0], requires_grad=True)
+    head.loss(outputs, torch.tensor([3.5]), torch.ones(1)).backward()
+    assert outputs.grad is not None
+    assert float(outputs.grad) == 18
+
+
 def test_each_type_uses_its_own_loss() -> None:
     torch.manual_seed(1)
     every = torch.ones(5)
