@@ -1,5 +1,6 @@
 """One training step: who learns from what."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -82,6 +83,27 @@ def test_what_later_parts_hold_changes_no_loss(
     after = losses(bundle.model, step_data(shop_start, other)[1], batch)
     for name, loss in before.items():
         assert loss.equal(after[name]), name
+
+
+def test_an_event_is_learned_from_the_state_before_it(shop_start: Start, batch: np.ndarray) -> None:
+    """What the last event of a window says of itself, its rating above all, reaches no prediction about it."""
+    bundle, view, _ = shop_start
+    model = copy.deepcopy(bundle.model)
+    torch.manual_seed(3)
+    with torch.no_grad():  # a fresh tower starts with zeros, through which nothing could leak
+        for name, parameter in model.named_parameters():
+            if not name.startswith("encoder."):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+    last = batch[np.arange(len(batch)), (batch >= 0).sum(1) - 1]
+    ratings = view.rating_R.copy()
+    ratings[last] = np.nan_to_num(ratings[last]) + 2
+    other = replace(view, rating_R=ratings)
+    before = losses(model, step_data(shop_start)[1], batch)
+    after = losses(model, step_data(shop_start, other)[1], batch)
+    # The state after the last event is what labels of the user are predicted from; nothing else reads it.
+    assert not before["region"].equal(after["region"])
+    for name in before.keys() - {"region"}:
+        assert before[name].equal(after[name]), name
 
 
 def test_labels_of_held_out_items_and_users_are_not_learned_from(shop_start: Start, batch: np.ndarray) -> None:
