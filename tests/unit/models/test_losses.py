@@ -203,3 +203,29 @@ def test_the_logq_correction_makes_the_true_shares_the_optimum() -> None:
             total += torch.autograd.grad(loss, logits)[0] / draws
         norms[name] = float(total.norm())
     assert norms["corrected"] < 0.2 * norms["plain"], norms
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_the_sampled_sum_estimates_the_full_one_without_bias(power: float) -> None:
+    """e^(loss + logit of the taken item) is the sum under the fraction; its mean over samples is that of all items.
+
+    For uniform sampling (power 0) and for sampling by the root of popularity (power 0.5).
+    """
+    torch.manual_seed(5)
+    items, negatives, draws = 30, 10, 4000
+    logits = torch.randn(items, dtype=torch.float64)
+    q = torch.softmax(torch.randn(items, dtype=torch.float64), 0) ** power
+    q = q / q.sum()
+    target = torch.tensor([4])
+    sums = torch.empty(draws, dtype=torch.float64)
+    samples = torch.multinomial(q.expand(draws, -1), negatives, replacement=True)
+    for s, sample in enumerate(samples):
+        log_rate = (q[sample] * negatives).log()
+        hit = sample.unsqueeze(0) == target.unsqueeze(1)
+        loss = losses.sampled_softmax_loss(
+            logits[target], logits[sample].unsqueeze(0), log_rate, hit, torch.ones(1)
+        )
+        sums[s] = (loss + logits[target[0]]).exp()
+    full = logits.exp().sum()
+    assert float((sums.mean() - full).abs()) < 4 * float(sums.std()) / math.sqrt(draws)
+    assert float(sums.std()) / math.sqrt(draws) < 0.02 * float(full)
