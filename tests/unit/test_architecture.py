@@ -55,7 +55,8 @@ print(len(names))
 
 def _python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     # HOME and TMPDIR are the test's own, so that a file made there is found too.
-    env = {**os.environ, "HOME": str(folder), "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    mine = {key: value for key, value in os.environ.items() if not key.startswith("MTREC_")}
+    env = {**mine, "HOME": str(folder), "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=env, capture_output=True, text=True, check=False
     )

@@ -1,5 +1,6 @@
 """The Makefile and the continuous integration run, as a newcomer meets them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -11,7 +12,9 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is no
 
 
 def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    # The tests may themselves run under make, which would make this one speak of its folders.
+    env = {key: value for key, value in os.environ.items() if key not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")}
+    return subprocess.run(["make", *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 def test_make_alone_lists_every_target_with_its_words(repository: Path) -> None:
