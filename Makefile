@@ -54,7 +54,7 @@ golden: $(STAMP) ## Renew the golden pipeline file; look at the difference befor
 	-@git --no-pager diff --stat -- tests/golden
 
 bench: $(STAMP) ## Measure quality against the baselines (needs MTREC_DATA)
-	$(BIN)/python benchmarks/quality.py $(ARGS)
+	$(BIN)/python -m benchmarks.quality $(ARGS)
 
 docs: $(STAMP) ## Renew docs/cli.md from the command's help
 	$(BIN)/python -m pipelines.reference docs/cli.md

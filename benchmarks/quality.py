@@ -11,8 +11,8 @@ Baselines learn from training and validation rows together (90 %); their setting
 validation part by `python -m benchmarks.baselines`. mtrec stops early on a validation part of 2 % and is not
 refitted, which favours the baselines.
 
-    python benchmarks/quality.py                        # both public data sets, 3 seeds
-    python benchmarks/quality.py --data FOLDER --splits leave_last_out --seeds 0
+    python -m benchmarks.quality                        # both public data sets, 3 seeds
+    python -m benchmarks.quality --data FOLDER --splits leave_last_out --seeds 0
 """
 
 from __future__ import annotations
