@@ -96,8 +96,7 @@ class Trainer:
             shuffle_rows=scenario.split.by == "random",
         )
         self.checkpoints = checkpoints
-        self.steps_per_epoch = max(self.batches.num_batches(e) for e in range(min(self.settings.epochs, 3)))
-        self.total_steps = self.steps_per_epoch * self.settings.epochs
+        self.total_steps = sum(self.batches.num_batches(epoch) for epoch in range(self.settings.epochs))
         self.optimiser = torch.optim.AdamW(
             list(parameter_groups(bundle.model, self.settings)), betas=(0.9, 0.98), fused=True
         )
@@ -158,7 +157,7 @@ class Trainer:
                 {
                     "kind": "train",
                     "step": step,
-                    "epoch": round(step / self.steps_per_epoch, 3),
+                    "epoch": round(step / self.total_steps * self.settings.epochs, 3),
                     "loss": float(loss.detach()),
                     "losses": {name: float(value.detach()) for name, value in losses.items()},
                     "lr": self.settings.lr * factor,
