@@ -7,12 +7,17 @@ On every data set and split the baselines of `benchmarks.baselines` and mtrec's 
     time            the last 10 % by time: rating RMSE
     leave_last_out  each user's last film: HR@10 and NDCG@10, full ranking, seen films excluded, mean rank of ties
 
-Baselines learn from training and validation rows together (90 %); their settings in `TUNED` were chosen on the
-validation part by `python -m benchmarks.baselines`. mtrec stops early on a validation part of 2 % and is not
-refitted, which favours the baselines.
+Baselines learn from training and validation rows together (90 %). Their settings stand in `TUNED`, chosen per data
+set and split on the validation part of seed 0; for other data, or with --tune, they are chosen anew. mtrec stops
+early on a validation part of 2 % and is not refitted, which favours the baselines.
 
-    python -m benchmarks.quality                        # both public data sets, 3 seeds
-    python -m benchmarks.quality --data FOLDER --splits leave_last_out --seeds 0
+SVD++ has its default settings: one fit takes up to a minute, so that a grid as large as that of SVD would take over
+half an hour per split. --no-svdpp leaves it out.
+
+    python -m benchmarks.quality                                # both public data sets, 3 seeds
+    python -m benchmarks.quality --data FOLDER --splits leave_last_out --seeds 0 --out runs/last.jsonl
+    python -m benchmarks.quality --only mtrec --seeds 1 --out runs/last.jsonl       # adds to the file
+    python -m benchmarks.quality --table runs/*.jsonl           # prints the tables, measures nothing
 """
 
 from __future__ import annotations
@@ -21,67 +26,60 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.baselines import bias_only, rating_rmse, svd
-from benchmarks.ranking import ItemKnn, Popularity, hr_and_ndcg, rank_targets
-from benchmarks.ratings import Parts, from_tables, load_tables, split
+import numpy as np
+
+from benchmarks import baselines
+from benchmarks.ranking import means_and_errors
+from benchmarks.ratings import By, from_tables, load_tables, split
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.contract import Tables
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_SETS = ("movielens-latest-small", "movietweetings-100k")
-SPLITS = ("random", "time", "leave_last_out")
+SPLITS: tuple[By, ...] = ("random", "time", "leave_last_out")
 VALID = 0.02
 """Share that mtrec holds out for early stopping, out of the 90 % that the baselines learn from."""
 
-TUNED: dict[str, dict[str, dict[str, Any]]] = {
-    "movielens-latest-small": {
-        "bias": {"reg_user": 2, "reg_item": 2, "epochs": 20},
+TUNED: dict[tuple[str, str], baselines.Settings] = {
+    ("movielens-latest-small", "random"): {
+        "bias": {"reg_user": 4, "reg_item": 2, "epochs": 20},
         "svd": {"factors": 100, "epochs": 80, "reg": 0.1},
+    },
+    ("movielens-latest-small", "time"): {
+        "bias": {"reg_user": 15, "reg_item": 8, "epochs": 20},
+        "svd": {"factors": 200, "epochs": 40, "reg": 0.05},
+    },
+    ("movielens-latest-small", "leave_last_out"): {
         "knn": {"neighbours": 10, "shrink": 5.0},
         "recent": {"neighbours": 10, "shrink": 5.0, "half_life": 5.0},
     },
-    "movietweetings-100k": {
+    ("movietweetings-100k", "random"): {
         "bias": {"reg_user": 2, "reg_item": 2, "epochs": 20},
         "svd": {"factors": 20, "epochs": 80, "reg": 0.15},
+    },
+    ("movietweetings-100k", "time"): {
+        "bias": {"reg_user": 2, "reg_item": 2, "epochs": 20},
+        "svd": {"factors": 20, "epochs": 80, "reg": 0.1},
+    },
+    ("movietweetings-100k", "leave_last_out"): {
         "knn": {"neighbours": 1000, "shrink": 500.0},
         "recent": {"neighbours": 1000, "shrink": 500.0, "half_life": 0.5},
     },
 }
-
-
-def measure_baselines(data: str, by: str, parts: Parts, seed: int) -> Iterator[dict[str, Any]]:
-    """Every baseline on one split: rating RMSE, or HR@10 and NDCG@10 under leave-last-out."""
-    tuned = TUNED.get(data, {"bias": {}, "svd": {}, "knn": {}, "recent": {"half_life": 5.0}})
-    if by == "leave_last_out":
-        rankers = {
-            "popularity": Popularity(),
-            "item-kNN, tuned": ItemKnn(**tuned["knn"]),
-            "item-kNN with recency, tuned": ItemKnn(**tuned["recent"]),
-        }
-        for name, ranker in rankers.items():
-            hr, ndcg = hr_and_ndcg(rank_targets(ranker, parts.before_test, parts.test))
-            yield {"method": name, "hr@10": hr, "ndcg@10": ndcg}
-        return
-    raters = {
-        "bias-only": bias_only(),
-        "bias-only, tuned": bias_only(**tuned["bias"]),
-        "SVD": svd(seed=seed),
-        "SVD, tuned": svd(**tuned["svd"], seed=seed),
-    }
-    for name, rater in raters.items():
-        yield {"method": name, "rmse": rating_rmse(rater, parts.before_test, parts.test)}
+"""What `benchmarks.baselines.choose` found, by data set and split."""
 
 
 def measure_mtrec(tables: Tables, scenario: Scenario) -> dict[str, Any]:
     """Train on the training part, stop on the validation part, measure on the test part.
 
     Returns:
-        `rmse`, `hr@10` and `ndcg@10` on the test part, `seconds` and `epochs`.
+        `rmse`, `hr@10` and `ndcg@10` on the test part, the standard errors of the last two over `users`,
+        `seconds` and `epochs`.
     """
     from mtrec.data.dataset import prepare
     from mtrec.data.splits import TEST
@@ -99,53 +97,105 @@ def measure_mtrec(tables: Tables, scenario: Scenario) -> dict[str, Any]:
     rows, rankings = predict(
         bundle.model.eval(), view, trainer.data.catalogue, scenario.tasks, TEST, scenario.model.history
     )
-    ranking = metrics.ranking([user.metrics for user in rankings["next_item"]])
+    users = [user.metrics for user in rankings["next_item"]]
     return {
         "rmse": metrics.regression(rows["rating"].target, rows["rating"].predicted)["rmse"],
-        "hr@10": ranking["hr@10"],
-        "ndcg@10": ranking["ndcg@10"],
+        **means_and_errors({name: np.array([user[name] for user in users]) for name in ("hr@10", "ndcg@10")}),
         "epochs": end.best_epoch,
         "seconds": round(time.perf_counter() - started, 1),
     }
 
 
 def measure(
-    folder: Path, splits: Sequence[str], seeds: Sequence[int], overrides: Sequence[str]
+    folder: Path,
+    splits: Sequence[By],
+    seeds: Sequence[int],
+    overrides: Sequence[str] = (),
+    *,
+    only: str | None = None,
+    tune: bool = False,
+    plus_plus: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """All results of one data set, one dict per method, split and seed."""
+    """All results of one data set, one dict per method, split and seed.
+
+    Args:
+        folder: of the data set.
+        splits: which of `SPLITS`.
+        seeds: of the random split, of SVD and of mtrec; ranking baselines have no seed and are measured once.
+        overrides: scenario settings of mtrec's runs.
+        only: `baselines` or `mtrec`; None measures both.
+        tune: choose the baselines' settings even where `TUNED` has them.
+        plus_plus: measure SVD++.
+    """
     tables = load_tables(folder)
     ratings, frame = from_tables(tables)
     tables = replace(tables, interactions=frame)
     for by in splits:
+        settings = None if tune else TUNED.get((folder.name, by))
         for seed in seeds:
             about = {"data": folder.name, "split": by, "seed": seed}
-            if by == "random" or seed == seeds[0]:
+            if only != "mtrec" and (by != "leave_last_out" or seed == seeds[0]):
                 parts = split(ratings, frame, by, seed=seed)
-                for result in measure_baselines(folder.name, by, parts, seed):
+                settings = settings or baselines.choose(parts, by)
+                for result in baselines.measure(parts, by, settings, seed=seed, plus_plus=plus_plus):
                     yield {**about, **result}
-            settings = [f"split.by={by}", f"split.seed={seed}", f"split.valid={VALID}", f"training.seed={seed}"]
-            scenario = load_scenario(ROOT / "scenarios" / "video.yaml", [*settings, *overrides])
-            yield {**about, "method": "mtrec, all tasks", **measure_mtrec(tables, scenario)}
+            if only != "baselines":
+                chosen = [f"split.by={by}", f"split.seed={seed}", f"split.valid={VALID}", f"training.seed={seed}"]
+                scenario = load_scenario(ROOT / "scenarios" / "video.yaml", [*chosen, *overrides])
+                method = ", ".join(["mtrec, all tasks", *overrides])
+                yield {**about, "method": method, **measure_mtrec(tables, scenario)}
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
-    """Means over seeds as Markdown tables, one per data set and split; the best of each column in bold."""
-    lines = []
-    for data, by in dict.fromkeys((r["data"], r["split"]) for r in results):
-        chosen = [r for r in results if (r["data"], r["split"]) == (data, by)]
-        columns = ["hr@10", "ndcg@10"] if by == "leave_last_out" else ["rmse"]
-        lines += ["", f"**{data}, split {by}**", "", f"| method | {' | '.join(columns)} | runs |"]
-        lines.append("|---" * (len(columns) + 2) + "|")
-        rows = {
-            method: [[r[c] for r in chosen if r["method"] == method] for c in columns]
-            for method in dict.fromkeys(r["method"] for r in chosen)
-        }
-        means = {method: [sum(v) / len(v) for v in values] for method, values in rows.items()}
-        best = [(min if c == "rmse" else max)(m[i] for m in means.values()) for i, c in enumerate(columns)]
-        for method, values in means.items():
-            cells = [f"**{v:.4f}**" if v == best[i] else f"{v:.4f}" for i, v in enumerate(values)]
-            lines.append(f"| {method} | {' | '.join(cells)} | {len(rows[method][0])} |")
-    return "\n".join(lines) + "\n"
+def table(results: Iterable[dict[str, Any]]) -> str:
+    """Means over seeds as Markdown tables, one per data set and split; the best of each column in bold.
+
+    Behind ± stands the standard error over test users (HR, NDCG; of one run, since all seeds share the users), or
+    the standard deviation over seeds (RMSE, from two seeds on). Of two results of one method and seed the later
+    one counts.
+    """
+    latest = {(r["data"], r["split"], r["method"], r["seed"]): r for r in results}
+    groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for (data, by, method, _), result in latest.items():
+        groups.setdefault((data, by), {}).setdefault(method, []).append(result)
+    return "\n".join(line for (data, by), runs in groups.items() for line in _one_table(data, by, runs)) + "\n"
+
+
+def _one_table(data: str, by: str, runs: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    ranking = by == "leave_last_out"
+    columns = ["hr@10", "ndcg@10"] if ranking else ["rmse"]
+    spread = "standard error over test users" if ranking else "standard deviation over seeds"
+    yield from ["", f"**{data}, split {by}** (± {spread})", "", f"| method | {' | '.join(columns)} | runs |"]
+    yield "|---" * (len(columns) + 2) + "|"
+    means = {name: {c: float(np.mean([r[c] for r in rows])) for c in columns} for name, rows in runs.items()}
+    best = {c: (max if ranking else min)(mean[c] for mean in means.values()) for c in columns}
+    for name, rows in runs.items():
+        cells = []
+        for c, mean in means[name].items():
+            cells.append((f"**{mean:.4f}**" if mean == best[c] else f"{mean:.4f}") + _spread(rows, c))
+        yield f"| {name} | {' | '.join(cells)} | {len(rows)} |"
+
+
+def _spread(rows: Sequence[dict[str, Any]], column: str) -> str:
+    if column == "rmse":
+        return f" ± {np.std([r[column] for r in rows], ddof=1):.4f}" if len(rows) > 1 else ""
+    errors = [r[f"{column}_se"] for r in rows if f"{column}_se" in r]
+    return f" ± {np.mean(errors):.4f}" if errors else ""
+
+
+def read_results(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """The JSON lines of result files, in order.
+
+    Raises:
+        ValueError: a line is not a result; the message says where.
+    """
+    for file in files:
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+            try:
+                result = json.loads(line)
+                _ = [result[key] for key in ("data", "split", "method", "seed")]
+            except (ValueError, LookupError, TypeError) as error:
+                raise ValueError(f"{file}:{number}: not a result line ({error!r}); take the line out") from error
+            yield result
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -155,16 +205,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="scenario overrides")
+    parser.add_argument("--only", choices=("baselines", "mtrec"), help="measure these alone")
+    parser.add_argument("--tune", action="store_true", help="choose the baselines' settings anew")
+    parser.add_argument("--no-svdpp", action="store_true", help="leave out SVD++, the slowest baseline")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
+    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the tables of such files")
     options = parser.parse_args(arguments)
+    if options.table:
+        try:
+            print(table(read_results(options.table)))
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+        return
     home = Path(os.environ.get("MTREC_DATA") or ROOT.parent / "shared" / "data")
     folders = options.data or [home / name for name in DATA_SETS]
     missing = [str(folder) for folder in folders if not folder.is_dir()]
     if missing:
         parser.error(f"no such folder: {', '.join(missing)}; set MTREC_DATA or give --data")
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     results = []
+    kinds = {"only": options.only, "tune": options.tune, "plus_plus": not options.no_svdpp}
     for folder in folders:
-        for result in measure(folder, options.splits, options.seeds, options.set):
-            print(json.dumps(result), flush=True)
+        for result in measure(folder, options.splits, options.seeds, options.set, **kinds):
+            line = json.dumps(result)
+            print(line, flush=True)
+            if options.out:
+                with options.out.open("a", encoding="utf-8") as file:
+                    file.write(line + "\n")
             results.append(result)
     print(table(results))
 

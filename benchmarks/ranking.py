@@ -6,6 +6,7 @@ every item of the catalogue that the user has not seen competes, and tied items 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,17 +128,40 @@ def mean_tie_ranks(scores: np.ndarray, targets: np.ndarray, seen: sparse.csr_mat
     return 1.0 + above + equal / 2.0
 
 
-def hr_and_ndcg(ranks: np.ndarray, k: int = 10) -> tuple[float, float]:
-    """Hit rate and NDCG at k with one relevant item per user.
+def gains(ranks: np.ndarray, k: int = 10) -> dict[str, np.ndarray]:
+    """Hit and discounted gain at k with one relevant item per user.
 
     Args:
         ranks: [M] from 1.
 
     Returns:
-        The means of [r ≤ k] and of [r ≤ k] / log2(1 + r).
+        `hr@k`: [M] of [r ≤ k]; `ndcg@k`: [M] of [r ≤ k] / log2(1 + r).
     """
-    hit = ranks <= k
-    return float(hit.mean()), float((hit / np.log2(1.0 + ranks)).mean())
+    hit = (ranks <= k).astype(float)
+    return {f"hr@{k}": hit, f"ndcg@{k}": hit / np.log2(1.0 + ranks)}
+
+
+def hr_and_ndcg(ranks: np.ndarray, k: int = 10) -> tuple[float, float]:
+    """Hit rate and NDCG at k: the means of `gains` over [M] ranks."""
+    found = gains(ranks, k)
+    return float(found[f"hr@{k}"].mean()), float(found[f"ndcg@{k}"].mean())
+
+
+def means_and_errors(per_user: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Mean over users and its standard error, s / √M with s the sample's standard deviation.
+
+    Args:
+        per_user: metric → [M] values, M of 2 or more.
+
+    Returns:
+        For each metric `name` and `name_se`, and `users`, the number M.
+    """
+    found: dict[str, float] = {}
+    for name, values in per_user.items():
+        found[name] = float(values.mean())
+        found[f"{name}_se"] = float(values.std(ddof=1) / np.sqrt(len(values)))
+        found["users"] = len(values)
+    return found
 
 
 def rank_targets(model: RankingModel, train: Ratings, test: Ratings, block: int = 256) -> np.ndarray:

@@ -20,6 +20,8 @@ from mtrec.data.cleaning import clean
 from mtrec.data.contract import TYPES, Tables
 from mtrec.data.splits import TEST, TRAIN, VALID, split_interactions
 
+By = Literal["time", "random", "leave_last_out"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ratings:
@@ -152,7 +154,7 @@ def _codes(column: pl.Series, ids: list[str]) -> np.ndarray:
 def split(
     ratings: Ratings,
     interactions: pl.DataFrame,
-    by: Literal["time", "random", "leave_last_out"],
+    by: By,
     *,
     seed: int = 0,
     valid: float = 0.1,

@@ -83,3 +83,14 @@ def test_ndcg_agrees_with_scikit_learn() -> None:
     truth[np.arange(40), targets] = 1
     ranks = ranking.mean_tie_ranks(scores, targets, sparse.csr_matrix((40, 30)))
     assert ranking.hr_and_ndcg(ranks)[1] == pytest.approx(ndcg_score(truth, scores, k=10))
+
+
+def test_means_come_with_their_standard_error() -> None:
+    found = ranking.means_and_errors(ranking.gains(np.array([1.0, 3.0, 11.0, 20.0])))
+    assert found == {
+        "hr@10": 0.5,
+        "hr@10_se": pytest.approx(np.sqrt(1 / 3) / 2),
+        "ndcg@10": 0.375,
+        "ndcg@10_se": pytest.approx(np.std([1, 0.5, 0, 0], ddof=1) / 2),
+        "users": 4,
+    }
