@@ -2,8 +2,9 @@
 
 The rows that a baseline sees are the rows that mtrec sees: the source, the types of the columns, the cleaning
 and the split all come from `mtrec.data`. The rules stand in `mtrec.data.splits.split_interactions`. In short:
-`random` draws rows by seed, `time` cuts at two instants, `leave_last_out` takes each user's last row (rows of
-equal time keep the order of the input; users with fewer than three rows stay in training).
+`random` draws rows by seed, `time` cuts at two instants, `leave_last_out` takes each user's last new item, which
+here is the last row, since a user's later rating of an item replaces the earlier one (rows of equal time keep the
+order of the input; users with fewer than three items stay in training).
 """
 
 from __future__ import annotations

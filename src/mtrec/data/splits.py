@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 
 import numpy as np
 import polars as pl
@@ -20,9 +20,10 @@ def split_interactions(interactions: pl.DataFrame, split: Split) -> pl.Series:
     Args:
         interactions: rows sorted by user and time, with `user_id`, `item_id`, `timestamp`.
         split: `time` cuts at two instants, so that rows of one instant share a part and no training row is
-            later than a test row; `random` draws rows; `leave_last_out` takes each user's last row as test
-            and the row before it as validation (users with fewer than three rows stay in training; rows of
-            equal time are ordered as in the input).
+            later than a test row; `random` draws rows; `leave_last_out` orders each user's items by their first
+            row: the test part begins at the first row of the last item, the validation part at the first row of
+            the item before it. Without repeats these are the user's last row and the one before. Users with
+            fewer than three distinct items stay in training; rows of equal time are ordered as in the input.
 
     Returns:
         Int8 series `part`: 0 train, 1 valid, 2 test.
@@ -65,8 +66,9 @@ def _at_random(num_rows: int, split: Split) -> pl.Series:
 
 
 def _leave_last_out(interactions: pl.DataFrame) -> pl.Series:
-    from_end = (pl.len() - 1 - pl.int_range(pl.len())).over("user_id")
-    enough = pl.len().over("user_id") >= 3
+    met = pl.col("item_id").is_first_distinct().cast(pl.Int64).cum_sum().over("user_id")
+    from_end = met.max().over("user_id") - met
+    enough = met.max().over("user_id") >= 3
     part = pl.when(enough & (from_end == 0)).then(TEST).when(enough & (from_end == 1)).then(VALID).otherwise(TRAIN)
     return interactions.select(part.cast(pl.Int8).alias("part"))["part"]
 
@@ -79,7 +81,14 @@ def split_by_id(ids: pl.Series, split: Split) -> pl.Series:
     Returns:
         Int8 series `part`.
     """
-    salt = str(split.seed).encode()
-    draws = np.array([zlib.crc32(str(i).encode(), zlib.crc32(salt)) / 2**32 for i in ids])
+    keyed = hashlib.blake2b(key=str(split.seed).encode(), digest_size=8)
+    draws = np.fromiter((_draw(keyed, str(i)) for i in ids.to_list()), dtype=np.float64, count=len(ids))
     part = (draws < split.test + split.valid).astype(np.int8) + (draws < split.test).astype(np.int8)
     return pl.Series("part", part)
+
+
+def _draw(keyed: hashlib.blake2b, name: str) -> float:
+    """A number in [0, 1) that is even over ids and independent between keys (BLAKE2, RFC 7693)."""
+    digest = keyed.copy()
+    digest.update(name.encode())
+    return int.from_bytes(digest.digest(), "big") / 2**64

@@ -1,5 +1,6 @@
 """The split: what is later is never learned from, and nothing is left empty."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -12,7 +13,7 @@ from mtrec.config import Split
 from mtrec.data.splits import TEST, TRAIN, VALID, split_by_id, split_interactions
 from mtrec.errors import DataError
 
-HASHED = "010001000110"
+HASHED = "000220100200"
 """Parts of item-0 … item-11 at 20 % validation, 10 % test and seed 0."""
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -78,6 +79,35 @@ def test_leave_last_out_takes_each_users_last_two_rows() -> None:
     ]
 
 
+def test_leave_last_out_holds_out_the_last_items_and_not_repeats_of_known_ones() -> None:
+    # User a: x y z, then y and x again; the last new item is z. User b has three rows, but two items.
+    table = rows(["a"] * 7 + ["b"] * 3, list(range(10)))
+    table = table.with_columns(item_id=pl.Series(["x", "x", "y", "x", "z", "y", "z", "x", "y", "x"]))
+    part = split_interactions(table, Split(by="leave_last_out"))
+    assert part.to_list() == [TRAIN, TRAIN, VALID, VALID, TEST, TEST, TEST, TRAIN, TRAIN, TRAIN]
+
+
+@given(items=st.lists(st.integers(0, 5), min_size=12, max_size=60), num_users=st.integers(1, 4))
+def test_the_held_out_item_of_each_user_is_new_and_the_only_new_one(items: list[int], num_users: int) -> None:
+    table = rows([f"u{n % num_users}" for n in range(len(items))], list(range(len(items))))
+    table = table.with_columns(item_id=pl.Series([f"i{n}" for n in items]))
+    try:
+        part = split_interactions(table, Split(by="leave_last_out"))
+    except DataError:
+        assert table.group_by("user_id").agg(pl.col("item_id").n_unique())["item_id"].max() < 3  # type: ignore[operator]
+        return
+    for (_,), own in table.with_columns(part).group_by("user_id"):
+        if own["item_id"].n_unique() < 3:
+            assert set(own["part"]) == {TRAIN}
+            continue
+        assert own["part"].is_sorted()
+        for later in (VALID, TEST):
+            known = own.filter(pl.col("part") < later)["item_id"].to_list()
+            fresh = [i for i in own.filter(pl.col("part") == later)["item_id"] if i not in known]
+            assert len(set(fresh)) == 1
+            assert own.filter(pl.col("part") == later)["item_id"][0] == fresh[0]
+
+
 @given(seed=st.integers(0, 5), count=st.integers(10, 300), share=st.sampled_from([0.1, 0.25]))
 def test_random_split_has_the_shares_and_depends_on_the_seed_alone(seed: int, count: int, share: float) -> None:
     table = rows(["u"] * count, list(range(count)))
@@ -111,7 +141,7 @@ def test_the_hash_split_keeps_every_id_where_it_is() -> None:
     ids = [f"item-{n}" for n in range(5000)]
     part = split_by_id(pl.Series(ids), split).to_numpy()
     shares = np.bincount(part, minlength=3) / len(ids)
-    assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.03)
+    assert shares == pytest.approx([0.7, 0.2, 0.1], abs=0.015)
     # More ids, in another order, leave the others' parts alone.
     more = split_by_id(pl.Series(["new", *reversed(ids)]), split).to_numpy()
     assert (more[1:][::-1] == part).all()
@@ -119,3 +149,31 @@ def test_the_hash_split_keeps_every_id_where_it_is() -> None:
     assert "".join(map(str, part[:12])) == HASHED
     other = split_by_id(pl.Series(ids), Split(valid=0.2, test=0.1, seed=1)).to_numpy()
     assert (other != part).mean() > 0.2
+
+
+def test_the_hash_split_is_as_even_as_chance_for_ids_in_a_row() -> None:
+    ids = pl.Series([f"i{n:04d}" for n in range(1000)])
+    shares = np.array(
+        [np.bincount(split_by_id(ids, Split(seed=seed)).to_numpy(), minlength=3) / 1000 for seed in range(30)]
+    )
+    # The standard deviation of the share of 1000 fair draws at 10 % is 0.0095.
+    assert shares[:, 1:].mean(axis=0) == pytest.approx([0.1, 0.1], abs=4 * 0.0095 / np.sqrt(30))
+    assert (np.abs(shares[:, 1:] - 0.1) < 4 * 0.0095).all()
+    assert 0.005 < shares[:, 2].std() < 0.015
+
+
+def test_seeds_of_the_hash_split_are_independent() -> None:
+    ids = pl.Series([f"i{n:04d}" for n in range(2000)])
+    test = [split_by_id(ids, Split(seed=seed)).to_numpy() == TEST for seed in range(12)]
+    for one in range(12):
+        for other in range(one):
+            both = (test[one] & test[other]).mean()
+            assert both == pytest.approx(0.01, abs=0.01), f"seeds {one} and {other} share {both:.1%} of the ids"
+
+
+def test_a_million_ids_are_divided_in_seconds() -> None:
+    ids = pl.Series(np.arange(1_000_000)).cast(pl.String)
+    started = time.perf_counter()
+    part = split_by_id(ids, Split())
+    assert time.perf_counter() - started < 20  # about two seconds on a free core
+    assert np.bincount(part.to_numpy()).tolist() == pytest.approx([800_000, 100_000, 100_000], rel=0.01)
