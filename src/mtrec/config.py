@@ -124,7 +124,8 @@ class Split(Frozen):
 
     time: the last `test` share of rows by time is the test part, the `valid` share before it validates;
     random: rows at random (history of a pair is then every other training row of its user);
-    leave_last_out: per user the last interaction is the test part and the one before it validates.
+    leave_last_out: per user the test part begins where the last new item appears, the validation part where the
+    new item before that one appears.
     """
 
     by: Literal["time", "random", "leave_last_out"] = "time"
@@ -183,7 +184,8 @@ class Binary(TaskBase):
     """Yes or no. Loss: binary cross-entropy.
 
     Either `label` (with `threshold` when it is a number: yes from there up) or, on pairs, `positive` events:
-    among rows whose event is in `exposure`, yes when the same user has a positive event on the item.
+    among rows whose event is in `exposure`, yes when the same user has a positive event on the item later, in the
+    same part. This needs split.by: time, where what follows an exposure is in its part or in a later one.
     """
 
     type: Literal["binary"]
@@ -382,6 +384,11 @@ class Scenario(Frozen):
                 problems.append(f"tasks.{name}: '{task.label}' is in items.text too and would leak; remove one")
             if task.on == "user" and task.label_table == "users" and column in self.users.names:
                 problems.append(f"tasks.{name}: '{task.label}' is a user feature too and would leak; remove one")
+            if isinstance(task, Binary) and task.positive and self.split.by != "time":
+                problems.append(
+                    f"tasks.{name}: 'positive' events need split.by: time, for by {self.split.by} an exposure and "
+                    "its outcome can lie in different parts; set split.by to time, or give the task a label"
+                )
             if self.events:
                 used = [
                     *getattr(task, "events", []),

@@ -132,6 +132,17 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         ["order"],
         "tasks.buys: event 'order' is not one of events",
     ),
+    "outcomes of events under a random split": (
+        "split/by",
+        "random",
+        "tasks.buys: 'positive' events need split.by: time, for by random an exposure and its outcome can lie in "
+        "different parts; set split.by to time, or give the task a label",
+    ),
+    "outcomes of events under leave-last-out": (
+        "split/by",
+        "leave_last_out",
+        "tasks.buys: 'positive' events need split.by: time",
+    ),
     "a ranking with a label": (
         "tasks/next_item/label",
         "items.category",
@@ -346,7 +357,7 @@ def test_the_digest_is_that_of_the_content() -> None:
         "training/seed": 1,
         "tasks/rating/weight": 0.5,
         "gate/max_regression": 0.5,
-        "split/by": "random",
+        "split/seed": 7,
         "model/encoder": {"revision": "abc"},
     }.items():
         digests.add(parse_scenario(changed(place, value)).digest)

@@ -27,6 +27,11 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 
 
+def tasks_under(by: str) -> dict[str, dict[str, Any]]:
+    """The tasks that a split allows: one over events makes sense under `time` only."""
+    return {name: task for name, task in TASKS.items() if by == "time" or "positive" not in task}
+
+
 def shop_scenario(encoder: Path | str, **changes: Any) -> Scenario:
     """The scenario; keywords replace whole sections."""
     raw: dict[str, Any] = {

@@ -74,6 +74,10 @@ def _yes_no(task: Binary, column: pl.Series) -> np.ndarray:
 def event_label(task: Binary, interactions: pl.DataFrame) -> np.ndarray:
     """Yes or no per exposure row: did the same user later take a positive event on it, in the same part?
 
+    An outcome beyond the end of the part counts as no: at training time it was not there to be seen, and a label
+    that knew it would carry a later part into training. Exposures near the end of a part have little time to lead
+    to something, so the share of yes is a little low, and lower in a short part.
+
     Args:
         task: a binary task with `exposure` and `positive` events.
         interactions: R rows with `user_id`, `item_id`, `event`, `part`, sorted by user and time.

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mtrec.config import Task, parse_scenario
 from mtrec.data.labels import MAX_CLASSES, Label, event_label, fit_labels, label_array
@@ -124,6 +126,31 @@ def test_purchases_count_for_exposures_of_the_same_user_item_and_part() -> None:
     assert event_label(tasks()["buys"], again)[[0, 2]].tolist() == [1, 0]  # type: ignore[arg-type]
     moved = INTERACTIONS.with_columns(part=pl.Series([0, 0, 0, 0, 2, 2]))
     assert event_label(tasks()["buys"], moved)[4] == 1  # type: ignore[arg-type]
+
+
+@given(
+    users=st.lists(st.sampled_from("ab"), min_size=3, max_size=40),
+    seed=st.integers(0, 1000),
+)
+def test_the_label_of_a_part_is_that_of_its_rows_alone(users: list[str], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = pl.DataFrame(
+        {
+            "user_id": sorted(users),
+            "item_id": rng.choice(["x", "y"], len(users)),
+            "event": rng.choice(["view", "purchase", "cart"], len(users)),
+            "part": rng.choice([0, 0, 1, 2], len(users)),
+        }
+    ).sort("user_id", "part", maintain_order=True)
+    task: Any = tasks()["buys"]
+    whole = event_label(task, rows)
+    for part in (0, 1, 2):
+        alone = event_label(task, rows.filter(pl.col("part") == part))
+        np.testing.assert_array_equal(whole[rows["part"].to_numpy() == part], alone)
+    # Written out: a view is a yes when a purchase of the same user and item follows in its part.
+    for n, (user, item, event, part) in enumerate(rows.rows()):
+        follows = any(row == (user, item, "purchase", part) for row in rows.rows()[n + 1 :])
+        assert np.isnan(whole[n]) if event != "view" else whole[n] == follows
 
 
 @pytest.mark.parametrize(

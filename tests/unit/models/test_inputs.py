@@ -11,7 +11,7 @@ from mtrec.config import NextItem, Scenario
 from mtrec.data.dataset import Dataset, Encoding, prepare
 from mtrec.data.splits import TEST, VALID
 from mtrec.models.inputs import View
-from tests.unit.tiny_shop import DIALS, shop_scenario, shop_tables
+from tests.unit.tiny_shop import DIALS, shop_scenario, shop_tables, tasks_under
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def view(shop: Scenario, shop_data: tuple[Dataset, Encoding]) -> View:
 @pytest.mark.parametrize("by", ["time", "random", "leave_last_out"])
 @pytest.mark.parametrize("before", [VALID, TEST])
 def test_a_history_for_a_part_holds_no_row_of_it(by: str, before: int) -> None:
-    scenario = shop_scenario("unused", split={"by": by})
+    scenario = shop_scenario("unused", split={"by": by}, tasks=tasks_under(by))
     data, encoding = prepare(shop_tables(DIALS)[0], scenario)
     found = View.of(data, encoding, scenario, CPU)
     users = np.arange(data.users.height)
