@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from mtrec.config import Columns
+from mtrec.data.parsing import misfit, parse_number
 from mtrec.errors import DataError
 
 MAX_VALUES = 16
@@ -53,11 +54,19 @@ class TableFeatures:
         """Fit on training rows; the caller passes no others.
 
         Raises:
-            DataError: a column is not there, or holds lists and is no multi-valued one.
+            DataError: a column is not there, or holds lists and is no multi-valued one, or is a numeric one of
+                which most values are not numbers.
         """
         _check(table, key, columns)
         numeric = {}
         for name in columns.numeric:
+            wrong = misfit(table[name], parse_number(table[name]))
+            if wrong:
+                place = f"{key.removesuffix('_id')}s"
+                raise DataError(
+                    f"{place}.numeric: column '{name}': {wrong}. Name it under {place}.categorical in the "
+                    "scenario, or map the right column in its source."
+                )
             values = _numbers(table[name])
             values = values[np.isfinite(values)]
             spread = float(values.std()) if len(values) else 0.0

@@ -167,6 +167,31 @@ def parse_timestamp(column: pl.Series, now: datetime) -> Parsed:
     return Parsed(_where(values, ~(early | late)).alias(name), faults)
 
 
+def misfit(column: pl.Series, parsed: Parsed) -> str | None:
+    """Say so when a column of numbers or of yes and no holds mostly something else.
+
+    The rule: of the cells that hold a value, more are unreadable than readable. Then the column is not what the
+    scenario takes it for, and setting the cells to missing would hide that.
+
+    Args:
+        column: as the source delivered it.
+        parsed: what `parse_number` or `parse_flag` made of it.
+
+    Returns:
+        For example "1190 of 1200 values are not numbers, e.g. 'red'"; None when the column fits.
+    """
+    named = {f"{column.name} is not a number": "numbers", f"{column.name} is neither yes nor no": "yes or no"}
+    for fault, wanted in named.items():
+        if fault in parsed.faults:
+            rows = parsed.faults[fault]
+            bad, good = int(rows.sum()), parsed.values.count()
+            if bad > good:
+                example = str(column.filter(rows)[0])
+                shown = example if len(example) <= 40 else f"{example[:39]}…"
+                return f"{bad} of {bad + good} values are not {wanted}, e.g. {shown!r}"
+    return None
+
+
 def find_long(column: pl.Series, limit: int) -> pl.Series:
     """Rows whose text is longer than `limit` characters (Boolean mask); a column that holds no text has none."""
     if column.dtype != pl.String:

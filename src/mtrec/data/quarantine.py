@@ -6,7 +6,8 @@ reasons; `Ledger.split` checks that good and quarantined rows add up to the inpu
 - Keys (user_id, item_id, event), the timestamp, the rating and label columns of interactions: a cell that is
   missing (rating and labels may be) or cannot be read sends the row to quarantine.
 - Numbers and yes/no columns of users and items are optional: a bad cell becomes missing, the row stays, and a copy
-  of the row as it was goes to `<table>_cells.parquet` with the reason. It counts as repaired.
+  of the row as it was goes to `<table>_cells.parquet` with the reason. It counts as repaired. A column of which
+  most cells are bad never comes this far: `schema.check_structure` refuses it.
 - Of rows with the same key the first without another fault stays.
 - An interaction dangles when its item is not among the good items, or its user is not among the good users.
   With an empty users table no user dangles: many sources know users by their id only.

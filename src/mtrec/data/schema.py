@@ -13,7 +13,7 @@ import polars as pl
 
 from mtrec.config import Binary, Classification, MultiLabel, Regression, Scenario
 from mtrec.data.contract import REQUIRED, Tables
-from mtrec.data.parsing import is_nested
+from mtrec.data.parsing import is_nested, misfit, parse_flag, parse_number
 from mtrec.errors import DataError
 
 Kind = Literal["key", "text", "number", "flag", "list", "timestamp"]
@@ -74,7 +74,10 @@ def needed_columns(table: str, scenario: Scenario) -> dict[str, str]:
 
 
 def check_structure(tables: Tables, scenario: Scenario, where: str) -> None:
-    """Check that the tables can be judged row by row: columns, their shapes, and the number of rows.
+    """Check that the tables can be judged row by row: columns, their shapes and kinds, and the number of rows.
+
+    A column of users or items that the scenario takes for numbers, or for yes and no, is refused when most of its
+    values are something else (`parsing.misfit`); single bad cells become missing later and are counted.
 
     Args:
         tables: contract tables as ingest wrote them.
@@ -119,6 +122,15 @@ def _table_problems(table: str, frame: pl.DataFrame, scenario: Scenario) -> list
             problems.append(
                 f"{table}.parquet: column '{name}' holds {dtype}, where one {_WANTED[kind]} per row is needed"
             )
+        elif table != "interactions" and kind in ("number", "flag"):
+            wrong = misfit(frame[name], (parse_number if kind == "number" else parse_flag)(frame[name]))
+            if wrong:
+                named = name in (scenario.users if table == "users" else scenario.items).numeric
+                problems.append(
+                    f"{table}.parquet: column '{name}' ({f'{table}.numeric' if named else needed[name]}): {wrong}. "
+                    f"Map the right column in scenario '{scenario.name}' under source.{table}.columns"
+                    + (f", or name it under {table}.categorical" if named else ", or take the task out")
+                )
     return problems
 
 

@@ -57,6 +57,18 @@ def test_seen_and_unseen_rows_are_encoded(fitted: TableFeatures) -> None:
     assert found.ids.tolist() == [2, 0, 4]
 
 
+def test_text_under_numeric_is_refused_and_not_taken_for_missing() -> None:
+    rows = TRAIN.with_columns(age=pl.Series(["old", "12", "young", None]))
+    with pytest.raises(DataError) as caught:
+        TableFeatures.fit(rows, "user_id", COLUMNS)
+    assert str(caught.value) == (
+        "users.numeric: column 'age': 2 of 3 values are not numbers, e.g. 'old'. Name it under users.categorical "
+        "in the scenario, or map the right column in its source."
+    )
+    digits = TRAIN.with_columns(age=pl.Series(["10", "20", "x", None]))
+    assert TableFeatures.fit(digits, "user_id", COLUMNS).numeric["age"] == (15.0, 5.0)
+
+
 def test_outliers_are_clipped(fitted: TableFeatures) -> None:
     rows = TRAIN.with_columns(age=pl.Series([1e9, -1e9, 20.0, 20.0]))
     assert fitted.transform(rows).numeric[:, 0].tolist() == [CLIP, -CLIP, 0, 0]

@@ -69,6 +69,52 @@ def test_kinds_follow_from_contract_features_text_and_labels(scenario: Scenario)
     assert column_kinds("interactions", scenario)["helpful"] == "flag"
 
 
+@pytest.mark.parametrize(
+    ("table", "column", "values", "said"),
+    [
+        (
+            "users",
+            "age",
+            ["young", "old", "33", None, ""],
+            "users.parquet: column 'age' (users.numeric): 2 of 3 values are not numbers, e.g. 'young'. Map the "
+            "right column in scenario 'shop' under source.users.columns, or name it under users.categorical",
+        ),
+        (
+            "items",
+            "weight",
+            ["heavy" * 20, "light", "mid", None, None],
+            "items.parquet: column 'weight' (tasks.weight.label): 3 of 3 values are not numbers, e.g. "
+            "'heavyheavyheavyheavyheavyheavyheavyheav…'. Map the right column in scenario 'shop' under "
+            "source.items.columns, or take the task out",
+        ),
+        (
+            "users",
+            "active",
+            ["maybe", "perhaps", "yes", None, None],
+            "users.parquet: column 'active' (tasks.active.label): 2 of 3 values are not yes or no, e.g. 'maybe'.",
+        ),
+    ],
+)
+def test_a_column_of_mostly_something_else_is_refused_with_an_example(
+    scenario: Scenario, tables: Tables, table: str, column: str, values: list[str], said: str
+) -> None:
+    raw = scenario.as_dict()
+    raw["tasks"] |= {
+        "weight": {"type": "regression", "on": "item", "label": "items.weight"},
+        "active": {"type": "binary", "on": "user", "label": "users.active"},
+    }
+    asked = parse_scenario(raw)
+    users = pl.concat([tables.users] * 5).with_columns(active=pl.lit("yes"))
+    items = pl.concat([tables.items] * 5).with_columns(weight=pl.lit(1.5))
+    wide = Tables(users=users, items=items, interactions=tables.interactions)
+    check_structure(wide, asked, where="data")
+    frame = getattr(wide, table)
+    assert said in message(change(wide, table, frame.with_columns(pl.Series(column, values))), asked)
+    # As many readable as not: the bad cells become missing and are counted, the column stands.
+    half = frame.with_columns(pl.Series(column, [*values[:2], "1", "0", None]))
+    check_structure(change(wide, table, half), asked, where="data")
+
+
 def test_needed_columns_say_who_needs_them(scenario: Scenario) -> None:
     assert needed_columns("items", scenario) == {
         "item_id": "the data contract",
