@@ -122,7 +122,9 @@ def _fit(name: str, task: Task, rows: dict[str, pl.DataFrame]) -> Label:
     known = array[~np.isnan(array).reshape(len(array), -1).any(axis=1)]
     if len(known) == 0:
         raise DataError(f"tasks.{name}: no training row has a usable label ('{task.label or 'events'}')")
-    if isinstance(task, (Regression, Binary)):
+    if isinstance(task, Binary):
+        return Label(values=[], prior=[float(known.mean())])
+    if isinstance(task, Regression):
         limits = [float(known.min()), float(known.max())]
         return Label(values=[], prior=[float(known.mean())], scale=max(float(known.std()), 1e-6), limits=limits)
     if isinstance(task, Classification):

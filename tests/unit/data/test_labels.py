@@ -64,7 +64,9 @@ def labels() -> dict[str, Label]:
 def test_priors_are_means_and_shares_of_the_training_rows(labels: dict[str, Label]) -> None:
     assert labels["rating"].prior == [4.0]
     assert labels["rating"].scale == pytest.approx(np.sqrt(0.5))
-    assert labels["like"].prior == [0.75]
+    assert labels["rating"].limits == [3.0, 5.0]
+    # Only numbers have a scale and limits.
+    assert labels["like"] == Label(values=[], prior=[0.75])
     # Four views; only a's view of x has a purchase of the same user and item in the same part.
     assert labels["buys"].prior == [0.25]
     assert labels["active"].prior == [1.0]
