@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from mtrec.errors import ModelError
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2 as published."""
+HUB_SECONDS = 5.0
+"""How long the hub may take to answer before only its local cache is read."""
 
 
 def bundled_minilm() -> Path:
@@ -178,7 +181,8 @@ def load_encoder(config: Encoder) -> TextEncoder:
     """Load the encoder that a scenario names.
 
     Args:
-        config: `minilm` is bundled; any other name is a local folder or a hub id.
+        config: `minilm` is bundled; any other name is a local folder or a hub id. While the hub does not answer,
+            a hub id is read from the local cache; no request is repeated then.
 
     Raises:
         ModelError: the folder or hub model cannot be read.
@@ -189,6 +193,8 @@ def load_encoder(config: Encoder) -> TextEncoder:
     source = str(bundled_minilm()) if config.name == "minilm" else config.name
     options = {"revision": config.revision} if config.revision else {}
     try:
+        if not Path(source).is_dir() and not _hub_answers(source, config.revision):
+            source = _cached(source, config.revision)
         backbone = transformers.AutoModel.from_pretrained(source, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
@@ -199,7 +205,42 @@ def load_encoder(config: Encoder) -> TextEncoder:
             f"encoder '{config.name}': cannot be loaded ({first}). Give a folder with config.json, weights and "
             "tokenizer, a hub id that this machine can reach, or `minilm`."
         ) from error
-    return TextEncoder(backbone, tokenizer, config)
+    return TextEncoder(_without_pooler(backbone), tokenizer, config)
+
+
+def _hub_answers(name: str, revision: str | None) -> bool:
+    """Whether the hub says anything about a model, be it that there is none.
+
+    transformers repeats each request for half a minute when there is no network; one question comes before.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        huggingface_hub.HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS)
+    except HfHubHTTPError:
+        return True
+    except Exception:  # no network, offline mode, or a name that is no hub id
+        return False
+    return True
+
+
+def _cached(name: str, revision: str | None) -> str:
+    """The folder in the local cache that holds a hub model.
+
+    Raises:
+        OSError: it was never downloaded.
+        ValueError: the name is no hub id.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return str(huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        raise FileNotFoundError(
+            "no such folder, and the hub cannot be reached nor does its cache hold it"
+        ) from error
 
 
 def load_saved_encoder(folder: Path, config: Encoder) -> TextEncoder:
@@ -207,6 +248,8 @@ def load_saved_encoder(folder: Path, config: Encoder) -> TextEncoder:
     import transformers
 
     backbone = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder))
+    if not getattr(backbone.config, "add_pooling_layer", True):  # folders of earlier versions hold a pooler
+        backbone = _without_pooler(backbone)
     return TextEncoder(backbone, transformers.AutoTokenizer.from_pretrained(folder), config)
 
 
@@ -233,6 +276,17 @@ def _choose_trainable(backbone: nn.Module, train_layers: int) -> None:
     for layer in layers[len(layers) - train_layers :] if train_layers else []:
         for parameter in layer.parameters():
             parameter.requires_grad_(True)
+
+
+def _without_pooler(backbone: Any) -> Any:
+    """Drop the layer on top of BERT-type models that no vector is read from, so that nothing adapts or stores it.
+
+    The configuration says so afterwards, with the name of the argument that these classes take.
+    """
+    if "add_pooling_layer" in inspect.signature(type(backbone).__init__).parameters:
+        backbone.pooler = None
+        backbone.config.add_pooling_layer = False
+    return backbone
 
 
 def _with_lora(backbone: nn.Module, config: Encoder) -> nn.Module:

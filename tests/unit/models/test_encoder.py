@@ -1,7 +1,10 @@
 """The language model: the right weights, pooling without padding, and what of it learns."""
 
 import copy
+import os
 import shutil
+import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -100,6 +103,43 @@ def test_an_unknown_name_is_refused_in_one_line(name: str) -> None:
     assert text.startswith(f"encoder '{name}': cannot be loaded (")
     assert text.endswith("or `minilm`.")
     assert "\n" not in text
+
+
+def test_without_a_network_an_unknown_hub_id_fails_soon_and_a_cached_one_loads(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
+    cached = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(tiny_bert, cached / "snapshots" / "abc")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    code = """
+import time
+import torch, transformers
+from mtrec.config import Encoder
+from mtrec.errors import ModelError
+from mtrec.models import encoder
+encoder.HUB_SECONDS = 1.0
+for name in ("someone/tiny", "someone/else"):
+    started = time.perf_counter()
+    try:
+        found = f"loaded, {encoder.load_encoder(Encoder(name=name)).width} wide"
+    except ModelError as error:
+        found = str(error)
+    print(f"{time.perf_counter() - started:.1f}|{found}")
+"""
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        env = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "0"}
+        run = [sys.executable, "-c", code]
+        done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=120, check=True)
+    (first, loaded), (second, refused) = (line.split("|") for line in done.stdout.splitlines())
+    assert loaded == "loaded, 32 wide"
+    assert refused.startswith(
+        "encoder 'someone/else': cannot be loaded (no such folder, and the hub cannot be reached "
+    )
+    assert refused.endswith("a hub id that this machine can reach, or `minilm`.")
+    assert float(first) < 10
+    assert float(second) < 10
 
 
 @pytest.mark.parametrize("damage", ["empty", "config", "no weights", "cut weights", "no tokenizer"])
@@ -244,7 +284,7 @@ def test_lora_trains_only_adapters(folder: str, modules: str, request: pytest.Fi
     model = encoder(path, lora={"rank": 2, "alpha": 4, "modules": chosen})
     names = trained(model)
     assert names
-    assert all("lora_" in name for name in names)
+    assert all("lora_" in name and "layer" in name for name in names)
     if modules == "query":
         assert len(names) == 4  # two matrices for one projection in each of two layers
     plain = encoder(path)
@@ -254,8 +294,7 @@ def test_lora_trains_only_adapters(folder: str, modules: str, request: pytest.Fi
     loss = model.train()(tokens).square().sum(0)[0]
     loss.backward()
     for name, parameter in model.named_parameters():
-        if "pooler" not in name:  # nothing reads BERT's pooler
-            assert (parameter.grad is None) == ("lora_" not in name), name
+        assert (parameter.grad is None) == ("lora_" not in name), name
 
 
 @pytest.mark.parametrize("settings", [{"train_layers": 2}, {"lora": {"rank": 2, "alpha": 4}}])
@@ -289,6 +328,24 @@ def test_a_saved_encoder_is_rebuilt_with_its_tokenizer(
     assert again.pooling == model.pooling
     with torch.no_grad():
         assert again(again.tokenize(TEXTS)).equal(model(model.tokenize(TEXTS)))
+
+
+def test_the_pooler_is_left_out_and_folders_that_have_one_still_load(tiny_bert: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    model = encoder(tiny_bert)
+    whole: Any = AutoModel.from_pretrained(tiny_bert)
+    assert {name for name, _ in whole.named_parameters()} - {
+        name.removeprefix("backbone.") for name, _ in model.named_parameters()
+    } == {"pooler.dense.weight", "pooler.dense.bias"}
+    save_encoder(model, tmp_path / "new")
+    again = load_saved_encoder(tmp_path / "new", Encoder(max_length=24))
+    assert list(again.state_dict()) == list(model.state_dict())
+    # As an earlier version wrote it: the configuration says nothing, the weights hold a pooler.
+    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    whole.config.save_pretrained(tmp_path / "old")
+    old = load_saved_encoder(tmp_path / "old", Encoder(max_length=24))
+    old.backbone.load_state_dict(whole.state_dict())
 
 
 def test_the_precision_is_as_told_and_auto_asks_the_processor() -> None:
