@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mtrec.config import Binary, Classification, NextItem, Regression, Scenario, Split, Task
+from mtrec.config import Binary, Classification, MultiLabel, NextItem, Regression, Scenario, Split, Task
 from mtrec.data.labels import Label
 from mtrec.evaluation import metrics as m
-from mtrec.evaluation.compare import Comparison, compare, compare_values
+from mtrec.evaluation.compare import RESAMPLES, Comparison, compare, compare_values
 from mtrec.evaluation.predict import Predictions, Ranked
 from mtrec.evaluation.slices import Slices
 
@@ -46,7 +46,8 @@ def protocol(split: Split) -> dict[str, str]:
     parts = {
         "time": "the latest interactions by time are the test part, and a user's history ends where it begins",
         "random": "test interactions are drawn at random, and a user's history is all of their other interactions",
-        "leave_last_out": "each user's last interaction is the test part, and the history is all before it",
+        "leave_last_out": "each user's test part begins where the last new item appears, and the history is all "
+        "before it",
     }
     return {
         "split": split.by,
@@ -55,14 +56,18 @@ def protocol(split: Split) -> dict[str, str]:
         "tie_order": "mean rank of ties",
         "text": f"{parts[split.by].capitalize()}; rankings "
         "are over all items the user has not seen; items of equal score share their mean rank. Item and user "
-        "labels are tested on rows held out by a hash of their id.",
+        "labels are tested on rows held out by a hash of their id. Intervals against the champion come from "
+        f"{RESAMPLES:,} draws of whole users, or of items where a task is about items.",
     }
 
 
 def judge(
     judged: Judged, scenario: Scenario, labels: Mapping[str, Label], slices: Slices, num_items: int
 ) -> dict[str, Any]:
-    """The `tasks` section of an evaluation: metrics, slices, comparison and curves of every task.
+    """The `tasks` section of an evaluation: metrics, slices, counts, comparison and curves of every task.
+
+    Every model is measured on the same rows: those of the candidate's targets, see `metrics.measured_rows`. A task
+    of which no row can be measured counts as one without test examples.
 
     Args:
         judged: predictions of the models on the same rows.
@@ -83,21 +88,31 @@ def _judge_rows(
     name: str, task: Task, judged: Judged, scenario: Scenario, label: Label, slices: Slices
 ) -> dict[str, Any]:
     before, after = judged.before.rows.get(name), judged.after.rows.get(name)
-    if before is None or after is None or len(after.target) == 0:
+    if before is None or after is None:
         return _empty(task)
+    measured = m.measured_rows(task, after.target)
+    if not measured.any():
+        return {**_empty(task), "counts": _counts(task, after)}
     champion = judged.champion.rows.get(name) if judged.champion else None
     primary = m.PRIMARY[task.type]
     values = [m.compute(task, p.target, p.predicted) if p else {} for p in (before, after, champion)]
     comparison = None
     if champion is not None:
         comparison = compare(
-            task, primary, after.target, after.predicted, champion.predicted, scenario.gate.confidence
+            task,
+            primary,
+            after.target,
+            after.predicted,
+            champion.predicted,
+            scenario.gate.confidence,
+            groups_X=after.item if task.on == "item" else after.user,
         )
     return {
         **_header(task, len(after.target)),
         "metrics": _metrics(values, scenario.split),
-        "slices": _row_slices(task, before, after, slices),
-        "comparison": comparison.as_dict() if comparison else None,
+        "counts": _counts(task, after),
+        "slices": _row_slices(task, before, after, measured, slices),
+        "comparison": _compared(task, comparison),
         **_curves(task, after, label),
     }
 
@@ -117,8 +132,9 @@ def _judge_ranking(
     return {
         **_header(task, len(after)),
         "metrics": _metrics(values, scenario.split, ranked=True),
+        "counts": {},
         "slices": _ranking_slices(before, after, slices),
-        "comparison": comparison.as_dict() if comparison else None,
+        "comparison": _compared(task, comparison),
         "reliability": None,
         "confusion": None,
         "histogram": None,
@@ -137,8 +153,26 @@ def _header(task: Task, num_examples: int) -> dict[str, Any]:
 
 
 def _empty(task: Task) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"metrics": {}, "slices": [], "comparison": None}
+    nothing: dict[str, Any] = {"metrics": {}, "counts": {}, "slices": [], "comparison": None}
     return {**_header(task, 0), **nothing, "reliability": None, "confusion": None, "histogram": None}
+
+
+def _counts(task: Task, after: Predictions) -> dict[str, int]:
+    """What the metrics treat apart: see `mtrec.evaluation.notes.task_notes` for each in words."""
+    counts = {}
+    if isinstance(task, Classification):
+        counts["unseen_class"] = int((after.target == m.UNSEEN).sum())
+    if isinstance(task, MultiLabel):
+        counts["unranked"] = int((~m.ranked_rows(after.target)).sum())
+    if after.outside is not None:
+        counts["outside_values"] = int(after.outside.sum())
+    return counts
+
+
+def _compared(task: Task, comparison: Comparison | None) -> dict[str, Any] | None:
+    if comparison is None:
+        return None
+    return {**comparison.as_dict(), "drawn": "items" if task.on == "item" else "users"}
 
 
 def _metrics(values: list[dict[str, float]], split: Split, *, ranked: bool = False) -> dict[str, Any]:
@@ -156,12 +190,15 @@ def _metrics(values: list[dict[str, float]], split: Split, *, ranked: bool = Fal
     }
 
 
-def _row_slices(task: Task, before: Predictions, after: Predictions, slices: Slices) -> list[dict[str, Any]]:
+def _row_slices(
+    task: Task, before: Predictions, after: Predictions, measured: np.ndarray, slices: Slices
+) -> list[dict[str, Any]]:
     metric = m.PRIMARY[task.type]
-    members = {
+    whole = {
         **{name: (after.item >= 0) & mask[np.maximum(after.item, 0)] for name, mask in slices.items.items()},
         **{name: (after.user >= 0) & mask[np.maximum(after.user, 0)] for name, mask in slices.users.items()},
     }
+    members = {name: inside & measured for name, inside in whole.items()}
     return [
         {
             "slice": name,
@@ -207,7 +244,8 @@ def _curves(task: Task, after: Predictions, label: Label) -> dict[str, Any]:
     if isinstance(task, Classification):
         size = len(label.values)
         counts = np.zeros((size, size), dtype=int)
-        np.add.at(counts, (after.target.astype(int), after.predicted.argmax(1)), 1)
+        seen = after.target != m.UNSEEN
+        np.add.at(counts, (after.target[seen].astype(int), after.predicted[seen].argmax(1)), 1)
         curves["confusion"] = {"labels": label.values, "counts": counts.tolist()}
         chosen = after.predicted.argmax(1) == after.target
         certainty = after.predicted.max(1)

@@ -5,6 +5,7 @@ scikit-learn computes what it has; ranking, calibration and cosine are defined h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,8 @@ PRIMARY = {
     "next_item": "ndcg@10",
 }
 CUTOFFS = (10, 50)
+UNSEEN = -1
+"""Target of an example whose class training never saw. No prediction of it can be right."""
 
 
 def higher_is_better(metric: str) -> bool:
@@ -35,7 +38,7 @@ def compute(task: Task, target: np.ndarray, predicted: np.ndarray) -> Metrics:
 
     Args:
         task: decides which metrics apply.
-        target: (X,) numbers, yes/no or class numbers; (X, V) for multi-label and profile.
+        target: (X,) numbers, yes/no or class numbers (or `UNSEEN`); (X, V) for multi-label and profile.
         predicted: (X,) numbers or probabilities of yes; (X, V) class or label probabilities, or profiles.
     """
     if len(target) == 0:
@@ -51,6 +54,28 @@ def compute(task: Task, target: np.ndarray, predicted: np.ndarray) -> Metrics:
     if isinstance(task, Profile):
         return {"cosine": float(cosine(target, predicted).mean())}
     raise TypeError(f"{task.type} is ranked, not scored row by row: use ranking()")
+
+
+def measured_rows(task: Task, target: np.ndarray) -> np.ndarray:
+    """Which examples the primary metric is measured on, (X,) bool: all, save for multi-label.
+
+    A row that carries none or all of the labels has no order that could be wrong. scikit-learn counts both kinds as
+    a perfect 1, which lifts every model alike; here both are left out of label-ranking average precision.
+
+    Args:
+        task: decides which rows count.
+        target: as in `compute`.
+    """
+    if isinstance(task, MultiLabel):
+        return ranked_rows(target)
+    return np.ones(len(target), dtype=bool)
+
+
+def ranked_rows(target_XV: np.ndarray) -> np.ndarray:
+    """Rows of a multi-label target with at least one label and without at least one, (X,) bool."""
+    carried_X = (target_XV > 0).sum(1)
+    mask_X: np.ndarray = (carried_X > 0) & (carried_X < target_XV.shape[1])
+    return mask_X
 
 
 def regression(target_X: np.ndarray, predicted_X: np.ndarray) -> Metrics:
@@ -85,11 +110,16 @@ def binary(target_X: np.ndarray, probability_X: np.ndarray) -> Metrics:
 
 
 def classification(target_X: np.ndarray, probability_XV: np.ndarray) -> Metrics:
-    """Accuracy, macro and micro F1, precision and recall (macro), log loss, and ECE of the chosen class."""
+    """Accuracy, macro and micro F1, precision and recall (macro), log loss, and ECE of the chosen class.
+
+    A target of `UNSEEN` is wrong whatever was predicted; all such examples are one further class of the macro
+    means. They have no probability, so the log loss leaves them out; it is NaN when there are no others.
+    """
     from sklearn import metrics as sk
 
     chosen = probability_XV.argmax(1)
     labels = np.arange(probability_XV.shape[1])
+    seen = target_X != UNSEEN
     precision, recall, f1, _ = sk.precision_recall_fscore_support(
         target_X, chosen, average="macro", zero_division=0
     )
@@ -99,18 +129,27 @@ def classification(target_X: np.ndarray, probability_XV: np.ndarray) -> Metrics:
         "micro_f1": float(sk.f1_score(target_X, chosen, average="micro")),
         "macro_precision": float(precision),
         "macro_recall": float(recall),
-        "log_loss": float(sk.log_loss(target_X, probability_XV, labels=labels)),
+        "log_loss": float(sk.log_loss(target_X[seen], probability_XV[seen], labels=labels))
+        if seen.any()
+        else math.nan,
         "ece": expected_calibration_error(chosen == target_X, probability_XV.max(1)),
     }
 
 
 def multilabel(target_XV: np.ndarray, probability_XV: np.ndarray) -> Metrics:
-    """Label-ranking average precision, micro and macro F1 at one half, and Hamming loss."""
+    """Label-ranking average precision, micro and macro F1 at one half, and Hamming loss.
+
+    The first is over `ranked_rows` alone, NaN without any; the others are over all rows.
+    """
     from sklearn import metrics as sk
 
     yes = probability_XV >= 0.5
+    ranked = ranked_rows(target_XV)
+    lrap = math.nan
+    if ranked.any():
+        lrap = sk.label_ranking_average_precision_score(target_XV[ranked].astype(int), probability_XV[ranked])
     return {
-        "lrap": float(sk.label_ranking_average_precision_score(target_XV.astype(int), probability_XV)),
+        "lrap": float(lrap),
         "micro_f1": float(sk.f1_score(target_XV, yes, average="micro", zero_division=0)),
         "macro_f1": float(sk.f1_score(target_XV, yes, average="macro", zero_division=0)),
         "hamming_loss": float(sk.hamming_loss(target_XV, yes)),
@@ -188,7 +227,7 @@ def skill(task: Task, target: np.ndarray, predicted: np.ndarray, prior: Sequence
     Regression: 1 − MSE / MSE of the training mean. Binary: 2 · AUC − 1. Otherwise the primary metric.
     """
     values: dict[str, Any] = compute(task, target, predicted)
-    if not values:
+    if not values or not measured_rows(task, target).any():
         return 0.0
     if isinstance(task, Regression):
         return 1 - values["mse"] / max(float(np.mean((target - prior[0]) ** 2)), 1e-12)

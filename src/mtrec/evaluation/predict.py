@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mtrec.config import NextItem, Task
 from mtrec.evaluation.metrics import CUTOFFS, mean_ranks, ranking_of_user
+from mtrec.evaluation.targets import closed, open_labels, outside_values
 from mtrec.models.inputs import View
 from mtrec.models.preferences import known, preference_of_rows
 from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
@@ -23,12 +24,17 @@ CHUNK = 512
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """Targets and predictions of one task. −1 in `user` or `item` where an example has none."""
+    """Targets and predictions of one task. −1 in `user` or `item` where an example has none.
+
+    The target of a class that training never saw is `metrics.UNSEEN`.
+    """
 
     user: np.ndarray
     item: np.ndarray
     target: np.ndarray
     predicted: np.ndarray
+    outside: np.ndarray | None = None
+    """Multi-label and profile: how many of the example's label values are not in the vocabulary, (X,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,12 +113,23 @@ def user_states(
     return torch.cat(states)
 
 
+Targets = tuple[Tensor, np.ndarray | None]
+"""What is asked of each example, and how many of its label values are not in the vocabulary."""
+
+
+def _targets(task: Task, view: View, name: str, rows: np.ndarray) -> Targets:
+    """Targets of rows of the label's own table."""
+    labels, first = open_labels(task, view, name)
+    chosen = labels[torch.from_numpy(rows).to(view.device)]
+    return closed(chosen, first), outside_values(task, view, name, rows)
+
+
 def _collect(
-    model: Recommender, outputs: dict[str, Tensor], targets: dict[str, Tensor], user: np.ndarray, item: np.ndarray
+    model: Recommender, outputs: dict[str, Tensor], targets: dict[str, Targets], user: np.ndarray, item: np.ndarray
 ) -> dict[str, Predictions]:
     found = {}
     for name, output in outputs.items():
-        target = targets[name]
+        target, outside = targets[name]
         keep = known(target)
         where = keep.cpu().numpy()
         found[name] = Predictions(
@@ -120,6 +137,7 @@ def _collect(
             item=item[where],
             target=target[keep].cpu().numpy(),
             predicted=model.head(name).predict(output[keep]).float().cpu().numpy(),
+            outside=None if outside is None else outside[where],
         )
     return found
 
@@ -144,8 +162,7 @@ def _pairs(
         for p, u, i in zip(place.split(8192), user_X.split(8192), item_X.split(8192), strict=True)
     ]
     outputs = {name: torch.cat([c[name] for c in chunks]) for name in names}
-    row_X = torch.from_numpy(rows).to(view.device)
-    return _collect(model, outputs, {n: view.labels[n][row_X] for n in names}, user, item)
+    return _collect(model, outputs, {n: _targets(tasks[n], view, n, rows) for n in names}, user, item)
 
 
 def _items(
@@ -154,7 +171,7 @@ def _items(
     chosen = np.flatnonzero(view.dataset.items["part"].to_numpy() == part)
     index = torch.from_numpy(chosen).to(view.device)
     outputs = {n: o for n, o in model.item_outputs(items.text_ND[index]).items() if n in tasks}
-    targets = {name: view.labels[name][index] for name in outputs}
+    targets = {name: _targets(tasks[name], view, name, chosen) for name in outputs}
     return _collect(model, outputs, targets, np.full(len(chosen), -1), chosen)
 
 
@@ -175,29 +192,34 @@ def _users(
     if future and len(users_B):
         outputs = model.user_outputs(states_BD)
         for name, task in future.items():
-            target = _preferences(task, view, name, users_B, part)
-            found |= _collect(model, {name: outputs[name]}, {name: target}, users_B, np.full(len(users_B), -1))
+            wanted = {name: _preferences(task, view, name, users_B, part)}
+            found |= _collect(model, {name: outputs[name]}, wanted, users_B, np.full(len(users_B), -1))
     if fixed:
         chosen = np.flatnonzero(view.dataset.users["part"].to_numpy() == part)
         outputs = model.user_outputs(user_states(model, view, items, chosen, part, history))
-        index = torch.from_numpy(chosen).to(view.device)
-        targets = {name: view.labels[name][index] for name in fixed}
+        targets = {name: _targets(task, view, name, chosen) for name, task in fixed.items()}
         nobody = np.full(len(chosen), -1)
         found |= _collect(model, {n: outputs[n] for n in fixed}, targets, chosen, nobody)
     return found
 
 
-def _preferences(task: Task, view: View, name: str, users_B: np.ndarray, part: int) -> Tensor:
+def _preferences(task: Task, view: View, name: str, users_B: np.ndarray, part: int) -> Targets:
     """Each user's target over the first `horizon` interactions of the part, (B,) or (B, V)."""
     rows = np.flatnonzero(view.dataset.part == part)
     owner = view.dataset.user[rows]
     starts = np.searchsorted(owner, users_B, side="left")
     ends = np.minimum(np.searchsorted(owner, users_B, side="right"), starts + task.horizon)
+    labels, first = open_labels(task, view, name)
+    items = view.dataset.item[rows]
+    labels_R = labels[torch.from_numpy(items).to(view.device)]
     targets = [
-        preference_of_rows(task, view.labels[name], torch.from_numpy(view.dataset.item[rows[s:e]]).to(view.device))
+        preference_of_rows(task, labels_R[s:e], torch.arange(e - s, device=view.device))
         for s, e in zip(starts, ends, strict=True)
     ]
-    return torch.stack(targets)
+    outside = outside_values(task, view, name, items)
+    if outside is not None:
+        outside = np.array([outside[s:e].sum() for s, e in zip(starts, ends, strict=True)])
+    return closed(torch.stack(targets), first), outside
 
 
 def _rank(

@@ -17,6 +17,7 @@ from mtrec.evaluation.compare import (
     compare_values,
     example_values,
     label_ranking_precision,
+    weighted_auc,
 )
 
 
@@ -72,6 +73,7 @@ def test_identical_models_are_the_same(kind: str) -> None:
         "low": 0,
         "high": 0,
         "confidence": 0.95,
+        "groups": len(metrics.measured_rows(TASKS[kind], target).nonzero()[0]),
         "verdict": "same",
     }
 
@@ -99,6 +101,81 @@ def test_pairing_makes_the_interval_narrow() -> None:
     paired = compare_values("mrr", candidate, champion, 0.95)
     assert paired.verdict == "better"
     assert compare_values("mrr", rng.permutation(candidate), champion, 0.95).verdict == "same"
+
+
+def correlated(rng: np.random.Generator, users: int = 40, each: int = 30) -> tuple[np.ndarray, ...]:
+    """Squared errors of two models, equally good; every user likes one of them better on all of their rows."""
+    user = np.repeat(np.arange(users), each)
+    lean = rng.normal(size=users)[user]
+    noise = rng.normal(size=(2, len(user)))
+    return 2 + lean + 0.5 * noise[0], 2 + 0.5 * noise[1], user
+
+
+def test_users_are_drawn_whole() -> None:
+    """The truth, no difference, is covered as often as promised only when the rows of a user stay together."""
+    by_user, by_row, trials = 0, 0, 60
+    for seed in range(trials):
+        candidate, champion, user = correlated(np.random.default_rng(seed))
+        whole = compare_values("mrr", candidate, champion, 0.95, groups_X=user)
+        rows = compare_values("mrr", candidate, champion, 0.95)
+        assert (whole.groups, rows.groups) == (40, 1200)
+        assert whole.difference == rows.difference
+        by_user += whole.low <= 0 <= whole.high
+        by_row += rows.low <= 0 <= rows.high
+    assert by_user / trials >= 0.95 - 3 * np.sqrt(0.95 * 0.05 / trials) - 0.02
+    assert by_row / trials < 0.6
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_the_names_of_groups_and_the_order_of_rows_do_not_matter_much(kind: str) -> None:
+    rng = np.random.default_rng(4)
+    target, good, bad = examples(kind, rng)
+    user = rng.integers(0, 15, len(target))
+    first = compare(TASKS[kind], "x", target, good, bad, 0.95, groups_X=user)
+    assert first.groups == 15
+    assert compare(TASKS[kind], "x", target, good, bad, 0.95, groups_X=user * 7 + 100) == first
+    order = rng.permutation(len(target))
+    mixed = compare(TASKS[kind], "x", target[order], good[order], bad[order], 0.95, groups_X=user[order])
+    assert (mixed.low, mixed.high) == pytest.approx((first.low, first.high), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_intervals_are_those_of_rows_copied_by_hand(kind: str) -> None:
+    """Draw users, put their rows one below the other, and compute the metric itself."""
+    plain = {
+        "regression": sk.root_mean_squared_error,
+        "binary": sk.roc_auc_score,
+        "classification": lambda t, p: (p.argmax(1) == t).mean(),
+        "multilabel": lambda t, p: label_ranking_precision(t, p).mean(),
+        "profile": lambda t, p: metrics.cosine(t, p).mean(),
+    }[kind]
+    rng = np.random.default_rng(6)
+    target, good, bad = examples(kind, rng, 80)
+    if kind == "multilabel":
+        target[:, 0], target[:, 1] = 1, 0  # every row has an order
+    user = rng.integers(0, 12, 80)
+    primary = metrics.PRIMARY[kind]
+    found = compare(TASKS[kind], primary, target, good, bad, 0.9, groups_X=user)
+    differences = []
+    for _ in range(600):
+        rows = np.concatenate([np.flatnonzero(user == u) for u in rng.integers(0, 12, 12)])
+        values = [plain(target[rows], p[rows]) for p in (good, bad)]
+        differences.append(values[0] - values[1])
+    low, high = np.quantile(differences, [0.05, 0.95])
+    wide = high - low
+    assert found.low == pytest.approx(low, abs=0.15 * wide)
+    assert found.high == pytest.approx(high, abs=0.15 * wide)
+
+
+def test_rows_without_an_order_do_not_soften_a_difference() -> None:
+    """Rows without labels, or with all, are equally good for both models and would halve the difference."""
+    target, good, bad = examples("multilabel", np.random.default_rng(0))
+    ranked = metrics.ranked_rows(target)
+    target, good, bad = target[ranked], good[ranked], bad[ranked]
+    plain = compare(TASKS["multilabel"], "lrap", target, good, bad, 0.95)
+    more = [np.concatenate([target, np.zeros_like(target), np.ones_like(target)])]
+    more += [np.concatenate([p, p, p]) for p in (good, bad)]
+    assert compare(TASKS["multilabel"], "lrap", more[0], more[1], more[2], 0.95) == plain
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_nearly() -> None:
@@ -133,15 +210,16 @@ def test_a_higher_level_widens_the_interval() -> None:
     ],
 )
 def test_verdicts(metric: str, low: float, high: float, verdict: str) -> None:
-    found = Comparison(metric=metric, difference=(low + high) / 2, low=low, high=high, confidence=0.95)
+    found = Comparison(metric=metric, difference=(low + high) / 2, low=low, high=high, confidence=0.95, groups=9)
     assert found.verdict == verdict
 
 
 @pytest.mark.parametrize("kind", [k for k in TASKS if k != "binary"])
 def test_example_values_average_to_the_primary_metric(kind: str) -> None:
     target, good, _ = examples(kind, np.random.default_rng(2))
-    values = example_values(TASKS[kind], target, good)
-    assert values.shape == (len(target),)
+    rows = metrics.measured_rows(TASKS[kind], target)
+    values = example_values(TASKS[kind], target[rows], good[rows])
+    assert values.shape == (rows.sum(),)
     mean = values.mean() ** 0.5 if kind == "regression" else values.mean()
     assert mean == pytest.approx(metrics.compute(TASKS[kind], target, good)[metrics.PRIMARY[kind]], rel=1e-5)
 
@@ -155,7 +233,8 @@ def test_auc_is_no_mean_over_examples() -> None:
 @given(rows=st.integers(1, 12), labels=st.integers(2, 6), levels=st.integers(1, 6), seed=st.integers(0, 10_000))
 def test_label_ranking_precision_against_scikit_learn(rows: int, labels: int, levels: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    target = (rng.random((rows, labels)) < 0.4).astype(float)  # rows without labels and with all of them too
+    target = (rng.random((rows, labels)) < 0.4).astype(float)  # rows with all labels too
+    target[target.sum(1) == 0, 0] = 1
     scores = rng.integers(0, levels, (rows, labels)) / levels  # with ties
     found = label_ranking_precision(target, scores)
     for row in range(rows):
@@ -172,3 +251,19 @@ def test_auc_against_scikit_learn(count: int, levels: int, seed: int) -> None:
     both = 0 < target.sum() < count
     wanted = sk.roc_auc_score(target, scores) if both else 0.5
     assert auc(target, scores) == pytest.approx(wanted)
+
+
+@settings(deadline=None, max_examples=60)
+@given(count=st.integers(2, 60), levels=st.integers(1, 20), seed=st.integers(0, 10_000))
+def test_weighted_auc_against_scikit_learn(count: int, levels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    target = (rng.random(count) < 0.5).astype(np.float32)
+    scores = rng.integers(0, levels, count) / levels
+    group = rng.integers(0, 7, count)
+    measure = weighted_auc(target, scores, group)
+    for _ in range(3):  # one sorting serves any weights
+        weights = rng.integers(0, 4, 7).astype(float)
+        rows = weights[group]
+        both = (rows * target).sum() > 0 and (rows * (1 - target)).sum() > 0
+        wanted = sk.roc_auc_score(target, scores, sample_weight=rows) if both else 0.5
+        assert measure(weights) == pytest.approx(wanted)

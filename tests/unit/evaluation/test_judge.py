@@ -1,6 +1,7 @@
 """From predictions to an evaluation: the numbers are those of the metrics, on the rows they name."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,7 @@ def test_slices_are_the_metric_on_their_rows(alone: dict[str, Any], scenario: Sc
                 inside = (rows.item >= 0) & members.items[found["slice"]][rows.item]
             else:
                 inside = (rows.user >= 0) & members.users[found["slice"]][rows.user]
+            inside &= metrics.measured_rows(scenario.tasks[name], rows.target)
             assert found["num_examples"] == inside.sum() >= MIN_SLICE
             wanted = metrics.compute(scenario.tasks[name], rows.target[inside], rows.predicted[inside])
             assert found["after"] == pytest.approx(wanted[found["metric"]])
@@ -186,6 +188,82 @@ def test_the_champion_is_compared_on_the_same_rows(scenario: Scenario) -> None:
             assert comparison["confidence"] == scenario.gate.confidence
 
 
+def test_users_are_drawn_and_of_item_tasks_items(scenario: Scenario) -> None:
+    found = judged(scenario, champion=answers(3, 0.5))
+    rows = answers(2, 0.7).rows
+    drawn = {name: (task["comparison"]["drawn"], task["comparison"]["groups"]) for name, task in found.items()}
+    assert drawn == {
+        "rating": ("users", len(set(rows["rating"].user))),
+        "purchase": ("users", len(set(rows["purchase"].user))),
+        "category": ("items", len(set(rows["category"].item))),
+        "tags": ("items", len(set(rows["tags"].item[metrics.ranked_rows(rows["tags"].target)]))),
+        "profile": ("users", len(set(rows["profile"].user))),
+        "next_item": ("users", USERS),
+    }
+
+
+def with_rows(given: Answers, name: str, **changes: Any) -> Answers:
+    return replace(given, rows={**given.rows, name: replace(given.rows[name], **changes)})
+
+
+def test_lrap_of_every_model_is_over_the_same_ranked_rows(scenario: Scenario) -> None:
+    models = [answers(1, 0.1), answers(2, 0.7), answers(3, 0.5)]
+    found = judge(Judged(before=models[0], after=models[1], champion=models[2]), scenario, LABELS, slices(), ITEMS)[
+        "tags"
+    ]
+    ranked = metrics.ranked_rows(models[0].rows["tags"].target)
+    assert found["counts"] == {"unranked": int((~ranked).sum())}
+    assert found["num_examples"] == ROWS
+    for when, model in zip(("before", "after", "champion"), models, strict=True):
+        rows = model.rows["tags"]
+        wanted = metrics.multilabel(rows.target[ranked], rows.predicted[ranked])["lrap"]
+        assert found["metrics"]["lrap"][when] == pytest.approx(wanted)
+    difference = found["metrics"]["lrap"]["after"] - found["metrics"]["lrap"]["champion"]
+    assert found["comparison"]["difference"] == pytest.approx(difference)
+
+
+def test_a_task_without_a_row_to_rank_is_not_measured(scenario: Scenario) -> None:
+    empty = np.zeros((ROWS, 2), dtype=np.float32)
+    models = [with_rows(answers(seed, 0.5), "tags", target=empty) for seed in (1, 2, 3)]
+    found = judge(Judged(before=models[0], after=models[1], champion=models[2]), scenario, LABELS, slices(), ITEMS)[
+        "tags"
+    ]
+    assert (found["num_examples"], found["metrics"], found["comparison"]) == (0, {}, None)
+    assert found["counts"] == {"unranked": ROWS}
+
+
+def test_unseen_classes_count_as_wrong_and_are_counted(scenario: Scenario, alone: dict[str, Any]) -> None:
+    def without(given: Answers) -> Answers:
+        target = given.rows["category"].target.copy()
+        target[:60] = metrics.UNSEEN
+        return with_rows(given, "category", target=target)
+
+    models = [without(answers(seed, skill)) for seed, skill in ((1, 0.1), (2, 0.7), (3, 0.5))]
+    found = judge(Judged(before=models[0], after=models[1], champion=models[2]), scenario, LABELS, slices(), ITEMS)[
+        "category"
+    ]
+    assert found["counts"] == {"unseen_class": 60}
+    assert alone["category"]["counts"] == {"unseen_class": 0}
+    assert found["num_examples"] == ROWS
+    rows = answers(2, 0.7).rows["category"]
+    right = rows.predicted.argmax(1) == rows.target
+    assert found["metrics"]["accuracy"]["after"] == pytest.approx(right[60:].sum() / ROWS)
+    counts = np.array(found["confusion"]["counts"])
+    assert counts.sum() == ROWS - 60
+    assert counts.trace() == right[60:].sum()
+    assert sum(b["count"] for b in found["reliability"]["bins"]) == ROWS
+
+
+def test_values_outside_the_labels_are_counted(scenario: Scenario) -> None:
+    outside = np.zeros(ROWS, dtype=np.int64)
+    outside[[3, 5]] = 2, 1
+    after = with_rows(with_rows(answers(2, 0.7), "tags", outside=outside), "profile", outside=outside)
+    found = judged(scenario, after=after)
+    assert found["tags"]["counts"]["outside_values"] == 3
+    assert found["profile"]["counts"] == {"outside_values": 3}
+    assert found["next_item"]["counts"] == found["rating"]["counts"] == {}
+
+
 def test_a_champion_without_a_task_is_not_compared_on_it(scenario: Scenario) -> None:
     champion = answers(3, 0.5)
     partly = Answers(rows={"rating": champion.rows["rating"]}, rankings={})
@@ -216,7 +294,7 @@ def test_a_task_without_examples_has_an_empty_row(scenario: Scenario) -> None:
     [
         ("time", "history ends where it begins"),
         ("random", "history is all of their other interactions"),
-        ("leave_last_out", "the history is all before it"),
+        ("leave_last_out", "begins where the last new item appears, and the history is all before it"),
     ],
 )
 def test_the_protocol_says_how_it_was_measured(by: str, history: str) -> None:
@@ -226,6 +304,7 @@ def test_the_protocol_says_how_it_was_measured(by: str, history: str) -> None:
     assert found["ranking"] == "full"
     assert found["tie_order"] == "mean rank of ties"
     assert history in found["text"]
+    assert "1,000 draws of whole users" in found["text"]
 
 
 def test_columns_of_another_vocabulary_are_brought_into_order() -> None:

@@ -80,6 +80,36 @@ def test_multilabel_by_hand() -> None:
     assert found["hamming_loss"] == pytest.approx(3 / 6)
 
 
+def test_rows_without_labels_or_with_all_are_not_ranked() -> None:
+    target = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])
+    probability = np.array([[0.9, 0.6, 0.4], [0.2, 0.8, 0.6], [0.9, 0.1, 0.1], [0.9, 0.1, 0.1]])
+    assert m.ranked_rows(target).tolist() == [True, True, False, False]
+    found = m.multilabel(target, probability)
+    assert found["lrap"] == pytest.approx((5 / 6 + 1) / 2)  # as without the two rows
+    # Decisions about single labels do count: three more of six are wrong.
+    assert found["hamming_loss"] == pytest.approx((3 + 3) / 12)
+    assert math.isnan(m.multilabel(target[2:], probability[2:])["lrap"])
+    assert m.skill(TASKS["multilabel"], target[2:], probability[2:], []) == 0
+    assert m.measured_rows(TASKS["multilabel"], target).tolist() == [True, True, False, False]
+    assert m.measured_rows(TASKS["profile"], target).all()
+
+
+def test_a_class_that_training_never_saw_is_wrong() -> None:
+    probability = np.array([[0.7, 0.2, 0.1], [0.2, 0.7, 0.1], [0.6, 0.3, 0.1], [0.1, 0.1, 0.8]])
+    target = np.array([0.0, 1.0, m.UNSEEN, m.UNSEEN])
+    found = m.classification(target, probability)
+    assert found["accuracy"] == found["micro_f1"] == 0.5
+    # F1 of class 0: 2/3, of class 1: 1, of class 2 (predicted once, never true): 0, of the unseen: 0.
+    assert found["macro_f1"] == pytest.approx((2 / 3 + 1) / 4)
+    assert found["log_loss"] == pytest.approx(-math.log(0.7 * 0.7) / 2)
+    # Bins of the certainty: 0.6 wrong, two of 0.7 right, 0.8 wrong.
+    assert found["ece"] == pytest.approx((0.6 + 2 * 0.3 + 0.8) / 4)
+    none = m.classification(target[2:], probability[2:])
+    assert none["accuracy"] == 0
+    assert math.isnan(none["log_loss"])
+    assert m.skill(TASKS["classification"], target, probability, []) == 0.5
+
+
 def test_cosine_by_hand() -> None:
     target = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     predicted = np.array([[3.0, 4.0], [2.0, 2.0], [1.0, 1.0]])
@@ -178,7 +208,10 @@ def test_classification_and_multilabel_against_scikit_learn(rng: np.random.Gener
     many = (rng.random((200, 6)) < 0.3).astype(np.float32)
     scores = np.round(rng.random((200, 6)), 1)
     found = m.compute(TASKS["multilabel"], many, scores)
-    assert found["lrap"] == pytest.approx(sk.label_ranking_average_precision_score(many.astype(int), scores))
+    ranked = (many.sum(1) > 0) & (many.sum(1) < 6)
+    assert 0 < ranked.sum() < 200
+    wanted = sk.label_ranking_average_precision_score(many[ranked].astype(int), scores[ranked])
+    assert found["lrap"] == pytest.approx(wanted)
     assert found["hamming_loss"] == pytest.approx(np.mean((scores >= 0.5) != many))
 
 

@@ -11,6 +11,7 @@ import torch
 from mtrec.config import NextItem, Scenario
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import TEST, TRAIN, VALID
+from mtrec.evaluation.metrics import UNSEEN
 from mtrec.evaluation.predict import Predictions, Ranked, predict, user_states
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
@@ -85,6 +86,82 @@ def test_preferences_are_those_of_the_next_events_of_the_part(
         categories = data.items["category"].gather(data.item[rows]).to_list()
         counts = [categories.count(label) for label in labels]
         assert int(target) == int(np.argmax(counts))
+
+
+def other_values(shop_data: tuple[Dataset, Encoding]) -> Dataset:
+    """Items and held-out users with classes and tags that training never saw; the encoding is the old one."""
+    data = shop_data[0]
+    held = pl.col("part") == TEST
+    third = pl.int_range(pl.len()) % 3 == 0
+    items = data.items.with_columns(
+        category=pl.when(third).then(pl.lit("New shelf")).otherwise("category"),
+        tags=pl.when(third).then(pl.concat_list("tags", pl.lit(["odd", "rare"]))).otherwise("tags"),
+    )
+    users = data.users.with_columns(
+        region=pl.when(held & third).then(pl.lit("Moon")).when(held).then(None).otherwise("region")
+    )
+    return replace(data, items=items, users=users)
+
+
+def test_classes_that_training_never_saw_are_asked_too(
+    model: Recommender, shop_start: Start, shop: Scenario, shop_data: tuple[Dataset, Encoding]
+) -> None:
+    data = other_values(shop_data)
+    view = View.of(data, shop_data[1], shop, shop_start[1].device)
+    found = ask(model, view, shop_start, shop)[0]
+    held = np.flatnonzero((data.items["part"] == TEST).to_numpy())
+    assert found["category"].item.tolist() == held.tolist()
+    new = (data.items["category"].gather(held) == "New shelf").to_numpy()
+    assert 0 < new.sum() < len(held)
+    assert ((found["category"].target == UNSEEN) == new).all()
+    # A user without a region is no example, one with an unknown region is.
+    users = np.flatnonzero((data.users["region"] == "Moon").fill_null(False).to_numpy())
+    assert len(users) > 0
+    assert found["region"].user.tolist() == users.tolist()
+    assert (found["region"].target == UNSEEN).all()
+
+
+def test_an_unseen_class_can_be_what_a_user_prefers(
+    model: Recommender, shop_start: Start, shop: Scenario, shop_data: tuple[Dataset, Encoding]
+) -> None:
+    data, encoding = other_values(shop_data), shop_data[1]
+    view = View.of(data, encoding, shop, shop_start[1].device)
+    task, labels = shop.tasks["preferred_category"], encoding.labels["preferred_category"].values
+    found = ask(model, view, shop_start, shop)[0]["preferred_category"]
+    unseen = 0
+    for user, target in zip(found.user, found.target, strict=True):
+        rows = np.flatnonzero((data.user == user) & (data.part == TEST))[: task.horizon]
+        categories = data.items["category"].gather(data.item[rows]).to_list()
+        counts = [categories.count(label) for label in [*labels, "New shelf"]]
+        best = int(np.argmax(counts))  # a tie goes to the class that training knows
+        unseen += best == len(labels)
+        assert int(target) == (UNSEEN if best == len(labels) else best)
+    assert 0 < unseen < len(found.user)
+
+
+def test_label_values_outside_the_vocabulary_are_counted(
+    model: Recommender, shop_start: Start, shop: Scenario, shop_data: tuple[Dataset, Encoding], said: Said
+) -> None:
+    data, encoding = other_values(shop_data), shop_data[1]
+    view = View.of(data, encoding, shop, shop_start[1].device)
+    found, before = ask(model, view, shop_start, shop)[0], said[0]
+    for name in ("tags", "profile"):
+        vocabulary = set(encoding.labels[name].values)
+        tags = [set(cell or []) - vocabulary for cell in data.items["tags"].to_list()]
+        if name == "tags":
+            wanted = [len(tags[item]) for item in found[name].item]
+            assert [int(n) for n in found[name].target.sum(1)] == [
+                len(set(data.items["tags"][int(item)].to_list()) & vocabulary) for item in found[name].item
+            ]
+        else:
+            events = [np.flatnonzero((data.user == u) & (data.part == TEST)) for u in found[name].user]
+            wanted = [sum(len(tags[data.item[r]]) for r in e[: shop.tasks[name].horizon]) for e in events]
+        outside, usual = found[name].outside, before[name].outside
+        assert outside is not None
+        assert usual is not None
+        assert outside.tolist() == wanted
+        assert outside.sum() > usual.sum()
+    assert found["category"].outside is found["rating"].outside is None
 
 
 @pytest.mark.parametrize("part", [VALID, TEST])
