@@ -348,6 +348,8 @@ class Gate(Frozen):
     """Level of the bootstrap interval; a regression counts only when the interval agrees."""
     must_improve: bool = True
     """Each task's primary metric must be at least as good as before fine-tuning."""
+    allow_dropped_tasks: bool = False
+    """Let a candidate pass that lacks a task which the champion has."""
 
 
 # ------------------------------------------------------------------------------------------------- scenario

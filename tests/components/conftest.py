@@ -18,7 +18,7 @@ SMALL = (
     "model.width=16",
     "training.epochs=1",
     "training.texts_per_step=8",
-    "gate={must_improve: false}",
+    "gate={must_improve: false, floors: {rating.rmse: 100}}",
 )
 
 

@@ -33,7 +33,7 @@ def _mtrec_run(folder: Path, encoder: Path) -> subprocess.CompletedProcess[str]:
         f"model.encoder={{name: {encoder}, max_length: 16, train_layers: 1}}",
         "model.width=16",
         "training.epochs=1",
-        "gate={must_improve: false}",
+        "gate={must_improve: false, floors: {rating.rmse: 100}}",
     ]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     environment["PYTHONPATH"] = str(Path(__file__).parent / "steady_code")

@@ -16,7 +16,9 @@ def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
 
     Rules, per task: absolute floors; the primary metric is no worse than before fine-tuning; the primary metric
     has not regressed against the champion (a regression counts when it exceeds `max_regression`, relative, and
-    the bootstrap interval lies wholly on the worse side). A floor of a task without test examples is not reached.
+    the bootstrap interval lies wholly on the worse side); every task of the champion is still there, unless
+    `allow_dropped_tasks`. A floor of a task without test examples is not reached. Where no rule looks at a measured
+    value there is no ground for a pass, and one more rule fails and says so.
 
     Args:
         evaluation: what the evaluate stage wrote.
@@ -29,6 +31,7 @@ def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
         ConfigError: a floor names a metric that its task does not have.
     """
     rules = [*_floors(evaluation, gate), *_improvements(evaluation, gate), *_regressions(evaluation, gate)]
+    rules = [*(rules or [_nothing(evaluation)]), *_dropped(evaluation, gate)]
     verdict = "pass" if all(rule["verdict"] == "pass" for rule in rules) else "fail"
     return {"verdict": verdict, "rules": rules, "champion": evaluation["champion"]}
 
@@ -96,6 +99,30 @@ def _regressions(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, A
             f"{_show(after)} against {_show(champion)}, difference {comparison['difference']:+.4f} "
             f"[{comparison['low']:+.4f}, {comparison['high']:+.4f}]",
         )
+
+
+def _dropped(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, Any]]:
+    champion = evaluation["champion"] or {}
+    for name in champion.get("tasks", []):
+        if name in evaluation["tasks"]:
+            continue
+        why = (
+            "dropped on purpose: gate.allow_dropped_tasks is true"
+            if gate.allow_dropped_tasks
+            else f"{champion['name']} version {champion['version']} has it and this candidate does not; declare "
+            f"tasks.{name} again, or set gate.allow_dropped_tasks: true"
+        )
+        rule = f"the champion's task {name} must not be dropped"
+        yield _rule(rule, (name, "", "dropped"), None, None, gate.allow_dropped_tasks, why)
+
+
+def _nothing(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The rule of a gate without any other."""
+    if any(task["metrics"] for task in evaluation["tasks"].values()):
+        why = "the scenario asks for nothing: set gate.floors or gate.must_improve: true"
+    else:
+        why = "no task has a test example, so nothing was measured: give more data, or raise split.test"
+    return _rule("at least one measured value must be judged", ("", "", "nothing"), None, None, False, why)
 
 
 def _rule(

@@ -43,7 +43,8 @@ class Outputs:
 
     evaluation: Path
     predictions: Path
-    """Folder: one Parquet file per task with the candidate's predictions."""
+    """Folder: one Parquet file per task with the candidate's predictions. A class as target is its number, −1 where
+    training never saw it."""
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     Raises:
         DataError: the dataset folder is not whole.
         ModelError: the model folder is not whole.
-        RunError: MLflow cannot be used, or the champion cannot read the data.
+        RunError: MLflow cannot be used, or the champion cannot be loaded or cannot read the data.
     """
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
@@ -69,7 +70,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     report("evaluate", 0.35, "after fine-tuning")
     after = answers(load_model(inputs.model), dataset, encoding, scenario.tasks)
     report("evaluate", 0.65, "the champion")
-    champion, name = _champion(inputs, dataset, encoding, scenario)
+    champion, about = _champion(inputs, dataset, encoding, scenario)
     report("evaluate", 0.9, "comparing")
     judged = Judged(before=before, after=after, champion=champion)
     tasks = judge(judged, scenario, encoding.labels, make_slices(dataset), dataset.items.height)
@@ -84,7 +85,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
         },
         "protocol": protocol(scenario.split),
-        "champion": name,
+        "champion": about,
         "tasks": tasks,
     }
     _write_predictions(outputs.predictions, dataset, after, scenario.tasks, encoding)
@@ -139,7 +140,8 @@ def _same_question(a: Task, b: Task) -> bool:
 
 def _champion(
     inputs: Inputs, dataset: Dataset, encoding: Encoding, scenario: Scenario
-) -> tuple[Answers | None, dict[str, str] | None]:
+) -> tuple[Answers | None, dict[str, Any] | None]:
+    """What the champion says, and its name, version and tasks. It is never left out silently."""
     if not inputs.champion:
         return None, None
     from mtrec import tracking
@@ -148,11 +150,39 @@ def _champion(
         found = tracking.download_champion(scenario.name, Path(folder) / "champion", inputs.tracking_uri)
         if found is None:
             return None, None
+        who = f"champion {found.name} version {found.version}"
+        retire = (
+            f"or take the alias 'champion' off version {found.version} in MLflow; then nothing is compared with it"
+        )
         try:
-            champion = answers(load_model(found.folder), dataset, encoding, scenario.tasks)
+            bundle = load_model(found.folder)
         except InputError as error:
-            raise RunError(f"champion {found.name} version {found.version} cannot be judged: {error}") from error
-    return champion, {"name": found.name, "version": found.version}
+            what = str(error).replace(str(found.folder), "its model folder")
+            raise RunError(f"{who} cannot be loaded: {what}. Restore its files in MLflow, {retire}.") from error
+        gone = _gone(bundle.scenario, dataset)
+        if gone:
+            raise RunError(
+                f"{who} cannot be judged: it was trained with {', '.join(gone)}, which this data does not have. "
+                f"Map that under source in scenario {scenario.name} again, {retire}."
+            )
+        try:
+            champion = answers(bundle, dataset, encoding, scenario.tasks)
+        except InputError as error:
+            raise RunError(f"{who} cannot be judged: {str(error).rstrip('.')}. Mend the data, {retire}.") from error
+    return champion, {"name": found.name, "version": found.version, "tasks": list(bundle.scenario.tasks)}
+
+
+def _gone(scenario: Scenario, dataset: Dataset) -> list[str]:
+    """Columns that a model of this scenario reads and the dataset lacks, each with its table."""
+    needed = {
+        "items": ([*scenario.items.text_fields, *scenario.items.names], dataset.items.columns),
+        "users": (scenario.users.names, dataset.users.columns),
+    }
+    return list(
+        dict.fromkeys(
+            f"{table}.{name}" for table, (names, found) in needed.items() for name in names if name not in found
+        )
+    )
 
 
 def _write_predictions(

@@ -179,7 +179,10 @@ def _download(version: ModelVersion, to: Path) -> None:
         folder = whole / flavors["python_function"]["artifacts"]["model"]["path"]
         content = list(folder.iterdir())
     except (OSError, KeyError, TypeError) as error:
-        raise RunError(f"{_label(version)}: its files in MLflow cannot be fetched whole ({error})") from error
+        raise RunError(
+            f"{_label(version)}: its files in MLflow cannot be fetched whole ({error}). Restore them, or take the "
+            f"alias '{CHAMPION}' off version {version.version}"
+        ) from error
     for path in content:
         path.rename(to / path.name)
     shutil.rmtree(whole)

@@ -132,8 +132,26 @@ def test_only_primary_metrics_must_improve() -> None:
 
 
 def test_improvement_can_be_switched_off() -> None:
-    decision = decide(evaluation(rmse=measured(False, 0.5, 0.9)), Gate(must_improve=False))
-    assert decision == {"verdict": "pass", "rules": [], "champion": None}
+    gate = Gate(must_improve=False, floors={"purchase.auc": 0.5})
+    decision = decide(evaluation(rmse=measured(False, 0.5, 0.9)), gate)
+    assert decision["verdict"] == "pass"
+    assert [r["kind"] for r in decision["rules"]] == ["floor"]
+
+
+def test_a_gate_that_asks_for_nothing_passes_nobody() -> None:
+    decision = decide(evaluation(), Gate(must_improve=False))
+    (found,) = decision["rules"]
+    assert (decision["verdict"], found["verdict"], found["kind"]) == ("fail", "fail", "nothing")
+    assert found["why"] == "the scenario asks for nothing: set gate.floors or gate.must_improve: true"
+
+
+@pytest.mark.parametrize("tasks", [{}, {"rating": {"primary": "rmse", "metrics": {}, "comparison": None}}])
+def test_a_candidate_without_a_measured_task_fails(tasks: dict[str, Any]) -> None:
+    decision = decide({"champion": None, "tasks": tasks}, Gate())
+    (found,) = decision["rules"]
+    assert (decision["verdict"], found["kind"]) == ("fail", "nothing")
+    assert "nothing was measured" in found["why"]
+    assert "split.test" in found["why"]
 
 
 def test_a_task_without_examples_has_no_rule() -> None:
@@ -194,6 +212,39 @@ def test_a_candidate_that_is_no_number_regresses_and_a_champion_that_is_none_sto
     )
     decision = decide(given, Gate(must_improve=False))
     assert rule(decision, "no_regression", "rmse")["verdict"] == ("fail" if lost == "after" else "pass")
+
+
+CHAMPION = {"name": "shop", "version": "3", "tasks": ["rating", "region", "purchase"]}
+
+
+def test_a_task_of_the_champion_must_not_be_dropped() -> None:
+    decision = decide(evaluation(champion=CHAMPION), Gate())
+    (found,) = [r for r in decision["rules"] if r["kind"] == "dropped"]
+    assert (found["task"], found["verdict"]) == ("region", "fail")
+    assert found["rule"] == "the champion's task region must not be dropped"
+    for words in ("shop version 3 has it", "declare tasks.region again", "gate.allow_dropped_tasks: true"):
+        assert words in found["why"]
+    assert decision["verdict"] == "fail"
+    assert {r["verdict"] for r in decision["rules"] if r["kind"] != "dropped"} == {"pass"}
+
+
+def test_a_task_may_be_dropped_on_purpose_and_the_gate_says_so() -> None:
+    decision = decide(evaluation(champion=CHAMPION), Gate(allow_dropped_tasks=True))
+    (found,) = [r for r in decision["rules"] if r["kind"] == "dropped"]
+    assert found["verdict"] == "pass"
+    assert "on purpose" in found["why"]
+    assert decision["verdict"] == "pass"
+    # It is no measured value, so it alone is no ground for a pass.
+    alone = decide(evaluation(champion=CHAMPION), Gate(allow_dropped_tasks=True, must_improve=False))
+    assert alone["verdict"] == "fail"
+    assert [r["kind"] for r in alone["rules"]] == ["nothing", "dropped"]
+
+
+@pytest.mark.parametrize("tasks", [["rating"], ["rating", "purchase"], []])
+def test_new_tasks_are_welcome(tasks: list[str]) -> None:
+    decision = decide(evaluation(champion={**CHAMPION, "tasks": tasks}), Gate())
+    assert decision["verdict"] == "pass"
+    assert "dropped" not in {r["kind"] for r in decision["rules"]}
 
 
 # ------------------------------------------------------------------------------------------------ the whole

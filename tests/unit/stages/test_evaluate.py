@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mtrec.config import NextItem, Scenario
+from mtrec.config import Columns, NextItem, Scenario
 from mtrec.data.contract import Tables
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.errors import DataError, ModelError, RunError
@@ -219,9 +219,9 @@ def test_a_champion_reads_the_texts_it_was_trained_on(shop_run: Path, shop: Scen
         assert (found[name].predicted == wanted[name].predicted).all()
 
 
-def test_the_registered_champion_is_compared(
-    uri: str, evaluation: dict[str, Any], shop_run: Path, shop: Scenario, tmp_path: Path
-) -> None:
+@pytest.fixture
+def champion(uri: str, shop_run: Path, shop: Scenario, tmp_path: Path) -> Path:
+    """The model of the shop's run is version 1 and champion; the folder of its files in MLflow."""
     gate = tmp_path / "gate.json"
     gate.write_text(json.dumps({"verdict": "pass", "rules": [], "champion": None}))
     lineage = {"data_version": "1", "code_revision": "2", "parameters_hash": "3", "image": "local"}
@@ -233,9 +233,17 @@ def test_the_registered_champion_is_compared(
         report=shop_run / "report.html",
         lineage={**lineage, "pipeline_run": "first"},
     )
+    (found,) = {path.parent for path in (tmp_path / ".mtrec" / "mlartifacts").rglob("model.safetensors")}
+    return found
+
+
+@pytest.mark.usefixtures("champion")
+def test_the_registered_champion_is_compared(
+    evaluation: dict[str, Any], shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
     run(tmp_path, shop_run, shop, champion=True)
     found = json.loads((tmp_path / "evaluation.json").read_text())
-    assert found["champion"] == {"name": "tiny-shop", "version": "1"}
+    assert found["champion"] == {"name": "tiny-shop", "version": "1", "tasks": list(TASKS)}
     for name, task in found["tasks"].items():
         # The same model against itself: the same numbers, and no difference.
         assert task["comparison"]["verdict"] == "same", name
@@ -244,22 +252,103 @@ def test_the_registered_champion_is_compared(
             if value["champion"] is not None:
                 assert value["champion"] == value["after"]
 
-    # Data without a column that the champion reads: the candidate must not win for want of a comparison.
+
+def without_column(
+    table: str, column: str, shop_run: Path, shop: Scenario, folder: Path
+) -> tuple[Scenario, Path, Path]:
+    """Data that lacks a column, a scenario that does not read it, and a candidate for both."""
     tables = Tables.read(shop_run / "tables")
-    Tables(users=tables.users, items=tables.items.drop("brand"), interactions=tables.interactions).write(
-        tmp_path / "tables"
+    Tables(
+        **{
+            name: frame.drop(column) if name == table else frame
+            for name, frame in (
+                ("users", tables.users),
+                ("items", tables.items),
+                ("interactions", tables.interactions),
+            )
+        }
+    ).write(folder / "tables")
+
+    def left(columns: Columns) -> dict[str, Any]:
+        return {
+            kind: [c for c in names if c != column]
+            for kind, names in columns.model_dump().items()
+            if kind != "text"
+        }
+
+    tasks = {name: task for name, task in TASKS.items() if task.get("label") != f"{table}.{column}"}
+    text = shop.items.text.replace(f"{{{column}}}", "")
+    scenario = shop_scenario(
+        shop.model.encoder.name, users=left(shop.users), items={**left(shop.items), "text": text}, tasks=tasks
     )
-    other = shop.model_copy(update={"items": shop.items.model_copy(update={"categorical": ["category"]})})
     preprocess.run(
-        preprocess.Inputs(tables=tmp_path / "tables"), preprocess.Outputs(dataset=tmp_path / "dataset"), other
+        preprocess.Inputs(tables=folder / "tables"), preprocess.Outputs(dataset=folder / "dataset"), scenario
     )
+    dataset = Dataset.read(folder / "dataset")
+    bundle, _, catalogue = new_model(dataset, Encoding.read(folder / "dataset" / "encoding.json"), scenario)
+    training = json.loads((shop_run / "model" / "training.json").read_text())
+    save_model(folder / "model", bundle, dataset, catalogue, training)
+    return scenario, folder / "dataset", folder / "model"
+
+
+@pytest.mark.usefixtures("champion")
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [("items", "description"), ("items", "brand"), ("items", "tags"), ("users", "gender"), ("users", "age")],
+)
+def test_a_champion_that_cannot_read_the_data_stops_the_evaluation(
+    table: str, column: str, shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    """The candidate must not win for want of a comparison."""
+    scenario, dataset, model = without_column(table, column, shop_run, shop, tmp_path)
+    with pytest.raises(RunError) as caught:
+        run(tmp_path / "out", shop_run, scenario, champion=True, dataset=dataset, model=model)
+    assert str(caught.value) == (
+        f"champion tiny-shop version 1 cannot be judged: it was trained with {table}.{column}, which this data "
+        "does not have. Map that under source in scenario tiny-shop again, or take the alias 'champion' off "
+        "version 1 in MLflow; then nothing is compared with it."
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("champion")
+def test_a_champion_that_reads_lists_as_single_values_stops_the_evaluation(
+    shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    shutil.copytree(shop_run / "dataset", tmp_path / "dataset")
+    items = pl.read_parquet(tmp_path / "dataset" / "items.parquet")
+    items.with_columns(pl.concat_list("brand")).write_parquet(tmp_path / "dataset" / "items.parquet")
+    raw = json.loads((tmp_path / "dataset" / "encoding.json").read_text())
+    raw["items"]["multi"]["brand"] = raw["items"]["categorical"].pop("brand")
+    (tmp_path / "dataset" / "encoding.json").write_text(json.dumps(raw))
+    columns = shop.items.model_copy(update={"categorical": ["category"], "multi": ["tags", "brand"]})
+    scenario = shop.model_copy(update={"items": columns})
     dataset = Dataset.read(tmp_path / "dataset")
-    bundle, _, catalogue = new_model(dataset, Encoding.read(tmp_path / "dataset" / "encoding.json"), other)
+    bundle, _, catalogue = new_model(dataset, Encoding.read(tmp_path / "dataset" / "encoding.json"), scenario)
     training = json.loads((shop_run / "model" / "training.json").read_text())
     save_model(tmp_path / "model", bundle, dataset, catalogue, training)
-    with pytest.raises(RunError, match=r"champion tiny-shop version 1 cannot be judged: items.*'brand'"):
-        run(tmp_path / "again", tmp_path, other, champion=True)
-    assert not (tmp_path / "again").exists()
+    given = {"dataset": tmp_path / "dataset", "model": tmp_path / "model"}
+    with pytest.raises(
+        RunError, match=r"champion tiny-shop version 1 cannot be judged: items\.categorical: .*lists"
+    ):
+        run(tmp_path / "out", shop_run, scenario, champion=True, **given)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["encoder", "encoder/tokenizer.json", "encoding.json", "model.safetensors"])
+def test_a_champion_with_missing_files_stops_the_evaluation(
+    name: str, champion: Path, shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    path = champion / name
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(RunError) as caught:
+        run(tmp_path / "out", shop_run, shop, champion=True)
+    message = str(caught.value)
+    assert message.startswith("champion tiny-shop version 1 cannot be loaded: its model folder")
+    assert name.partition("/")[0] in message
+    assert "Restore its files in MLflow, or take the alias 'champion' off version 1" in message
+    assert "\n" not in message
+    assert not (tmp_path / "out").exists()
 
 
 # ------------------------------------------------------------------------------------------------ bad inputs
