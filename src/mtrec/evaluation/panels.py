@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtrec.evaluation.notes import task_notes
 from mtrec.evaluation.plots import histogram_plot, reliability_plot
 from mtrec.evaluation.wording import (
     TASK_KINDS,
@@ -87,6 +88,7 @@ def task_section(index: int, name: str, task: Json) -> dict[str, Any]:
         "on": task.get("on"),
         "num_examples": task.get("num_examples"),
         "sentence": _sentence(metric, values, higher),
+        "notes": task_notes(task),
         "metrics": metrics,
         "protocol": protocols.pop() if len(protocols) == 1 else None,
         "with_champion": any(row["champion"] is not None for row in metrics),
@@ -136,7 +138,10 @@ def _slices(task: Json, metric: str, values: Json, higher: bool) -> list[dict[st
     rows = [dict(row) for row in task.get("slices") or []]
     if not rows:
         return []
-    whole = {"slice": "all", "num_examples": task.get("num_examples"), "metric": metric, "whole": True}
+    count = task.get("num_examples")
+    if count is not None and metric == "lrap":
+        count -= (task.get("counts") or {}).get("unranked", 0)
+    whole = {"slice": "all", "num_examples": count, "metric": metric, "whole": True}
     rows.insert(0, {**whole, "before": values.get("before"), "after": values.get("after")})
     directions = {
         str(name): bool(row.get("higher_is_better", True)) for name, row in (task.get("metrics") or {}).items()
@@ -296,6 +301,8 @@ def _forest_row(
         "low": comparison.get("low"),
         "high": comparison.get("high"),
         "confidence": level,
+        "groups": comparison.get("groups"),
+        "drawn": comparison.get("drawn") or "groups",
         "verdict": verdict,
         "told": told,
         "point": None,

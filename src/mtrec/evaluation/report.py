@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 from mtrec.data.contract import replacing_file
 from mtrec.evaluation import wording
 from mtrec.evaluation.curves import learning_curves
+from mtrec.evaluation.notes import champion_notes
 from mtrec.evaluation.panels import before_after, comparison_rows, task_section
 from mtrec.evaluation.wording import finite, number, percent, plural
 
@@ -97,6 +98,7 @@ def report_html(
         curves=learning_curves(losses, tasks, (evaluation.get("model") or {}).get("best_epoch")),
         tasks=sections,
         comparisons=comparison_rows(tasks),
+        not_compared=champion_notes(evaluation),
         validation=_validation(validation),
         lineage=_lineage(lineage),
         glossary=_glossary(tasks, sections),
@@ -167,6 +169,8 @@ def _against_champion(evaluation: Json) -> list[str]:
         if task.get("comparison")
     ]
     told = [f"{word} on {verdicts.count(word)}" for word in ("better", "worse") if word in verdicts]
+    if verdicts and not told:
+        return [f"Against the champion there is no clear difference on {plural(len(verdicts), 'task')}."]
     if "same" in verdicts:
         told.append(f"no clear difference on {verdicts.count('same')}")
     return [f"Against the champion it is {', '.join(told)}."] if told else []

@@ -61,6 +61,14 @@ TASKS: dict[str, tuple[str, str, dict[str, tuple[float, float, float]]]] = {
 }
 
 
+COUNTS = {
+    "category": {"unseen_class": 17},
+    "tags": {"unranked": 41, "outside_values": 1234},
+    "preferred_category": {"unseen_class": 1},
+    "profile": {"outside_values": 0},
+}
+
+
 def sample_evaluation() -> dict[str, Any]:
     """An evaluation as the evaluate stage writes it, with believable numbers."""
     rng = np.random.default_rng(7)
@@ -105,8 +113,11 @@ def sample_evaluation() -> dict[str, Any]:
                 "low": round(sign * gain - half, 4),
                 "high": round(sign * gain + half, 4),
                 "confidence": 0.95,
+                "groups": int(rng.integers(200, 600)),
+                "drawn": "items" if on == "item" else "users",
                 "verdict": verdict,
             },
+            "counts": COUNTS.get(name, {}),
             "reliability": None,
             "confusion": None,
         }
@@ -159,7 +170,7 @@ def sample_evaluation() -> dict[str, Any]:
             "text": "The last tenth of the interactions by time is the test part; rankings are over the whole "
             "catalogue without the items that a user has seen, and ties share their mean rank.",
         },
-        "champion": {"name": "ecommerce", "version": "3"},
+        "champion": {"name": "ecommerce", "version": "3", "tasks": list(TASKS)},
         "tasks": tasks,
     }
 

@@ -170,6 +170,14 @@ def test_forest_turns_every_task_so_that_right_is_better() -> None:
     assert all(0 <= x <= 100 for x in points.values())
 
 
+def test_no_difference_to_the_champion_is_a_sentence() -> None:
+    evaluation = sample_evaluation()
+    for task in evaluation["tasks"].values():
+        task["comparison"]["verdict"] = "same"
+    page = Page(render(evaluation=evaluation))
+    assert "Against the champion there is no clear difference on 7 tasks." in page.text
+
+
 def test_calibration_in_words() -> None:
     text = Page(render()).text
     assert "very well calibrated" in text
@@ -182,6 +190,51 @@ def test_calibration_in_words() -> None:
     text = Page(render(evaluation=evaluation)).text
     assert "poorly calibrated" in text
     assert "Overall they are too high." in text
+
+
+def test_what_a_metric_leaves_out_is_said_in_words() -> None:
+    text = Page(render()).text
+    for words in (
+        "17 test examples are of classes that training never saw. They count as wrong",
+        "1 test example is of a class that training never saw. It counts as wrong",
+        "41 test examples carry none or all of the labels. No order of their labels could be wrong, so LRAP leaves",
+        "1,234 label values of the test examples are unknown here",
+    ):
+        assert words in text, words
+    assert "0 label values" not in text
+    evaluation = sample_evaluation()  # a task of which nothing could be measured says why
+    evaluation["tasks"]["tags"].update(metrics={}, slices=[], comparison=None, num_examples=0)
+    assert "41 test examples carry none or all of the labels" in Page(render(evaluation=evaluation)).text
+
+
+def test_the_whole_of_lrap_s_slices_is_what_lrap_is_measured_on() -> None:
+    evaluation = sample_evaluation()
+    tags = evaluation["tasks"]["tags"]
+    tags.update(primary="lrap", metrics={"lrap": tags["metrics"]["micro_f1"]}, num_examples=1041)
+    section = render(evaluation=evaluation).partition('<span class="name">tags</span>')[2]
+    rows = section.partition('<table class="slices">')[2].partition("</table>")[0]
+    assert re.search(
+        r'<th scope="row">all</th><td class="n"><data value="1000">', re.sub("<small>.*?</small>", "", rows)
+    )
+
+
+def test_what_was_not_compared_with_the_champion_is_said_with_the_reason() -> None:
+    def champion_section(evaluation: dict[str, Any]) -> str:
+        return (
+            Page(render(evaluation=evaluation)).text.rpartition("Against the champion")[2].partition("Lineage")[0]
+        )
+
+    evaluation = sample_evaluation()
+    for words in ("which this model lacks", "New in this model", "Declared differently"):
+        assert words not in champion_section(evaluation)
+    evaluation["champion"]["tasks"] = [*list(TASKS)[2:], "region", "price"]
+    for name in ("rating", "purchase", "category"):
+        evaluation["tasks"][name]["comparison"] = None
+    text = champion_section(evaluation)
+    assert "The champion also has region and price, which this model lacks." in text
+    assert "New in this model, so without a comparison: rating and purchase." in text
+    assert "Declared differently than in the champion, so without a comparison: category." in text
+    assert "drawn from" in text
 
 
 def test_glossary_explains_the_metrics_that_occur() -> None:
