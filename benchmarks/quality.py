@@ -11,7 +11,7 @@ Baselines learn from training and validation rows together (90 %). Their setting
 set and split on the validation part of seed 0; for other data, or with --tune, they are chosen anew. mtrec stops
 early on a validation part of 2 % and is not refitted, which favours the baselines.
 
-SVD++ has its default settings: one fit takes up to a minute, so that a grid as large as that of SVD would take up to
+SVD++ has its default settings: one fit takes up to a minute, so that a grid as large as that of SVD would take over
 half an hour per split. --no-svdpp leaves it out.
 
     python -m benchmarks.quality                                # both public data sets, 3 seeds
