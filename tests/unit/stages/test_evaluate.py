@@ -351,6 +351,18 @@ def test_a_champion_with_missing_files_stops_the_evaluation(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_champion_whose_artifact_is_gone_stops_the_evaluation(
+    champion: Path, shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    shutil.rmtree(champion)
+    with pytest.raises(
+        RunError, match=r"tiny-shop/1@champion: .*Restore them, or take the alias 'champion' off"
+    ) as caught:
+        run(tmp_path / "out", shop_run, shop, champion=True)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
 # ------------------------------------------------------------------------------------------------ bad inputs
 
 
