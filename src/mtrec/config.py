@@ -296,6 +296,8 @@ class Model(Frozen):
     item_ids: bool = True
     user_ids: bool = True
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    id_shrinkage: Annotated[float, Field(ge=0)] = 20.0
+    """Training interactions at which what was learned of a user's id counts half; 0 trusts every id in full."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Model:

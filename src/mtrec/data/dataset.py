@@ -35,6 +35,8 @@ class Encoding:
     labels: dict[str, Label]
     item_counts: list[int]
     """Training interactions of each item of `items.ids`, in that order."""
+    user_counts: list[int]
+    """Training interactions of each user of `users.ids`, in that order."""
     rating: tuple[float, float]
     """Mean and standard deviation of the training ratings (0 and 1 where there are none)."""
 
@@ -46,6 +48,7 @@ class Encoding:
             "events": self.events,
             "labels": {name: label.as_dict() for name, label in self.labels.items()},
             "item_counts": self.item_counts,
+            "user_counts": self.user_counts,
             "rating": list(self.rating),
         }
         with replacing_file(path) as temporary:
@@ -66,6 +69,7 @@ class Encoding:
                 events=raw["events"],
                 labels={name: Label(**label) for name, label in raw["labels"].items()},
                 item_counts=raw["item_counts"],
+                user_counts=raw["user_counts"],
                 rating=(float(raw["rating"][0]), float(raw["rating"][1])),
             )
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -152,9 +156,8 @@ def prepare(tables: Tables, scenario: Scenario) -> tuple[Dataset, Encoding]:
     )
     users = tables.users.with_columns(split_by_id(tables.users["user_id"], scenario.split))
     train = interactions.filter(pl.col("part") == TRAIN)
-    counts = train.group_by("item_id").len()
-    train_items = items.filter(pl.col("item_id").is_in(counts["item_id"].implode()))
-    train_users = users.filter(pl.col("user_id").is_in(train["user_id"].unique().implode()))
+    train_items, item_counts = _met(items, train, "item_id")
+    train_users, user_counts = _met(users, train, "user_id")
     rows = {
         "users": train_users.filter(pl.col("part") == TRAIN),
         "items": train_items.filter(pl.col("part") == TRAIN),
@@ -166,10 +169,18 @@ def prepare(tables: Tables, scenario: Scenario) -> tuple[Dataset, Encoding]:
         items=TableFeatures.fit(train_items, "item_id", scenario.items),
         events=scenario.events or sorted(train["event"].unique().to_list()),
         labels=fit_labels(scenario, rows),
-        item_counts=train_items.join(counts, on="item_id", how="left", maintain_order="left")["len"].to_list(),
+        item_counts=item_counts,
+        user_counts=user_counts,
         rating=(_number(ratings.mean(), 0.0), _number(ratings.std(), 0.0) or 1.0),
     )
     return Dataset(users, items, interactions), encoding
+
+
+def _met(table: pl.DataFrame, train: pl.DataFrame, key: str) -> tuple[pl.DataFrame, list[int]]:
+    """The rows of a table that training interactions name, and how many name each."""
+    counts = train.group_by(key).len("_count")
+    met = table.join(counts, on=key, how="inner", maintain_order="left")
+    return met.drop("_count"), met["_count"].to_list()
 
 
 def _number(value: Any, default: float) -> float:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mtrec.config import Binary, Classification, MultiLabel, NextItem, Profile, Regression, Task
 from mtrec.data.labels import Label
 from mtrec.models import losses
+from mtrec.models.trust import Trust
 
 
 def num_outputs(task: Task, label: Label) -> int:
@@ -80,10 +82,13 @@ class PairFactors(nn.Module):
 
     score = b_user + b_item + wᵀ(p_user ⊙ q_item) with q_item = learned id factor + linear map of the text.
     The user's factor is learned by id; a new user or item has zero factors and falls back on the rest.
+    Biases start in closed form (`start_from`).
     """
 
-    def __init__(self, num_users: int, num_items: int, text_width: int, factors: int, num_tasks: int) -> None:
+    def __init__(self, trust: Trust, num_items: int, text_width: int, factors: int, num_tasks: int) -> None:
         super().__init__()
+        self.trust = trust
+        num_users = len(trust.share) - 1
         self.user_bias = nn.Embedding(num_users + 1, num_tasks, padding_idx=0)
         self.item_bias = nn.Embedding(num_items + 1, num_tasks, padding_idx=0)
         self.user = nn.Embedding(num_users + 1, factors, padding_idx=0)
@@ -99,13 +104,19 @@ class PairFactors(nn.Module):
         nn.init.zeros_(self.text_bias.weight)
         nn.init.normal_(self.text.weight, std=0.05)
 
+    @torch.no_grad()
+    def start_from(self, task: int, user_bias: np.ndarray, item_bias: np.ndarray) -> None:
+        """Begin with a task's biases, by id slot, in the units of its raw output (`mtrec.models.biases`)."""
+        for table, bias in ((self.user_bias, user_bias), (self.item_bias, item_bias)):
+            table.weight[:, task] = torch.from_numpy(bias).to(table.weight)
+
     def items(self, ids_N: Tensor, text_NE: Tensor) -> tuple[Tensor, Tensor]:
         """Factors (N, F) and biases (N, K) of items."""
         return self.item(ids_N) + self.text(text_NE), self.item_bias(ids_N) + self.text_bias(text_NE)
 
     def forward(self, user_ids_X: Tensor, factors_XF: Tensor, biases_XK: Tensor) -> Tensor:
         """Scores of K tasks for X pairs, (X, K), given the items' factors and biases."""
-        product_XF = self.user(user_ids_X) * factors_XF
+        product_XF = self.user(user_ids_X) * self.trust(user_ids_X) * factors_XF
         return product_XF @ self.weight.T + biases_XK + self.user_bias(user_ids_X)
 
 

@@ -12,7 +12,7 @@ from mtrec.config import Binary, Classification, Profile, Regression, Task
 from mtrec.models.users import History
 
 MIN_FUTURE = 3
-"""In training, a preference needs at least this many events ahead in the window."""
+"""A preference needs at least so many labelled events ahead (or the task's horizon, when smaller)."""
 
 
 def known(target: Tensor) -> Tensor:
@@ -42,12 +42,12 @@ def future_targets(task: Task, labels_N: Tensor, history: History) -> tuple[Tens
 
 
 def preference_of_rows(task: Task, labels_N: Tensor, items_M: Tensor) -> Tensor:
-    """The target that M events define, () or (V,); NaN when none of them has a label."""
+    """The target that M events define, () or (V,); NaN when fewer of them have a label than training asks for."""
     values_NV, usable_N = _as_values(task, labels_N)
     chosen = items_M[usable_N[items_M]]
     total, count = values_NV[chosen].sum(0), usable_N[items_M].sum().float().view(1)
     target = _reduce(task, total, count)
-    return target if len(chosen) else target.new_full(target.shape, float("nan"))
+    return target if len(chosen) >= min(MIN_FUTURE, task.horizon) else target.new_full(target.shape, float("nan"))
 
 
 def _as_values(task: Task, labels_N: Tensor) -> tuple[Tensor, Tensor]:

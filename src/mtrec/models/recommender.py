@@ -24,6 +24,7 @@ from mtrec.models.encoder import TextEncoder
 from mtrec.models.heads import Head, NextItemHead, PairFactors
 from mtrec.models.items import FeatureTensors, ItemTower, kept
 from mtrec.models.sharing.shared_bottom import SharedBottom
+from mtrec.models.trust import Trust
 from mtrec.models.users import History, UserTower
 
 
@@ -68,8 +69,10 @@ class Recommender(nn.Module):
         self.tasks: dict[str, Task] = dict(scenario.tasks)
         self.encoder = encoder
         self.items = ItemTower(encoding.items, encoder.width, config.width, config.item_ids)
+        trust = Trust(encoding.user_counts, config.id_shrinkage)
         self.users = UserTower(
             encoding.users,
+            trust,
             len(encoding.events),
             config.width,
             layers=config.user_layers,
@@ -95,8 +98,7 @@ class Recommender(nn.Module):
         self.factored = [n for n, t in heads.items() if t.on == "pair" and self.head(n).linear.out_features == 1]
         self.factors: PairFactors | None = None
         if self.factored and config.user_ids and config.item_ids:
-            num_users, num_items = len(encoding.users.ids), len(encoding.items.ids)
-            self.factors = PairFactors(num_users, num_items, encoder.width, width, len(self.factored))
+            self.factors = PairFactors(trust, len(encoding.items.ids), encoder.width, width, len(self.factored))
 
     def head(self, name: str) -> Head:
         """The head of a task that is not next-item ranking."""

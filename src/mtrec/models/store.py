@@ -26,10 +26,12 @@ import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
 
-from mtrec.config import Scenario, parse_scenario
+from mtrec.config import Regression, Scenario, parse_scenario
 from mtrec.data.contract import replacing_folder
 from mtrec.data.dataset import Dataset, Encoding
+from mtrec.data.splits import TRAIN
 from mtrec.errors import InputError, ModelError
+from mtrec.models.biases import as_log_odds, fit_biases
 from mtrec.models.encoder import choose_device, choose_precision, load_encoder, load_saved_encoder, save_encoder
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
@@ -69,7 +71,30 @@ def new_model(dataset: Dataset, encoding: Encoding, scenario: Scenario) -> tuple
     view = bundle.view(dataset)
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
+    _start_biases(bundle, view)
     return bundle, view, catalogue
+
+
+def _start_biases(bundle: Bundle, view: View) -> None:
+    """Set the biases of pair tasks to what the training rows say in closed form."""
+    model, train = bundle.model, view.dataset.part == TRAIN
+    if model.factors is None:
+        return
+    user_R, item_R = (
+        ids.cpu().numpy()[rows]
+        for ids, rows in ((view.users.ids, view.dataset.user), (view.items.ids, view.dataset.item))
+    )
+    sizes = len(bundle.encoding.users.ids) + 1, len(bundle.encoding.items.ids) + 1
+    for k, name in enumerate(model.factored):
+        label_R = view.labels[name].cpu().numpy().astype(np.float64)
+        rows = train & ~np.isnan(label_R)
+        label = bundle.encoding.labels[name]
+        biases = fit_biases((user_R[rows], item_R[rows]), label_R[rows] - label.prior[0], sizes)
+        if isinstance(model.tasks[name], Regression):
+            user_bias, item_bias = (bias / label.scale for bias in biases)
+        else:
+            user_bias, item_bias = (as_log_odds(bias, label.prior[0]) for bias in biases)
+        model.factors.start_from(k, user_bias, item_bias)
 
 
 def save_model(

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mtrec.data.features import TableFeatures
 from mtrec.models.items import FeatureEmbedding, FeatureTensors, kept
+from mtrec.models.trust import Trust
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class UserTower(nn.Module):
     def __init__(
         self,
         features: TableFeatures,
+        trust: Trust,
         num_events: int,
         width: int,
         *,
@@ -53,6 +55,7 @@ class UserTower(nn.Module):
         super().__init__()
         self.attributes = FeatureEmbedding(features, width)
         self.ids = nn.Embedding(len(features.ids) + 1, width, padding_idx=0) if use_ids else None
+        self.trust = trust
         if self.ids is not None:
             nn.init.zeros_(self.ids.weight)
         self.start = nn.Parameter(torch.zeros(width))
@@ -74,7 +77,8 @@ class UserTower(nn.Module):
         items_BTD = F.embedding(history.item_BT, items_ND) * history.mask_BT.unsqueeze(-1)
         who_BD = self.start + self.attributes(users)
         if self.ids is not None:
-            who_BD = who_BD + self.ids(kept(users.ids, keep_ids_B))
+            ids_B = kept(users.ids, keep_ids_B)
+            who_BD = who_BD + self.ids(ids_B) * self.trust(ids_B)
         rated_BT = ~history.rating_BT.isnan()
         signals_BT3 = torch.stack(
             [history.rating_BT.nan_to_num(), rated_BT.float(), history.gap_BT.clamp(min=0).log1p()], dim=-1

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mtrec.balancing.static import joint_loss
 from mtrec.config import Training
 from mtrec.data.dataset import Encoding
+from mtrec.errors import RunError
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
@@ -42,10 +43,11 @@ class Progress:
 
     step: int = 0
     epoch: int = 0
-    best_score: float = -math.inf
     best_epoch: int = 0
-    reference: dict[str, float] = field(default_factory=dict)
-    """Each task's skill after the first epoch, the unit its later skill is measured in."""
+    best_skills: dict[str, float] = field(default_factory=dict)
+    """Each task's skill at the best epoch."""
+    top_skills: dict[str, float] = field(default_factory=dict)
+    """The highest skill each task has reached at any epoch."""
     stopped: bool = False
     seconds: float = 0.0
     lines: list[dict[str, Any]] = field(default_factory=list)
@@ -66,7 +68,7 @@ class Trainer:
         bundle: the model to train, from `mtrec.models.store.new_model`.
         view: the dataset through the model's encoding.
         catalogue: the items' text vectors before training.
-        validate: called after every epoch; its mean decides early stopping.
+        validate: called after every epoch; decides which epoch is best (`score`) and when to stop.
         watch: called after every step and every epoch with the progress so far.
         checkpoints: folder for the latest and the best state; None keeps them in memory only.
         key: names what is trained on what; a checkpoint of another key is not resumed.
@@ -153,13 +155,15 @@ class Trainer:
         self.optimiser.step()
         self.progress.step += 1
         if step % RECORD_EVERY == 0:
+            values = {name: float(value.detach()) for name, value in losses.items()}
+            _check_finite("loss", values, step)
             self.progress.lines.append(
                 {
                     "kind": "train",
                     "step": step,
                     "epoch": round(step / self.total_steps * self.settings.epochs, 3),
                     "loss": float(loss.detach()),
-                    "losses": {name: float(value.detach()) for name, value in losses.items()},
+                    "losses": values,
                     "lr": self.settings.lr * factor,
                     "seconds": round(self.progress.seconds, 2),
                 }
@@ -168,18 +172,19 @@ class Trainer:
 
     def _end_epoch(self, clock: float, before: float) -> None:
         progress = self.progress
+        weights = {name: p.detach().sum().item() for name, p in self.model.named_parameters() if p.requires_grad}
+        _check_finite("weights", weights, progress.step)
         self.model.eval()
         if (progress.epoch + 1) % self.settings.refresh_epochs == 0:
             self._refresh_texts()
         with torch.no_grad():
             skills = self.validate(self.model, self.view, self.data.catalogue)
         progress.epoch += 1
-        if not progress.reference:
-            progress.reference = {name: max(skill, 0.05) for name, skill in skills.items()}
-        score = sum(skills[name] / unit for name, unit in progress.reference.items()) / max(len(skills), 1)
+        progress.top_skills = {n: max(s, progress.top_skills.get(n, 0.0)) for n, s in skills.items()}
+        now = score(skills, progress.top_skills)
         progress.seconds = before + time.perf_counter() - clock
-        if score > progress.best_score:
-            progress.best_score, progress.best_epoch = score, progress.epoch
+        if not progress.best_epoch or now > score(progress.best_skills, progress.top_skills):
+            progress.best_skills, progress.best_epoch = skills, progress.epoch
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         progress.stopped = progress.epoch - progress.best_epoch >= self.settings.patience
         self.progress.lines.append(
@@ -187,7 +192,7 @@ class Trainer:
                 "kind": "valid",
                 "step": progress.step,
                 "epoch": progress.epoch,
-                "score": score,
+                "score": now,
                 "metrics": skills,
                 "seconds": round(progress.seconds, 2),
             }
@@ -222,6 +227,24 @@ class Trainer:
             raise damaged(self.checkpoints, error) from error
 
 
+def score(skills: dict[str, float], top: dict[str, float]) -> float:
+    """How near the tasks are, on average, to the best that each has reached so far, in [0, 1].
+
+    Every task counts the same, whatever the unit of its skill. A task that never had any skill counts 0.
+    """
+    shares = [max(skills[name], 0.0) / best if best > 0 else 0.0 for name, best in top.items()]
+    return sum(shares) / max(len(shares), 1)
+
+
+def _check_finite(what: str, values: dict[str, float], step: int) -> None:
+    wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
+    if wrong is not None:
+        raise RunError(
+            f"training: {what} of {wrong} is {values[wrong]} at step {step}; lower training.lr or "
+            "training.clip_norm, or look at the label's outliers. The last checkpoint is untouched."
+        )
+
+
 def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
     """Linear warm-up over the first `warmup` share of steps, then cosine decay to 5 %."""
     warmup_steps = max(round(total_steps * warmup), 1)
@@ -232,24 +255,24 @@ def learning_rate_factor(step: int, total_steps: int, warmup: float) -> float:
 
 
 def parameter_groups(model: Recommender, settings: Training) -> Iterator[dict[str, Any]]:
-    """AdamW groups: the encoder per layer, id tables, matrices, and vectors (which never decay)."""
+    """AdamW groups: the encoder per layer, embeddings, matrices, and vectors.
+
+    Vectors never decay, and neither do the biases of users and items, which start shrunken.
+    """
     for name, rate, parameters in model.encoder.trainable_groups(settings.lr_encoder, settings.layer_decay):
         yield {"params": parameters, "lr": rate, "weight_decay": settings.weight_decay, "name": name}
-    encoder = {id(p) for p in model.encoder.parameters()}
-    tables = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    rest = [p for p in model.parameters() if id(p) not in encoder and p.requires_grad]
-    kinds = {
-        "ids": (settings.lr_ids, settings.weight_decay_ids),
-        "matrices": (settings.lr, settings.weight_decay),
-        "vectors": (settings.lr, 0.0),
+    tables = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    groups: dict[str, dict[str, Any]] = {
+        "embeddings": {"lr": settings.lr_ids, "weight_decay": settings.weight_decay_ids},
+        "biases": {"lr": settings.lr_ids, "weight_decay": 0.0},
+        "matrices": {"lr": settings.lr, "weight_decay": settings.weight_decay},
+        "vectors": {"lr": settings.lr, "weight_decay": 0.0},
     }
-    for name, (rate, decay) in kinds.items():
-        chosen = [p for p in rest if _kind(p, tables) == name]
-        if chosen:
-            yield {"params": chosen, "lr": rate, "weight_decay": decay, "name": name}
-
-
-def _kind(parameter: nn.Parameter, tables: set[int]) -> str:
-    if id(parameter) in tables:
-        return "ids"
-    return "matrices" if parameter.dim() > 1 else "vectors"
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not name.startswith("encoder."):
+            if name in tables:
+                kind = "biases" if name.endswith("bias.weight") else "embeddings"
+            else:
+                kind = "matrices" if parameter.dim() > 1 else "vectors"
+            groups[kind].setdefault("params", []).append(parameter)
+    yield from ({**group, "name": name} for name, group in groups.items() if "params" in group)

@@ -94,7 +94,7 @@ def _user_losses(
         before = states[:, :-1]
         outputs = model.user_outputs(before)
         for name, task in future.items():
-            target, mask = future_targets(task, data.view.labels[name], history)
+            target, mask = future_targets(task, _without_held_out(data.view.labels[name], data), history)
             losses[name] = model.head(name).loss(outputs[name].flatten(0, 1), target.flatten(0, 1), mask.flatten())
     if len(future) < len(tasks):
         last = states[torch.arange(len(states), device=states.device), history.mask_BT.sum(1)]
@@ -106,6 +106,13 @@ def _user_losses(
     return losses
 
 
+def _without_held_out(labels_N: Tensor, data: StepData) -> Tensor:
+    """Item labels with those of validation and test items missing."""
+    labels = labels_N.clone()
+    labels[data.item_part_N != TRAIN] = float("nan")
+    return labels
+
+
 def _next_item_loss(
     model: Recommender,
     name: str,
@@ -115,7 +122,8 @@ def _next_item_loss(
     history: History,
     items: ItemVectors,
 ) -> Tensor:
-    counts = history.mask_BT & _taken(task, history.event_BT, data.view)
+    taken_BT = history.mask_BT & _taken(task, history.event_BT, data.view)
+    counts = taken_BT & ~_repeats(history.item_BT, taken_BT)
     states_XD, target_X = before[counts], history.item_BT[counts]
     num_items = len(items.ids_N)
     full = num_items <= task.full_softmax
@@ -137,6 +145,12 @@ def _next_item_loss(
 
 def _taken(task: NextItem, event_BT: Tensor, view: View) -> Tensor:
     return torch.isin(event_BT, view.event_codes(task.events)) if task.events else event_BT >= 0
+
+
+def _repeats(item_BT: Tensor, taken_BT: Tensor) -> Tensor:
+    """True where a user took the same item earlier in the window: what was taken is never recommended again."""
+    same_BTT = (item_BT.unsqueeze(2) == item_BT.unsqueeze(1)) & taken_BT.unsqueeze(1)
+    return same_BTT.tril(-1).any(2)
 
 
 def _keep(count: int, dropout: float, device: torch.device) -> Tensor:

@@ -86,6 +86,14 @@ def test_a_label_counts_when_it_occurs_at_all() -> None:
     assert found.tolist() == [1, 1, 0]
 
 
+@pytest.mark.parametrize(("events", "horizon", "known_"), [(2, 5, False), (3, 5, True), (2, 2, True), (1, 1, True)])
+def test_a_preference_needs_as_many_events_when_asked_as_when_learned(
+    events: int, horizon: int, known_: bool
+) -> None:
+    found = preference_of_rows(task("classification", horizon), torch.zeros(events), torch.arange(events))
+    assert bool(known(found.unsqueeze(0))[0]) == known_
+
+
 def test_rows_without_any_label_have_no_target() -> None:
     labels = torch.tensor([0.0, math.nan])
     found = preference_of_rows(task("classification", 5), labels, torch.tensor([1, 1]))

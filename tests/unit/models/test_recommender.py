@@ -194,7 +194,9 @@ def test_an_untrained_model_says_the_training_means(shop_start: Start, shop_data
     items = model.item_vectors(catalogue.text_NE, view.items)
     users = view.recent_rows(np.arange(5), TEST, 20)
     states = model.user_states(view.users.rows(torch.arange(5)), view.history(users), items)[:, 0]
-    pairs = model.pair_outputs(states, torch.zeros(5, dtype=torch.long), items, torch.arange(5))
+    unknown = torch.zeros(5, dtype=torch.long)
+    new = model.item_vectors(catalogue.text_NE, replace(view.items, ids=torch.zeros_like(view.items.ids)))
+    pairs = model.pair_outputs(states, unknown, new, torch.arange(5))
     share = model.head("purchase").predict(pairs["purchase"])
     assert share.tolist() == pytest.approx(encoding.labels["purchase"].prior * 5, rel=0.05)
     classes = model.head("category").predict(model.item_outputs(items.text_ND)["category"])

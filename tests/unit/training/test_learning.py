@@ -55,7 +55,6 @@ def examine(bundle: Bundle, catalogue: Catalogue, data: tuple[Dataset, Encoding]
     item = np.array([item_row[i] for i in predictor.item_ids])
     users = dataset.users["user_id"].to_list()
     said = np.array([predictor.score(predictor.item_ids, user_id=u)["rating"] for u in users])
-    said[0, 0] += 1e-9  # an untrained model says the same everywhere, and a constant correlates with nothing
     expected = truth.expected_rating(user[:, None], item[None, :], 1.0)
     shown = [[item_row[i] for i, _ in predictor.recommend(user_id=u)] for u in users]
     with torch.no_grad():
@@ -101,7 +100,8 @@ def test_the_loss_falls(learned: tuple[Found, Found, Progress]) -> None:
 def test_learning_finds_the_truth(learned: tuple[Found, Found, Progress]) -> None:
     before, after, _ = learned
     print(before, after)
-    assert after.rating > 0.15 > before.rating
+    # Before training, ratings are the closed-form biases of users and items; learning finds more than those.
+    assert after.rating > before.rating + 0.01 > 0.2
     assert after.category > 0.6 > 0.3 > before.category  # twelve categories: chance is 8 %
     assert after.taste > before.taste + 0.1
 

@@ -20,7 +20,7 @@ from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
 from mtrec.training.checkpoint import FILES
-from mtrec.training.loop import Progress, Trainer, learning_rate_factor, parameter_groups
+from mtrec.training.loop import Progress, Trainer, learning_rate_factor, parameter_groups, score
 
 Start = tuple[Bundle, View, Catalogue]
 Make = Callable[..., Trainer]
@@ -110,9 +110,10 @@ def test_every_trainable_parameter_is_in_exactly_one_group(shop_start: Start) ->
         if name.startswith("encoder."):
             assert group["lr"] == 1e-3, name  # the one layer that learns is the top one
         else:
-            table = id(parameter) in tables
+            table, bias = id(parameter) in tables, name.endswith("bias.weight") and id(parameter) in tables
             assert group["lr"] == (2e-2 if table else 1e-2), name
-            assert group["weight_decay"] == (0.7 if table else 0.3 if parameter.dim() > 1 else 0.0), name
+            decays = (0.0 if bias else 0.7) if table else (0.3 if parameter.dim() > 1 else 0.0)
+            assert group["weight_decay"] == decays, name
 
 
 def test_frozen_layers_get_no_gradient_and_stay_as_they_were(make: Make) -> None:
@@ -172,7 +173,7 @@ def test_training_stops_early_and_ends_at_the_best_epoch(make: Make) -> None:
     valid = [line for line in end.lines if line["kind"] == "valid"]
     assert [line["epoch"] for line in valid] == [1, 2, 3, 4]
     assert [line["metrics"] for line in valid] == [{"rating": s} for s in (0.5, 0.9, 0.1, 0.2)]
-    assert max(valid, key=lambda line: line["score"])["epoch"] == 2
+    assert [line["score"] for line in valid] == pytest.approx([1.0, 1.0, 1 / 9, 2 / 9])
 
 
 def test_without_patience_running_out_all_epochs_are_trained(make: Make) -> None:
@@ -181,6 +182,30 @@ def test_without_patience_running_out_all_epochs_are_trained(make: Make) -> None
     assert (end.epoch, end.best_epoch, end.stopped) == (3, 3, False)
     # Windows are cut anew each epoch, so that an epoch may have a batch less than the longest.
     assert end.total_steps - 3 <= end.step <= end.total_steps
+
+
+def test_the_score_is_how_near_the_tasks_are_to_their_best() -> None:
+    assert score({"a": 0.2, "b": 0.9}, {"a": 0.4, "b": 0.9}) == pytest.approx(0.75)
+    assert score({"a": -3.0, "b": 0.9}, {"a": 0.0, "b": 0.9}) == 0.5, "no skill is no skill, however bad"
+    assert score({}, {}) == 0.0
+
+
+def test_a_weak_first_epoch_of_one_task_does_not_drown_the_others(make: Make) -> None:
+    skills = iter([{"a": 0.001, "b": 0.8}, {"a": 0.01, "b": 0.8}, {"a": 0.011, "b": 0.4}])
+    assert make(validate=lambda *_: next(skills), epochs=3).fit().best_epoch == 2
+
+
+def test_without_any_skill_the_first_epoch_stays(make: Make) -> None:
+    end = make(validate=lambda *_: {"a": -0.5}, epochs=3).fit()
+    assert end.best_epoch == 1
+
+
+@pytest.mark.parametrize("rate", ["lr", "lr_ids"])
+def test_training_that_diverges_is_stopped_with_a_way_out(rate: str, make: Make) -> None:
+    with pytest.raises(
+        RunError, match=r"training: (loss|weights) of .* is (nan|inf).*; lower training.lr"
+    ):
+        make(epochs=3, clip_norm=1e30, **{rate: 1e38}).fit()
 
 
 def test_every_tasks_skill_counts(make: Make) -> None:
