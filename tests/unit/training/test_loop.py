@@ -202,9 +202,7 @@ def test_without_any_skill_the_first_epoch_stays(make: Make) -> None:
 
 @pytest.mark.parametrize("rate", ["lr", "lr_ids"])
 def test_training_that_diverges_is_stopped_with_a_way_out(rate: str, make: Make) -> None:
-    with pytest.raises(
-        RunError, match=r"training: (loss|weights) of .* is (nan|inf).*; lower training.lr"
-    ):
+    with pytest.raises(RunError, match=r"training: (loss|weights) of .* is (nan|inf).*; lower training.lr"):
         make(epochs=3, clip_norm=1e30, **{rate: 1e38}).fit()
 
 
