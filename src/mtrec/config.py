@@ -296,6 +296,8 @@ class Model(Frozen):
     item_ids: bool = True
     user_ids: bool = True
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    neighbours: Annotated[int, Field(ge=0)] = 100
+    """Similar items that ranking looks up for each recent one, by who took both; 0: none."""
     id_shrinkage: Annotated[float, Field(ge=0)] = 20.0
     """Training interactions at which what was learned of a user's id counts half; 0 trusts every id in full."""
 
@@ -349,7 +351,7 @@ class Gate(Frozen):
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """Level of the bootstrap interval; a regression counts only when the interval agrees."""
     must_improve: bool = True
-    """Each task's primary metric must be at least as good as before fine-tuning."""
+    """No task's primary metric may be worse than before fine-tuning, beyond chance (paired bootstrap interval)."""
     allow_dropped_tasks: bool = False
     """Let a candidate pass that lacks a task which the champion has."""
 

@@ -14,10 +14,10 @@ from mtrec.evaluation.metrics import higher_is_better
 def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
     """Judge a candidate.
 
-    Rules, per task: absolute floors; the primary metric is no worse than before fine-tuning; the primary metric
-    has not regressed against the champion (a regression counts when it exceeds `max_regression`, relative, and
-    the bootstrap interval lies wholly on the worse side); every task of the champion is still there, unless
-    `allow_dropped_tasks`. A floor of a task without test examples is not reached. Where no rule looks at a measured
+    Rules, per task: absolute floors; the primary metric is no worse than before fine-tuning (worse: the bootstrap
+    interval of the difference lies wholly on the worse side); the primary metric has not regressed against the
+    champion (a regression is worse in that sense and exceeds `max_regression`, relative); every task of the
+    champion is still there, unless `allow_dropped_tasks`. A floor of a task without test examples is not reached. Where no rule looks at a measured
     value there is no ground for a pass, and one more rule fails and says so.
 
     Args:
@@ -62,19 +62,19 @@ def _improvements(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, 
         metric = task["primary"]
         if metric not in task["metrics"]:
             continue
-        before, after = task["metrics"][metric]["before"], task["metrics"][metric]["after"]
-        ok = (
-            _usable(after)
-            and _usable(before)
-            and (after >= before if higher_is_better(metric) else after <= before)
+        before, after, comparison = (
+            task["metrics"][metric]["before"],
+            task["metrics"][metric]["after"],
+            task["improvement"],
         )
+        ok = _usable(after) and _usable(before) and comparison is not None and comparison["verdict"] != "worse"
         yield _rule(
             f"{name}.{metric} must be no worse than before fine-tuning",
             (name, metric, "improvement"),
             after,
             before,
             ok,
-            f"{_show(after)} after, {_show(before)} before",
+            f"{_show(after)} after, {_show(before)} before{_difference(comparison)}",
         )
 
 
@@ -96,8 +96,7 @@ def _regressions(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, A
             after,
             champion,
             ok,
-            f"{_show(after)} against {_show(champion)}, difference {comparison['difference']:+.4f} "
-            f"[{comparison['low']:+.4f}, {comparison['high']:+.4f}]",
+            f"{_show(after)} against {_show(champion)}{_difference(comparison)}",
         )
 
 
@@ -140,6 +139,12 @@ def _rule(
         "verdict": verdict,
         "why": why,
     }
+
+
+def _difference(comparison: dict[str, Any] | None) -> str:
+    if comparison is None:
+        return ""
+    return f", difference {comparison['difference']:+.4f} [{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
 
 
 def _usable(value: float | None) -> TypeGuard[float]:

@@ -96,23 +96,29 @@ def _judge_rows(
     champion = judged.champion.rows.get(name) if judged.champion else None
     primary = m.PRIMARY[task.type]
     values = [m.compute(task, p.target, p.predicted) if p else {} for p in (before, after, champion)]
-    comparison = None
-    if champion is not None:
-        comparison = compare(
+
+    def against(other: Predictions | None) -> dict[str, Any] | None:
+        if other is None:
+            return None
+        groups_X = after.item if task.on == "item" else after.user
+        found = compare(
             task,
             primary,
             after.target,
             after.predicted,
-            champion.predicted,
+            other.predicted,
             scenario.gate.confidence,
-            groups_X=after.item if task.on == "item" else after.user,
+            groups_X=groups_X,
         )
+        return _compared(task, found)
+
     return {
         **_header(task, len(after.target)),
         "metrics": _metrics(values, scenario.split),
         "counts": _counts(task, after),
         "slices": _row_slices(task, before, after, measured, slices),
-        "comparison": _compared(task, comparison),
+        "improvement": against(before),
+        "comparison": against(champion),
         **_curves(task, after, label),
     }
 
@@ -124,17 +130,22 @@ def _judge_ranking(
     if not after:
         return _empty(task)
     champion = judged.champion.rankings.get(name) if judged.champion else None
-    comparison: Comparison | None = None
-    if champion:
-        gains = [np.array([u.metrics[m.PRIMARY["next_item"]] for u in users]) for users in (after, champion)]
-        comparison = compare_values(m.PRIMARY["next_item"], gains[0], gains[1], scenario.gate.confidence)
+
+    def against(other: list[Ranked] | None) -> dict[str, Any] | None:
+        if not other:
+            return None
+        gains = [np.array([u.metrics[m.PRIMARY["next_item"]] for u in users]) for users in (after, other)]
+        found = compare_values(m.PRIMARY["next_item"], gains[0], gains[1], scenario.gate.confidence)
+        return _compared(task, found)
+
     values = [_ranking_metrics(users, num_items) for users in (before, after, champion or [])]
     return {
         **_header(task, len(after)),
         "metrics": _metrics(values, scenario.split, ranked=True),
         "counts": {},
         "slices": _ranking_slices(before, after, slices),
-        "comparison": _compared(task, comparison),
+        "improvement": against(before),
+        "comparison": against(champion),
         "reliability": None,
         "confusion": None,
         "histogram": None,
@@ -153,7 +164,7 @@ def _header(task: Task, num_examples: int) -> dict[str, Any]:
 
 
 def _empty(task: Task) -> dict[str, Any]:
-    nothing: dict[str, Any] = {"metrics": {}, "counts": {}, "slices": [], "comparison": None}
+    nothing: dict[str, Any] = {"metrics": {}, "counts": {}, "slices": [], "improvement": None, "comparison": None}
     return {**_header(task, 0), **nothing, "reliability": None, "confusion": None, "histogram": None}
 
 
@@ -169,9 +180,7 @@ def _counts(task: Task, after: Predictions) -> dict[str, int]:
     return counts
 
 
-def _compared(task: Task, comparison: Comparison | None) -> dict[str, Any] | None:
-    if comparison is None:
-        return None
+def _compared(task: Task, comparison: Comparison) -> dict[str, Any]:
     return {**comparison.as_dict(), "drawn": "items" if task.on == "item" else "users"}
 
 

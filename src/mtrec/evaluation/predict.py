@@ -92,7 +92,7 @@ def predict(
     }
     step = max(len(users_B) // max_ranked, 1) if max_ranked else 1
     rankings = {
-        name: _rank(model, name, task, view, items, users_B[::step], states_BD[::step], part)
+        name: _rank(model, name, task, view, items, users_B[::step], states_BD[::step], part, history)
         for name, task in tasks.items()
         if isinstance(task, NextItem)
     }
@@ -231,6 +231,7 @@ def _rank(
     users_B: np.ndarray,
     states_BD: Tensor,
     part: int,
+    history: int,
 ) -> list[Ranked]:
     """Rank all items for every user who takes an unseen item in the part."""
     data = view.dataset
@@ -241,7 +242,8 @@ def _rank(
     found = []
     for start in range(0, len(users_B), CHUNK):
         chunk = users_B[start : start + CHUNK]
-        scores_BN = model.rank_logits(name, states_BD[start : start + CHUNK], items).float().cpu().numpy()
+        near = model.nearby(name, items, view.history(view.recent_rows(chunk, part, history)))
+        scores_BN = model.rank_logits(name, states_BD[start : start + CHUNK], items, near).float().cpu().numpy()
         for user, scores_N in zip(chunk, scores_BN, strict=True):
             seen = data.item[seen_rows[slice(*np.searchsorted(seen_owner, [user, user + 1]))]]
             wanted = data.item[test_rows[slice(*np.searchsorted(test_owner, [user, user + 1]))]]

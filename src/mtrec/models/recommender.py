@@ -23,6 +23,7 @@ from mtrec.data.dataset import Encoding
 from mtrec.models.encoder import TextEncoder
 from mtrec.models.heads import Head, NextItemHead, PairFactors
 from mtrec.models.items import FeatureTensors, ItemTower, kept
+from mtrec.models.neighbours import Neighbours
 from mtrec.models.sharing.shared_bottom import SharedBottom
 from mtrec.models.trust import Trust
 from mtrec.models.users import History, UserTower
@@ -95,6 +96,12 @@ class Recommender(nn.Module):
                 if isinstance(t, NextItem)
             }
         )
+        num_known = len(encoding.items.ids)
+        self.full = {n for n, t in self.tasks.items() if isinstance(t, NextItem) and num_known <= t.full_softmax}
+        """Next-item tasks that score every item in training; the others sample."""
+        self.neighbours: Neighbours | None = None
+        if self.full and config.item_ids and config.neighbours:
+            self.neighbours = Neighbours(num_known + 1, config.neighbours)
         self.factored = [n for n, t in heads.items() if t.on == "pair" and self.head(n).linear.out_features == 1]
         self.factors: PairFactors | None = None
         if self.factored and config.user_ids and config.item_ids:
@@ -180,15 +187,54 @@ class Recommender(nn.Module):
                 outputs[name] = outputs[name] + scores_XK[:, k]
         return outputs
 
+    def nearby(
+        self,
+        name: str,
+        items: ItemVectors,
+        history: History,
+        *,
+        row_X: Tensor | None = None,
+        place_X: Tensor | None = None,
+    ) -> Tensor | None:
+        """What `rank_logits` takes of a history beside its states: scores by id slot, (X, S).
+
+        Args:
+            name: a next-item task.
+            items: vectors that the history points into.
+            history: B histories.
+            row_X: histories of the states; with it, they are training rows. None: each history once.
+            place_X: events before each state; None: all.
+
+        Returns:
+            None when the task does without neighbours.
+        """
+        if self.neighbours is None or name not in self.full:
+            return None
+        slot_BT = items.ids_N[history.item_BT] * history.mask_BT
+        if row_X is not None and place_X is not None:
+            scores_XS: Tensor = self.neighbours(slot_BT, row_X, place_X, own=True)
+            return scores_XS
+        everyone = torch.arange(len(slot_BT), device=slot_BT.device)
+        scores_BS: Tensor = self.neighbours(slot_BT, everyone, history.mask_BT.sum(1), own=False)
+        return scores_BS
+
     def rank_logits(
-        self, name: str, states_XD: Tensor, items: ItemVectors, allowed_N: Tensor | None = None
+        self,
+        name: str,
+        states_XD: Tensor,
+        items: ItemVectors,
+        near_XS: Tensor | None,
+        allowed_N: Tensor | None = None,
     ) -> Tensor:
-        """Logits of a next-item task over the given items, (X, N); −inf for items that are not allowed."""
+        """Logits of a next-item task over the given items, (X, N); −inf for items that are not allowed.
+
+        `near_XS` comes from `nearby`, for the same states.
+        """
         logits: Tensor = self.rankers[name](states_XD, items.fused_ND, items.ids_N, allowed_N)
-        return logits
+        return logits if near_XS is None else logits + near_XS[:, items.ids_N]
 
     def rank_logits_of(self, name: str, states_XD: Tensor, items: ItemVectors, item_X: Tensor) -> Tensor:
-        """Logit of one item per state, (X,)."""
+        """Logit of one item per state, (X,), for a task that samples."""
         ranker = self.rankers[name]
         assert isinstance(ranker, NextItemHead)
         return ranker.of_pairs(states_XD, F.embedding(item_X, items.fused_ND), items.ids_N[item_X])

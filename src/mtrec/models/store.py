@@ -72,6 +72,10 @@ def new_model(dataset: Dataset, encoding: Encoding, scenario: Scenario) -> tuple
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
+    if bundle.model.neighbours is not None:
+        train = dataset.part == TRAIN
+        slots = view.items.ids.cpu().numpy()[dataset.item[train]]
+        bundle.model.neighbours.start_from(dataset.user[train], slots)
     return bundle, view, catalogue
 
 

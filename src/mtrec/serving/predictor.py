@@ -67,8 +67,10 @@ class Predictor:
         ranking = next((n for n, t in self.bundle.model.tasks.items() if isinstance(t, NextItem)), None)
         if ranking is None:
             raise InputError(f"model '{self.bundle.scenario.name}' has no next_item task, so it cannot recommend")
-        state_1D, seen = self._state(user_id, history)
-        scores_N = self.bundle.model.rank_logits(ranking, state_1D, self.items)[0].float().cpu().numpy()
+        state_1D, past, seen = self._state(user_id, history)
+        model = self.bundle.model
+        near = model.nearby(ranking, self.items, past)
+        scores_N = model.rank_logits(ranking, state_1D, self.items, near)[0].float().cpu().numpy()
         scores_N[seen] = -np.inf
         best = np.argsort(-scores_N, kind="stable")[:num_items]
         return [(self.item_ids[i], float(scores_N[i])) for i in best if np.isfinite(scores_N[i])]
@@ -85,7 +87,7 @@ class Predictor:
         unknown = [i for i in item_ids if i not in self._item_row]
         if unknown:
             raise InputError(f"item '{unknown[0]}' is not in the model's catalogue of {len(self.item_ids)} items")
-        state_1D, _ = self._state(user_id, history)
+        state_1D, _, _ = self._state(user_id, history)
         rows_X = torch.tensor([self._item_row[i] for i in item_ids], dtype=torch.long, device=self.bundle.device)
         slot = self.view.users.ids[self._user_row[user_id]] if user_id in self._user_row else torch.tensor(0)
         model = self.bundle.model
@@ -94,8 +96,8 @@ class Predictor:
         )
         return {name: model.head(name).predict(out).float().tolist() for name, out in outputs.items()}
 
-    def _state(self, user_id: str | None, history: Sequence[str] | None) -> tuple[Tensor, np.ndarray]:
-        """The user's state (1, D), and the rows of the items in the whole history, also beyond what is read."""
+    def _state(self, user_id: str | None, history: Sequence[str] | None) -> tuple[Tensor, History, np.ndarray]:
+        """The user's state (1, D), the history it is made of, and the item rows of all that was ever taken."""
         row = self._user_row.get(user_id) if user_id is not None else None
         length = self.bundle.scenario.model.history
         if history is not None:
@@ -109,7 +111,7 @@ class Predictor:
         if row is None:
             users = users.unknown()
         states = self.bundle.model.user_states(users, past, self.items)
-        return states[:, int(past.mask_BT.sum())], seen
+        return states[:, int(past.mask_BT.sum())], past, seen
 
     def _given(self, rows: list[int]) -> History:
         """A history of items alone: taken one after the other by the task's usual event, now."""

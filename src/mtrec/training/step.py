@@ -124,21 +124,23 @@ def _next_item_loss(
 ) -> Tensor:
     taken_BT = history.mask_BT & _taken(task, history.event_BT, data.view)
     counts = taken_BT & ~_repeats(history.item_BT, taken_BT)
-    states_XD, target_X = before[counts], history.item_BT[counts]
+    states_XD, target_X, (row_X, place_X) = before[counts], history.item_BT[counts], counts.nonzero(as_tuple=True)
     num_items = len(items.ids_N)
-    full = num_items <= task.full_softmax
+    full = name in model.full
     limit = max(MAX_LOGITS // (num_items if full else task.num_negatives), 1)
     if len(target_X) > limit:
         chosen = torch.randperm(len(target_X), device=target_X.device)[:limit]
         states_XD, target_X = states_XD[chosen], target_X[chosen]
+        row_X, place_X = row_X[chosen], place_X[chosen]
     everyone = torch.ones(len(target_X), device=target_X.device)
     if full:
-        logits_XN = model.rank_logits(name, states_XD, items, data.sampling_N > 0)
+        near_XS = model.nearby(name, items, history, row_X=row_X, place_X=place_X)
+        logits_XN = model.rank_logits(name, states_XD, items, near_XS, data.sampling_N > 0)
         return softmax_ranking_loss(logits_XN, target_X, everyone)
     negative_M = torch.multinomial(data.sampling_N, task.num_negatives, replacement=True)
     log_q_N = (data.sampling_N * task.num_negatives).clamp(min=1e-12).log()
     positive = model.rank_logits_of(name, states_XD, items, target_X)
-    negative = model.rank_logits(name, states_XD, items.rows(negative_M))
+    negative = model.rank_logits(name, states_XD, items.rows(negative_M), None)
     hit_XM = negative_M.unsqueeze(0) == target_X.unsqueeze(1)
     return sampled_softmax_loss(positive, negative, log_q_N[negative_M], hit_XM, everyone)
 

@@ -19,8 +19,12 @@ def measured(
 
 
 def evaluation(**changes: Any) -> dict[str, Any]:
-    """Two tasks that improved; keywords replace a primary metric (rmse, auc) or its comparison."""
+    """Two tasks that improved; keywords replace a primary metric (rmse, auc), its comparison or its improvement."""
     comparisons = {name: changes.get(f"{name}_comparison") for name in ("rmse", "auc")}
+    gains = {
+        "rmse": changes.get("rmse_improvement", difference(-0.3, -0.4, -0.2, "better")),
+        "auc": changes.get("auc_improvement", difference(0.2, 0.1, 0.3, "better")),
+    }
     found: dict[str, Any] = {
         "champion": changes.get("champion"),
         "tasks": {
@@ -30,11 +34,13 @@ def evaluation(**changes: Any) -> dict[str, Any]:
                     "rmse": changes.get("rmse", measured(False, 1.2, 0.9)),
                     "mae": measured(False, 1.0, 0.7),
                 },
+                "improvement": gains["rmse"],
                 "comparison": comparisons["rmse"],
             },
             "purchase": {
                 "primary": "auc",
                 "metrics": {"auc": changes.get("auc", measured(True, 0.5, 0.7)), "ece": measured(False, 0.1, 0.2)},
+                "improvement": gains["auc"],
                 "comparison": comparisons["auc"],
             },
         },
@@ -104,25 +110,38 @@ def test_a_floor_of_a_task_without_examples_fails_and_says_so() -> None:
 # ------------------------------------------------------------------------------------------------ improvement
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "verdict"),
-    [(1.2, 0.9, "pass"), (0.9, 0.9, "pass"), (0.9, 0.91, "fail"), (None, 0.9, "fail"), (1.2, None, "fail")],
-)
-def test_a_lower_error_is_an_improvement(before: float | None, after: float | None, verdict: str) -> None:
-    decision = decide(evaluation(rmse=measured(False, before, after)), Gate())
-    found = rule(decision, "improvement", "rmse")
-    assert found["verdict"] == verdict
-    assert found["rule"] == "rating.rmse must be no worse than before fine-tuning"
-    assert decision["verdict"] == verdict
+WORSE = difference(0.01, 0.004, 0.02, "worse")
+CHANCE = difference(0.01, -0.01, 0.03, "same")
+BETTER = difference(-0.3, -0.4, -0.2, "better")
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "verdict"), [(0.5, 0.7, "pass"), (0.7, 0.7, "pass"), (0.7, 0.6, "fail")]
+    ("before", "after", "found", "verdict"),
+    [
+        (1.2, 0.9, BETTER, "pass"),
+        (0.9, 0.91, CHANCE, "pass"),
+        (0.9, 0.91, WORSE, "fail"),
+        (None, 0.9, BETTER, "fail"),
+        (1.2, None, BETTER, "fail"),
+        (1.2, 0.9, None, "fail"),
+    ],
 )
-def test_a_higher_auc_is_an_improvement(before: float, after: float, verdict: str) -> None:
-    decision = decide(evaluation(auc=measured(True, before, after)), Gate())
-    assert rule(decision, "improvement", "auc")["verdict"] == verdict
+def test_what_got_worse_beyond_chance_fails(
+    before: float | None, after: float | None, found: dict[str, Any] | None, verdict: str
+) -> None:
+    changed = evaluation(rmse=measured(False, before, after), rmse_improvement=found)
+    decision = decide(changed, Gate())
+    made = rule(decision, "improvement", "rmse")
+    assert made["verdict"] == verdict
+    assert made["rule"] == "rating.rmse must be no worse than before fine-tuning"
     assert decision["verdict"] == verdict
+
+
+def test_the_reason_shows_the_interval() -> None:
+    found = decide(evaluation(rmse=measured(False, 0.9, 0.91), rmse_improvement=WORSE), Gate())
+    assert (
+        rule(found, "improvement", "rmse")["why"] == "0.91 after, 0.9 before, difference +0.0100 [+0.0040, +0.0200]"
+    )
 
 
 def test_only_primary_metrics_must_improve() -> None:
@@ -251,7 +270,7 @@ def test_new_tasks_are_welcome(tasks: list[str]) -> None:
 
 
 def test_one_failed_rule_fails_the_candidate_and_every_rule_is_listed() -> None:
-    given = evaluation(auc=measured(True, 0.9, 0.7))
+    given = evaluation(auc=measured(True, 0.9, 0.7), auc_improvement=WORSE)
     gate = Gate(floors={"rating.rmse": 1.0, "purchase.auc": 0.6})
     decision = decide(given, gate)
     assert [(r["kind"], r["task"], r["verdict"]) for r in decision["rules"]] == [

@@ -239,7 +239,10 @@ def test_rankings_leave_out_what_was_seen_and_rank_all_the_rest(
             assert set(ranked.relevant) == wanted
             with torch.no_grad():
                 state = user_states(model, view, items, np.array([ranked.user]), TEST, shop.model.history)
-                scores = model.rank_logits(name, state, items)[0].numpy()
+                past = view.history(view.recent_rows(np.array([ranked.user]), TEST, shop.model.history))
+                near = model.nearby(name, items, past)
+                assert (near is None) == (name == "next_sampled")
+                scores = model.rank_logits(name, state, items, near)[0].numpy()
             order = [i for i in np.argsort(-scores, kind="stable") if i not in seen]
             assert not set(ranked.top) & seen
             assert ranked.ranks.tolist() == [order.index(i) + 1 for i in ranked.relevant]

@@ -171,11 +171,11 @@ def test_one_item_has_the_logit_it_has_among_all(shop_start: Start) -> None:
     items = model.item_vectors(catalogue.text_NE, view.items)
     states, place = torch.randn(4, items.fused_ND.shape[1]), torch.tensor([0, 7, 49, 7])
     for name in ("next_item", "next_sampled"):
-        full = model.rank_logits(name, states, items)
+        full = model.rank_logits(name, states, items, None)
         assert full.shape == (4, 50)
         single = model.rank_logits_of(name, states, items, place)
         torch.testing.assert_close(single, full[torch.arange(4), place], rtol=1e-4, atol=1e-5)
-        some = model.rank_logits(name, states, items.rows(place))
+        some = model.rank_logits(name, states, items.rows(place), None)
         torch.testing.assert_close(some, full[:, place], rtol=1e-4, atol=1e-5)
 
 
@@ -183,7 +183,7 @@ def test_items_that_are_not_allowed_have_no_chance(shop_start: Start) -> None:
     bundle, view, catalogue = shop_start
     items = bundle.model.item_vectors(catalogue.text_NE, view.items)
     allowed = torch.arange(50) % 2 == 0
-    logits = bundle.model.rank_logits("next_item", torch.randn(3, items.fused_ND.shape[1]), items, allowed)
+    logits = bundle.model.rank_logits("next_item", torch.randn(3, items.fused_ND.shape[1]), items, None, allowed)
     assert logits[:, ~allowed].isneginf().all()
     assert logits[:, allowed].isfinite().all()
 
@@ -247,7 +247,7 @@ def test_new_users_and_items_get_finite_answers_for_every_task(
         **model.item_outputs(items.text_ND),
         **model.user_outputs(states),
         **model.pair_outputs(states, torch.zeros(6, dtype=torch.long), items, torch.arange(6)),
-        "next_item": model.rank_logits("next_item", states, items),
+        "next_item": model.rank_logits("next_item", states, items, None),
     }
     for name, output in answers.items():
         assert output.isfinite().all(), name

@@ -74,7 +74,12 @@ def learned() -> tuple[Found, Found, Progress]:
     scenario = shop_scenario(
         "minilm",
         tasks={name: TASKS[name] for name in ("rating", "category", "next_item")},
-        model={"encoder": {"name": "minilm", "max_length": 16, "train_layers": 0}, "width": 16, "history": 20},
+        model={
+            "encoder": {"name": "minilm", "max_length": 16, "train_layers": 0},
+            "width": 16,
+            "history": 20,
+            "neighbours": 0,
+        },
         training={"epochs": 4, "batch_size": 16, "texts_per_step": 0, "lr": 0.01, "device": "cpu"},
     )
     tables, truth = shop_tables(SHOP)
