@@ -17,8 +17,8 @@ def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
     Rules, per task: absolute floors; the primary metric is no worse than before fine-tuning (worse: the bootstrap
     interval of the difference lies wholly on the worse side); the primary metric has not regressed against the
     champion (a regression is worse in that sense and exceeds `max_regression`, relative); every task of the
-    champion is still there, unless `allow_dropped_tasks`. A floor of a task without test examples is not reached. Where no rule looks at a measured
-    value there is no ground for a pass, and one more rule fails and says so.
+    champion is still there, unless `allow_dropped_tasks`. A floor of a task without test examples is not reached.
+    Where no rule looks at a measured value there is no ground for a pass, and one more rule fails and says so.
 
     Args:
         evaluation: what the evaluate stage wrote.
