@@ -181,6 +181,9 @@ class Trainer:
             skills = self.validate(self.model, self.view, self.data.catalogue)
         progress.epoch += 1
         progress.top_skills = {n: max(s, progress.top_skills.get(n, 0.0)) for n, s in skills.items()}
+        for line in progress.lines:
+            if line["kind"] == "valid":  # the unit has changed
+                line["score"] = score(line["metrics"], progress.top_skills)
         now = score(skills, progress.top_skills)
         progress.seconds = before + time.perf_counter() - clock
         if not progress.best_epoch or now > score(progress.best_skills, progress.top_skills):

@@ -173,7 +173,7 @@ def test_training_stops_early_and_ends_at_the_best_epoch(make: Make) -> None:
     valid = [line for line in end.lines if line["kind"] == "valid"]
     assert [line["epoch"] for line in valid] == [1, 2, 3, 4]
     assert [line["metrics"] for line in valid] == [{"rating": s} for s in (0.5, 0.9, 0.1, 0.2)]
-    assert [line["score"] for line in valid] == pytest.approx([1.0, 1.0, 1 / 9, 2 / 9])
+    assert [line["score"] for line in valid] == pytest.approx([5 / 9, 1.0, 1 / 9, 2 / 9])
 
 
 def test_without_patience_running_out_all_epochs_are_trained(make: Make) -> None:
