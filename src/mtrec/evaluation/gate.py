@@ -69,7 +69,7 @@ def _improvements(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, 
         )
         ok = _usable(after) and _usable(before) and comparison is not None and comparison["verdict"] != "worse"
         yield _rule(
-            f"{name}.{metric} must be no worse than before fine-tuning",
+            f"{name}.{metric} must be no worse than before fine-tuning, beyond chance",
             (name, metric, "improvement"),
             after,
             before,

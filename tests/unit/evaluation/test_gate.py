@@ -133,7 +133,7 @@ def test_what_got_worse_beyond_chance_fails(
     decision = decide(changed, Gate())
     made = rule(decision, "improvement", "rmse")
     assert made["verdict"] == verdict
-    assert made["rule"] == "rating.rmse must be no worse than before fine-tuning"
+    assert made["rule"] == "rating.rmse must be no worse than before fine-tuning, beyond chance"
     assert decision["verdict"] == verdict
 
 
