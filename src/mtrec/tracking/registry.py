@@ -6,7 +6,8 @@ here, all others by people.
 
 The lineage (data version, code revision, parameters hash, image) is the idempotency key: registering it again finds
 its version, whatever the first attempt left behind. On SQLite a file lock keeps processes apart. On a server, which
-machines share, a version is written first and settled afterwards: the lowest number of a lineage stays.
+machines share, a version is written first and settled afterwards: the lowest number of a lineage stays, and the
+lowest approved number is the first champion.
 """
 
 from __future__ import annotations
@@ -294,24 +295,27 @@ def _first_champion(client: MlflowClient, uri: str, scenario: Scenario, candidat
     Returns:
         The champion's version when it is this candidate.
     """
-    key = candidate.tags[LINEAGE_TAG]
     champion = by_alias(client, scenario.name, CHAMPION)
     if champion is None:
         model = _ensure_model(client, scenario.name, scenario, f"Approved models of {scenario.name}.")
         if _FIRST in model.tags:
             return None
-        copy = of_lineage(client, scenario.name, key)
-        if copy is None:
-            with as_global(uri):
-                copy = client.copy_model_version(f"models:/{candidate.name}/{candidate.version}", scenario.name)
-            origin = f"{candidate.name}/{candidate.version}"
-            client.set_model_version_tag(scenario.name, copy.version, "copied_from", origin)
-        champion = by_alias(client, scenario.name, CHAMPION)
-        if champion is None:
-            client.set_registered_model_alias(scenario.name, CHAMPION, copy.version)
-            client.set_registered_model_tag(scenario.name, _FIRST, str(copy.version))
-            champion = copy
-    return str(champion.version) if champion.tags.get(LINEAGE_TAG) == key else None
+        champion = _first_approved(client, uri, scenario.name, candidate)
+        client.set_registered_model_alias(scenario.name, CHAMPION, champion.version)
+        client.set_registered_model_tag(scenario.name, _FIRST, str(champion.version))
+    return str(champion.version) if champion.tags.get(LINEAGE_TAG) == candidate.tags[LINEAGE_TAG] else None
+
+
+def _first_approved(client: MlflowClient, uri: str, name: str, candidate: ModelVersion) -> ModelVersion:
+    """The lowest version of `<scenario>`, a copy of the candidate unless another machine was faster."""
+    if not versions_of(client, name):
+        with as_global(uri):
+            copy = client.copy_model_version(f"models:/{candidate.name}/{candidate.version}", name)
+        client.set_model_version_tag(name, copy.version, "copied_from", f"{candidate.name}/{candidate.version}")
+        if copy.version != (lowest := versions_of(client, name)[-1]).version:
+            client.delete_model_version(name, copy.version)
+            return lowest
+    return versions_of(client, name)[-1]
 
 
 def _ensure_model(client: MlflowClient, name: str, scenario: Scenario, description: str) -> Any:

@@ -333,6 +333,24 @@ def test_without_a_lock_the_lowest_version_stays(register: Any, uri: str, monkey
     assert versions(uri, "ecommerce-candidate") == ["1"]
 
 
+def test_two_first_champions_at_once(register: Any, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another machine has copied its candidate and not yet named it champion; we see that after writing ours."""
+    from mlflow import MlflowClient
+
+    register()
+    client = MlflowClient(uri)
+    client.delete_registered_model_alias("ecommerce", "champion")
+    client.delete_registered_model_tag("ecommerce", registry._FIRST)
+    lookup, unseen = registry.versions_of, iter(["ecommerce"])
+    monkeypatch.setattr(
+        registry, "versions_of", lambda c, n: [] if n == "ecommerce" and next(unseen, None) else lookup(c, n)
+    )
+    done = register(code_revision="b")
+    assert (done.champion, done.champion_version) == (False, None)
+    assert versions(uri, "ecommerce") == ["1"]
+    assert tracking.show_model("ecommerce@champion").version == "1"
+
+
 def test_the_champion_is_fetched_whole(register: Any, model: Path, tmp_path: Path) -> None:
     register()
     champion = tracking.download_champion("ecommerce", tmp_path / "champion")
