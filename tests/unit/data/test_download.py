@@ -126,6 +126,27 @@ def test_a_file_that_cannot_be_trusted_is_not_kept(
     assert not list((tmp_path / "data").iterdir())
 
 
+@pytest.mark.parametrize("damage", ["the packed bytes", "the encryption flag"])
+def test_a_damaged_archive_is_one_clear_line(
+    served: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    folder, url = served
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.csv", "user,item\n" * 5000)
+    content = bytearray(packed.getvalue())
+    if damage == "the packed bytes":
+        content[40] ^= 0xFF
+    else:
+        content[6] |= 1
+        content[content.find(b"PK\x01\x02") + 8] |= 1
+    (folder / "t.zip").write_bytes(content)
+    offer(monkeypatch, url, "t.zip", md5=False)
+    with pytest.raises(DataError, match=r"t\.zip: not a readable zip archive \(.*\)\. Fetch it again\."):
+        download("tiny", tmp_path / "data")
+    assert not list((tmp_path / "data").iterdir())
+
+
 @pytest.mark.parametrize(
     "name", ["../evil.txt", "/etc/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:/evil.txt"]
 )
