@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mtrec.balancing.static import joint_loss
 from mtrec.config import Training
 from mtrec.data.dataset import Encoding
+from mtrec.data.splits import TRAIN
 from mtrec.errors import RunError
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
@@ -110,16 +111,29 @@ class Trainer:
     def _step_data(self, encoding: Encoding, catalogue: Catalogue) -> StepData:
         dataset, device = self.view.dataset, self.view.device
         counts = torch.tensor([0, *encoding.item_counts], dtype=torch.float32)[self.view.items.ids.cpu()].to(device)
-        item_part = torch.from_numpy(dataset.items["part"].to_numpy().astype(np.int64)).to(device)
+        learned = {
+            table: torch.from_numpy((frame["part"] == TRAIN).to_numpy()).to(device)
+            for table, frame in (("users", dataset.users), ("items", dataset.items))
+        }
+        learned["items"] &= counts > 0
         return StepData(
-            view=self.view,
+            view=replace(self.view, labels=self._training_labels(learned)),
             catalogue=catalogue,
-            item_part_N=torch.where(counts > 0, item_part, -1),
-            user_part_U=torch.from_numpy(dataset.users["part"].to_numpy().astype(np.int64)).to(device),
+            learned_item_N=learned["items"],
             sampling_N=counts.sqrt() / counts.sqrt().sum(),
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
         )
+
+    def _training_labels(self, learned: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The labels, with those of held-out users and items missing."""
+        labels = dict(self.view.labels)
+        for name, values in labels.items():
+            table = self.scenario.tasks[name].label_table
+            if table in learned:
+                labels[name] = values.clone()
+                labels[name][~learned[table]] = float("nan")
+        return labels
 
     def fit(self) -> Progress:
         """Train until the last epoch or until validation stops improving; the model ends at its best epoch."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtrec.config import NextItem
-from mtrec.data.splits import TRAIN
 from mtrec.models.inputs import View
 from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
 from mtrec.models.preferences import future_targets, known
@@ -31,10 +30,10 @@ class StepData:
     """What every step of a run shares."""
 
     view: View
+    """Labels of held-out items and users are missing in it."""
     catalogue: Catalogue
-    item_part_N: Tensor
-    """Part of each item for item tasks; −1 for items without a training interaction."""
-    user_part_U: Tensor
+    learned_item_N: Tensor
+    """True for items of the training part with a training interaction: those that item tasks learn from."""
     sampling_N: Tensor
     """Probability of each item as a sampled negative; 0 for items without a training interaction."""
     id_dropout: float
@@ -94,23 +93,15 @@ def _user_losses(
         before = states[:, :-1]
         outputs = model.user_outputs(before)
         for name, task in future.items():
-            target, mask = future_targets(task, _without_held_out(data.view.labels[name], data), history)
+            target, mask = future_targets(task, data.view.labels[name], history)
             losses[name] = model.head(name).loss(outputs[name].flatten(0, 1), target.flatten(0, 1), mask.flatten())
     if len(future) < len(tasks):
         last = states[torch.arange(len(states), device=states.device), history.mask_BT.sum(1)]
         outputs = model.user_outputs(last)
         for name in tasks.keys() - future.keys():
             target = data.view.labels[name][user_B]
-            mask = known(target) & (data.user_part_U[user_B] == TRAIN)
-            losses[name] = model.head(name).loss(outputs[name], target, mask)
+            losses[name] = model.head(name).loss(outputs[name], target, known(target))
     return losses
-
-
-def _without_held_out(labels_N: Tensor, data: StepData) -> Tensor:
-    """Item labels with those of validation and test items missing."""
-    labels = labels_N.clone()
-    labels[data.item_part_N != TRAIN] = float("nan")
-    return labels
 
 
 def _next_item_loss(
@@ -165,6 +156,6 @@ def _choose_texts(history: History, data: StepData) -> Tensor:
 
 
 def _item_examples(fresh: Tensor, data: StepData) -> Tensor:
-    others = torch.randint(len(data.item_part_N), (ITEM_EXAMPLES,), device=fresh.device)
+    others = torch.randint(len(data.learned_item_N), (ITEM_EXAMPLES,), device=fresh.device)
     candidates = torch.cat([fresh, others]).unique()
-    return candidates[data.item_part_N[candidates] == TRAIN]
+    return candidates[data.learned_item_N[candidates]]
