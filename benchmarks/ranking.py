@@ -13,6 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from benchmarks.ratings import Ratings
+from mtrec.models.neighbours import top_similar
 
 
 class RankingModel(Protocol):
@@ -59,7 +60,11 @@ class ItemKnn:
         seen = sparse.csr_matrix((np.ones(len(train), np.float32), (train.users, train.items)), shape=shape)
         seen.data[:] = 1.0
         self._history = self._weighted(train, shape)
-        self._similar = _top_similar(seen, self.neighbours, self.shrink)
+        index, similarity = top_similar(seen, self.neighbours, self.shrink)
+        items = np.repeat(np.arange(train.num_items), index.shape[1])
+        entries = (similarity.ravel(), (index.ravel(), items))
+        self._similar = sparse.csr_matrix(entries, shape=(train.num_items, train.num_items))
+        self._similar.eliminate_zeros()
         return self
 
     def _weighted(self, train: Ratings, shape: tuple[int, int]) -> sparse.csr_matrix:
@@ -82,29 +87,6 @@ def _age_in_rows(users: np.ndarray) -> np.ndarray:
     age = np.empty(len(users), dtype=np.int64)
     age[order] = ends - 1 - np.arange(len(users))
     return age
-
-
-def _top_similar(seen: sparse.csr_matrix, neighbours: int, shrink: float, block: int = 1024) -> sparse.csr_matrix:
-    """[I, I] similarities; column j keeps the `neighbours` largest entries of item j."""
-    counts = np.asarray(seen.sum(axis=0)).ravel()
-    by_item = seen.T.tocsr()
-    others, items, values = [], [], []
-    for start in range(0, seen.shape[1], block):
-        together = (by_item[start : start + block] @ seen).tocsr()
-        together.sort_indices()
-        for row in range(together.shape[0]):
-            item, span = start + row, slice(together.indptr[row], together.indptr[row + 1])
-            other = together.indices[span]
-            similar = together.data[span] / (np.sqrt(counts[item] * counts[other]) + shrink)
-            similar[other == item] = 0.0
-            best = np.argsort(-similar, kind="stable")[:neighbours]
-            others.append(other[best])
-            items.append(np.full(len(best), item))
-            values.append(similar[best])
-    entries = (np.concatenate(values), (np.concatenate(others), np.concatenate(items)))
-    similar = sparse.csr_matrix(entries, shape=(seen.shape[1], seen.shape[1]))
-    similar.eliminate_zeros()
-    return similar
 
 
 def mean_tie_ranks(scores: np.ndarray, targets: np.ndarray, seen: sparse.csr_matrix) -> np.ndarray:
@@ -139,12 +121,6 @@ def gains(ranks: np.ndarray, k: int = 10) -> dict[str, np.ndarray]:
     """
     hit = (ranks <= k).astype(float)
     return {f"hr@{k}": hit, f"ndcg@{k}": hit / np.log2(1.0 + ranks)}
-
-
-def hr_and_ndcg(ranks: np.ndarray, k: int = 10) -> tuple[float, float]:
-    """Hit rate and NDCG at k: the means of `gains` over [M] ranks."""
-    found = gains(ranks, k)
-    return float(found[f"hr@{k}"].mean()), float(found[f"ndcg@{k}"].mean())
 
 
 def means_and_errors(per_user: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -6,9 +6,11 @@ Shapes: S id slots (0 unknown), K neighbours, B users, T events, X states, L rec
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,6 +18,37 @@ SHRINK = 20.0
 """Added to the similarity's denominator; keeps rare items from looking alike by chance."""
 RECENT = 20
 """Events before the state that count."""
+
+
+def top_similar(
+    took: sparse.csr_matrix, size: int, shrink: float, block: int = 1024
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most similar other items of every item, by shrunken cosine c(i, j) / (√(n(i) · n(j)) + shrink).
+
+    Args:
+        took: (users, S), 1 where a user took an item. c counts the users of both items, n the users of one.
+        size: K, how many to keep of each item; of equals those with the lower number.
+        shrink: at least 0.
+        block: items compared at a time, which bounds the memory.
+
+    Returns:
+        Items (S, K), most similar first, and their similarities (S, K); 0 with similarity 0 fills up.
+    """
+    num_items = took.shape[1]
+    counts = np.asarray(took.sum(axis=0)).ravel()
+    by_item = took.T.tocsr()
+    index, similarity = np.zeros((num_items, size), np.int64), np.zeros((num_items, size), np.float32)
+    for start in range(0, num_items, block):
+        together = (by_item[start : start + block] @ took).tocsr()
+        together.sort_indices()
+        for item, (first, last) in enumerate(pairwise(together.indptr), start):
+            others, common = together.indices[first:last], together.data[first:last]
+            common = np.where(others == item, 0, common)
+            similar = common / (np.sqrt(counts[item] * counts[others]) + shrink)
+            best = np.argsort(-similar, kind="stable")[:size]
+            best = best[similar[best] > 0]
+            index[item, : len(best)], similarity[item, : len(best)] = others[best], similar[best]
+    return index, similarity
 
 
 class Neighbours(nn.Module):
@@ -44,23 +77,13 @@ class Neighbours(nn.Module):
 
     def start_from(self, user_R: np.ndarray, slot_R: np.ndarray) -> None:
         """Count who took what: users and item slots of R training rows."""
-        from scipy import sparse
-
         shape = (int(user_R.max(initial=0)) + 1, len(self.counts))
         took = sparse.csr_matrix((np.ones(len(user_R), np.float32), (user_R, slot_R)), shape=shape)
         took.data[:] = 1.0
-        together = (took.T @ took).tocsr()
-        together.setdiag(0)
-        together.eliminate_zeros()
-        counts = np.asarray(took.sum(axis=0)).ravel()
-        for slot in range(1, len(counts)):
-            span = slice(together.indptr[slot], together.indptr[slot + 1])
-            others = together.indices[span]
-            similar = together.data[span] / (np.sqrt(counts[slot] * counts[others]) + SHRINK)
-            best = np.argsort(-similar, kind="stable")[: self.index.shape[1]]
-            self.index[slot, : len(best)] = torch.from_numpy(others[best].astype(np.int64))
-            self.similarity[slot, : len(best)] = torch.from_numpy(similar[best])
-        self.counts.copy_(torch.from_numpy(counts))
+        index, similarity = top_similar(took, self.index.shape[1], SHRINK)
+        self.index.copy_(torch.from_numpy(index))
+        self.similarity.copy_(torch.from_numpy(similarity))
+        self.counts.copy_(torch.from_numpy(np.asarray(took.sum(axis=0)).ravel()))
 
     def forward(self, slot_BT: Tensor, row_X: Tensor, place_X: Tensor, own: bool) -> Tensor:
         """Scores of every slot for states, (X, S).
@@ -87,5 +110,4 @@ class Neighbours(nn.Module):
         values = similar_BTK[row_X.unsqueeze(1), place_XL] * there_XL.unsqueeze(-1)
         index = index_BTK[row_X.unsqueeze(1), place_XL]
         out = values.new_zeros(len(row_X), len(self.counts))
-        out = out.scatter_add(1, index.flatten(1), values.flatten(1))
-        return out * (torch.arange(out.shape[1], device=out.device) > 0)
+        return out.scatter_add(1, index.flatten(1), values.flatten(1))

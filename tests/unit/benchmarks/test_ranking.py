@@ -68,10 +68,10 @@ def test_ranks_exclude_seen_items_and_share_the_mean_of_ties() -> None:
     np.testing.assert_allclose(ranks, [2.0, 2.5])
 
 
-def test_hr_and_ndcg_by_hand() -> None:
-    hr, ndcg = ranking.hr_and_ndcg(np.array([1.0, 3.0, 10.0, 10.5]))
-    assert hr == pytest.approx(3 / 4)
-    assert ndcg == pytest.approx((1 + 1 / 2 + 1 / np.log2(11)) / 4)
+def test_gains_by_hand() -> None:
+    found = ranking.gains(np.array([1.0, 3.0, 10.0, 10.5]))
+    assert found["hr@10"].tolist() == [1, 1, 1, 0]
+    assert found["ndcg@10"].tolist() == pytest.approx([1, 1 / 2, 1 / np.log2(11), 0])
 
 
 def test_ndcg_agrees_with_scikit_learn() -> None:
@@ -82,7 +82,7 @@ def test_ndcg_agrees_with_scikit_learn() -> None:
     truth = np.zeros_like(scores)
     truth[np.arange(40), targets] = 1
     ranks = ranking.mean_tie_ranks(scores, targets, sparse.csr_matrix((40, 30)))
-    assert ranking.hr_and_ndcg(ranks)[1] == pytest.approx(ndcg_score(truth, scores, k=10))
+    assert ranking.gains(ranks)["ndcg@10"].mean() == pytest.approx(ndcg_score(truth, scores, k=10))
 
 
 def test_means_come_with_their_standard_error() -> None:
