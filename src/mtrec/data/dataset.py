@@ -135,8 +135,12 @@ class Dataset:
         """Label array of a task over the rows of its label's table (see `labels.label_array`)."""
         if isinstance(task, Binary) and task.positive:
             return self.interactions[f"label_{name}"].to_numpy().astype(np.float32)
-        table = {"users": self.users, "items": self.items, "interactions": self.interactions}
-        return label_array(task, encoding.labels[name], table[task.label_table][task.label_column])
+        return label_array(task, encoding.labels[name], self.label_column(task))
+
+    def label_column(self, task: Task) -> pl.Series:
+        """The raw label column of a task that has one."""
+        tables = {"users": self.users, "items": self.items, "interactions": self.interactions}
+        return tables[task.label_table][task.label_column]
 
 
 def prepare(tables: Tables, scenario: Scenario) -> tuple[Dataset, Encoding]:

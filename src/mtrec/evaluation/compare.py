@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mtrec.config import Binary, Classification, MultiLabel, Profile, Regression, Task
-from mtrec.evaluation.metrics import cosine, higher_is_better, measured_rows
+from mtrec.evaluation.metrics import cosine, higher_is_better, label_ranking_precision, measured_rows
 
 RESAMPLES = 1_000
 
@@ -68,16 +68,6 @@ def example_values(task: Task, target: np.ndarray, predicted: np.ndarray) -> np.
     if isinstance(task, Profile):
         return cosine(target, predicted)
     raise TypeError(f"{task.type}: the primary metric is no mean over examples")
-
-
-def label_ranking_precision(target_XV: np.ndarray, score_XV: np.ndarray) -> np.ndarray:
-    """Label-ranking average precision of each row with at least one label, as scikit-learn defines it, (X,)."""
-    return np.array([_row_precision(t > 0, s) for t, s in zip(target_XV, score_XV, strict=True)])
-
-
-def _row_precision(true_V: np.ndarray, score_V: np.ndarray) -> float:
-    at_least = score_V[None, :] >= score_V[true_V][:, None]
-    return float((at_least[:, true_V].sum(1) / at_least.sum(1)).mean())
 
 
 def compare(

@@ -145,15 +145,26 @@ def multilabel(target_XV: np.ndarray, probability_XV: np.ndarray) -> Metrics:
 
     yes = probability_XV >= 0.5
     ranked = ranked_rows(target_XV)
-    lrap = math.nan
-    if ranked.any():
-        lrap = sk.label_ranking_average_precision_score(target_XV[ranked].astype(int), probability_XV[ranked])
+    precision = label_ranking_precision(target_XV[ranked], probability_XV[ranked])
     return {
-        "lrap": float(lrap),
+        "lrap": float(precision.mean()) if ranked.any() else math.nan,
         "micro_f1": float(sk.f1_score(target_XV, yes, average="micro", zero_division=0)),
         "macro_f1": float(sk.f1_score(target_XV, yes, average="macro", zero_division=0)),
         "hamming_loss": float(sk.hamming_loss(target_XV, yes)),
     }
+
+
+def label_ranking_precision(target_XV: np.ndarray, score_XV: np.ndarray) -> np.ndarray:
+    """Label-ranking average precision of each row with at least one label, (X,).
+
+    scikit-learn has the mean over rows alone, and takes ten times as long for it.
+    """
+    return np.array([_row_precision(t > 0, s) for t, s in zip(target_XV, score_XV, strict=True)])
+
+
+def _row_precision(true_V: np.ndarray, score_V: np.ndarray) -> float:
+    at_least = score_V[None, :] >= score_V[true_V][:, None]
+    return float((at_least[:, true_V].sum(1) / at_least.sum(1)).mean())
 
 
 def cosine(target_XV: np.ndarray, predicted_XV: np.ndarray) -> np.ndarray:

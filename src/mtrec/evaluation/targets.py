@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from mtrec.config import Classification, MultiLabel, Profile, Task
-from mtrec.data.dataset import Dataset
 from mtrec.evaluation.metrics import UNSEEN
 from mtrec.models.inputs import View
 
@@ -35,7 +34,7 @@ def open_labels(task: Task, view: View, name: str) -> tuple[Tensor, int | None]:
     if not isinstance(task, Classification):
         return labels, None
     first = int(labels.nan_to_num(-1).max()) + 1
-    column = _column(task, view.dataset)
+    column = view.dataset.label_column(task)
     rows = np.flatnonzero(labels.isnan().cpu().numpy() & column.is_not_null().to_numpy())
     numbers: dict[str, int] = {}
     for value in column.gather(rows):
@@ -66,7 +65,7 @@ def outside_values(task: Task, view: View, name: str, rows: np.ndarray) -> np.nd
     """
     if not isinstance(task, (MultiLabel, Profile)):
         return None
-    cells = _column(task, view.dataset).gather(rows)
+    cells = view.dataset.label_column(task).gather(rows)
     if isinstance(cells.dtype, pl.List):
         distinct = cells.list.drop_nulls().list.n_unique().fill_null(0)
     else:
@@ -74,8 +73,3 @@ def outside_values(task: Task, view: View, name: str, rows: np.ndarray) -> np.nd
     inside = view.labels[name][torch.from_numpy(rows).to(view.device)].nan_to_num().sum(-1)
     counts: np.ndarray = distinct.to_numpy().astype(np.int64) - inside.cpu().numpy().astype(np.int64)
     return counts
-
-
-def _column(task: Task, dataset: Dataset) -> pl.Series:
-    tables = {"users": dataset.users, "items": dataset.items, "interactions": dataset.interactions}
-    return tables[task.label_table][task.label_column]

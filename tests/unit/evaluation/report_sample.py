@@ -78,10 +78,6 @@ def sample_evaluation() -> dict[str, Any]:
         protocol = "split=time" + (", seen=excluded, ties=mean rank" if kind == "next_item" else "")
         before, after, champion = metrics[primary]
         better = -1 if primary in BETTER_LOW else 1
-        gain = better * abs(after - champion)
-        sign = 1 if (after - champion) * better > 0 else -1
-        verdict = {"preferred_category": "same", "profile": "same", "tags": "worse"}.get(name, "better")
-        half = abs(after - champion) * (0.4 if verdict in ("better", "worse") else 3)
         tasks[name] = {
             "type": kind,
             "on": on,
@@ -107,39 +103,13 @@ def sample_evaluation() -> dict[str, Any]:
                 }
                 for i, label in enumerate(["warm", "cold users", "long tail", "cold items"])
             ],
-            "comparison": {
-                "metric": primary,
-                "difference": round(sign * gain, 4),
-                "low": round(sign * gain - half, 4),
-                "high": round(sign * gain + half, 4),
-                "confidence": 0.95,
-                "groups": int(rng.integers(200, 600)),
-                "drawn": "items" if on == "item" else "users",
-                "verdict": verdict,
-            },
+            "improvement": compared(name, before),
+            "comparison": compared(name, champion),
             "counts": COUNTS.get(name, {}),
             "reliability": None,
             "confusion": None,
         }
-    predicted = np.array([0.04, 0.11, 0.2, 0.31, 0.42, 0.53, 0.61, 0.74, 0.86])
-    observed = np.array([0.03, 0.12, 0.17, 0.27, 0.36, 0.49, 0.58, 0.71, 0.9])
-    counts = [1520, 1211, 804, 512, 331, 204, 121, 64, 22]
-    bins = [
-        {"predicted": float(p), "observed": float(o), "count": n}
-        for p, o, n in zip(predicted, observed, counts, strict=True)
-    ]
-    tasks["purchase"]["reliability"] = {"ece": 0.0173, "bins": bins}
-    matrix = rng.poisson(0.35, (10, 10)) + np.diag(rng.integers(15, 60, 10))
-    matrix[3, 6], matrix[6, 3] = 9, 5
-    tasks["category"]["confusion"] = {"labels": CATEGORIES, "counts": matrix.tolist()}
-    edges = np.linspace(1, 5, 17)
-    true = np.clip(rng.normal(3.9, 1.0, 4000).round(), 1, 5)
-    guess = np.clip(rng.normal(3.85, 0.55, 4000), 1, 5)
-    tasks["rating"]["histogram"] = {
-        "edges": edges.tolist(),
-        "target": np.histogram(true, edges)[0].tolist(),
-        "predicted": np.histogram(guess, edges)[0].tolist(),
-    }
+    add_curves(tasks, rng)
     return {
         "scenario": "ecommerce",
         "description": "A shop with views, carts, purchases and ratings; simulated unless --data is given.",
@@ -172,6 +142,48 @@ def sample_evaluation() -> dict[str, Any]:
         },
         "champion": {"name": "ecommerce", "version": "3", "tasks": list(TASKS)},
         "tasks": tasks,
+    }
+
+
+def compared(name: str, other: float) -> dict[str, Any]:
+    """The candidate of a task against another model with the primary metric `other`."""
+    _, on, metrics = TASKS[name]
+    primary = next(iter(metrics))
+    difference = round(metrics[primary][1] - other, 4)
+    better = (difference < 0) == (primary in BETTER_LOW)
+    sure = abs(difference) > 0.0024
+    half = abs(difference) * (0.4 if sure else 3)
+    return {
+        "metric": primary,
+        "difference": difference,
+        "low": round(difference - half, 4),
+        "high": round(difference + half, 4),
+        "confidence": 0.95,
+        "groups": 412,
+        "drawn": "items" if on == "item" else "users",
+        "verdict": ("better" if better else "worse") if sure else "same",
+    }
+
+
+def add_curves(tasks: dict[str, Any], rng: np.random.Generator) -> None:
+    predicted = np.array([0.04, 0.11, 0.2, 0.31, 0.42, 0.53, 0.61, 0.74, 0.86])
+    observed = np.array([0.03, 0.12, 0.17, 0.27, 0.36, 0.49, 0.58, 0.71, 0.9])
+    counts = [1520, 1211, 804, 512, 331, 204, 121, 64, 22]
+    bins = [
+        {"predicted": float(p), "observed": float(o), "count": n}
+        for p, o, n in zip(predicted, observed, counts, strict=True)
+    ]
+    tasks["purchase"]["reliability"] = {"ece": 0.0173, "bins": bins}
+    matrix = rng.poisson(0.35, (10, 10)) + np.diag(rng.integers(15, 60, 10))
+    matrix[3, 6], matrix[6, 3] = 9, 5
+    tasks["category"]["confusion"] = {"labels": CATEGORIES, "counts": matrix.tolist()}
+    edges = np.linspace(1, 5, 17)
+    true = np.clip(rng.normal(3.9, 1.0, 4000).round(), 1, 5)
+    guess = np.clip(rng.normal(3.85, 0.55, 4000), 1, 5)
+    tasks["rating"]["histogram"] = {
+        "edges": edges.tolist(),
+        "target": np.histogram(true, edges)[0].tolist(),
+        "predicted": np.histogram(guess, edges)[0].tolist(),
     }
 
 

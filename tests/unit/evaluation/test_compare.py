@@ -1,37 +1,14 @@
 """Paired bootstrap: intervals that cover a known difference, and verdicts that follow from them."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mtrec.config import Task, parse_scenario
 from mtrec.evaluation import metrics
-from mtrec.evaluation.compare import (
-    Comparison,
-    auc,
-    compare,
-    compare_values,
-    example_values,
-    label_ranking_precision,
-    weighted_auc,
-)
-
-
-def task(**declared: Any) -> Task:
-    return parse_scenario({"name": "test", "tasks": {"it": declared}}).tasks["it"]
-
-
-TASKS = {
-    "regression": task(type="regression", on="pair", label="interactions.rating"),
-    "binary": task(type="binary", on="item", label="items.flag"),
-    "classification": task(type="classification", on="item", label="items.category"),
-    "multilabel": task(type="multilabel", on="item", label="items.tags"),
-    "profile": task(type="profile", on="user", label="items.tags"),
-}
+from mtrec.evaluation.compare import Comparison, auc, compare, compare_values, example_values, weighted_auc
+from tests.unit.evaluation.kinds import KINDS, ROW_KINDS
 
 
 def examples(kind: str, rng: np.random.Generator, count: int = 120) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -50,30 +27,30 @@ def examples(kind: str, rng: np.random.Generator, count: int = 120) -> tuple[np.
     return target, target + 0.6 * rng.random((count, 5)), rng.random((count, 5))
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
 def test_the_better_model_is_found_whichever_way_round(kind: str) -> None:
     target, good, bad = examples(kind, np.random.default_rng(0))
     primary = metrics.PRIMARY[kind]
-    found = compare(TASKS[kind], primary, target, good, bad, 0.95)
+    found = compare(KINDS[kind], primary, target, good, bad, 0.95)
     assert found.verdict == "better"
-    assert compare(TASKS[kind], primary, target, bad, good, 0.95).verdict == "worse"
+    assert compare(KINDS[kind], primary, target, bad, good, 0.95).verdict == "worse"
     # The difference is that of the metric itself.
-    values = [metrics.compute(TASKS[kind], target, p)[primary] for p in (good, bad)]
+    values = [metrics.compute(KINDS[kind], target, p)[primary] for p in (good, bad)]
     assert found.difference == pytest.approx(values[0] - values[1], abs=1e-6)
     assert found.low <= found.difference <= found.high
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
 def test_identical_models_are_the_same(kind: str) -> None:
     target, good, _ = examples(kind, np.random.default_rng(1))
-    found = compare(TASKS[kind], metrics.PRIMARY[kind], target, good, good.copy(), 0.95)
+    found = compare(KINDS[kind], metrics.PRIMARY[kind], target, good, good.copy(), 0.95)
     assert found.as_dict() == {
         "metric": metrics.PRIMARY[kind],
         "difference": 0,
         "low": 0,
         "high": 0,
         "confidence": 0.95,
-        "groups": len(metrics.measured_rows(TASKS[kind], target).nonzero()[0]),
+        "groups": len(metrics.measured_rows(KINDS[kind], target).nonzero()[0]),
         "verdict": "same",
     }
 
@@ -126,27 +103,27 @@ def test_users_are_drawn_whole() -> None:
     assert by_row / trials < 0.6
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
 def test_the_names_of_groups_and_the_order_of_rows_do_not_matter_much(kind: str) -> None:
     rng = np.random.default_rng(4)
     target, good, bad = examples(kind, rng)
     user = rng.integers(0, 15, len(target))
-    first = compare(TASKS[kind], "x", target, good, bad, 0.95, groups_X=user)
+    first = compare(KINDS[kind], "x", target, good, bad, 0.95, groups_X=user)
     assert first.groups == 15
-    assert compare(TASKS[kind], "x", target, good, bad, 0.95, groups_X=user * 7 + 100) == first
+    assert compare(KINDS[kind], "x", target, good, bad, 0.95, groups_X=user * 7 + 100) == first
     order = rng.permutation(len(target))
-    mixed = compare(TASKS[kind], "x", target[order], good[order], bad[order], 0.95, groups_X=user[order])
+    mixed = compare(KINDS[kind], "x", target[order], good[order], bad[order], 0.95, groups_X=user[order])
     assert (mixed.low, mixed.high) == pytest.approx((first.low, first.high), abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", TASKS)
+@pytest.mark.parametrize("kind", ROW_KINDS)
 def test_intervals_are_those_of_rows_copied_by_hand(kind: str) -> None:
     """Draw users, put their rows one below the other, and compute the metric itself."""
     plain = {
         "regression": sk.root_mean_squared_error,
         "binary": sk.roc_auc_score,
         "classification": lambda t, p: (p.argmax(1) == t).mean(),
-        "multilabel": lambda t, p: label_ranking_precision(t, p).mean(),
+        "multilabel": lambda t, p: metrics.label_ranking_precision(t, p).mean(),
         "profile": lambda t, p: metrics.cosine(t, p).mean(),
     }[kind]
     rng = np.random.default_rng(6)
@@ -155,7 +132,7 @@ def test_intervals_are_those_of_rows_copied_by_hand(kind: str) -> None:
         target[:, 0], target[:, 1] = 1, 0  # every row has an order
     user = rng.integers(0, 12, 80)
     primary = metrics.PRIMARY[kind]
-    found = compare(TASKS[kind], primary, target, good, bad, 0.9, groups_X=user)
+    found = compare(KINDS[kind], primary, target, good, bad, 0.9, groups_X=user)
     differences = []
     for _ in range(600):
         rows = np.concatenate([np.flatnonzero(user == u) for u in rng.integers(0, 12, 12)])
@@ -172,10 +149,10 @@ def test_rows_without_an_order_do_not_soften_a_difference() -> None:
     target, good, bad = examples("multilabel", np.random.default_rng(0))
     ranked = metrics.ranked_rows(target)
     target, good, bad = target[ranked], good[ranked], bad[ranked]
-    plain = compare(TASKS["multilabel"], "lrap", target, good, bad, 0.95)
+    plain = compare(KINDS["multilabel"], "lrap", target, good, bad, 0.95)
     more = [np.concatenate([target, np.zeros_like(target), np.ones_like(target)])]
     more += [np.concatenate([p, p, p]) for p in (good, bad)]
-    assert compare(TASKS["multilabel"], "lrap", more[0], more[1], more[2], 0.95) == plain
+    assert compare(KINDS["multilabel"], "lrap", more[0], more[1], more[2], 0.95) == plain
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_nearly() -> None:
@@ -214,40 +191,30 @@ def test_verdicts(metric: str, low: float, high: float, verdict: str) -> None:
     assert found.verdict == verdict
 
 
-@pytest.mark.parametrize("kind", [k for k in TASKS if k != "binary"])
+@pytest.mark.parametrize("kind", [k for k in ROW_KINDS if k != "binary"])
 def test_example_values_average_to_the_primary_metric(kind: str) -> None:
     target, good, _ = examples(kind, np.random.default_rng(2))
-    rows = metrics.measured_rows(TASKS[kind], target)
-    values = example_values(TASKS[kind], target[rows], good[rows])
+    rows = metrics.measured_rows(KINDS[kind], target)
+    values = example_values(KINDS[kind], target[rows], good[rows])
     assert values.shape == (rows.sum(),)
     mean = values.mean() ** 0.5 if kind == "regression" else values.mean()
-    assert mean == pytest.approx(metrics.compute(TASKS[kind], target, good)[metrics.PRIMARY[kind]], rel=1e-5)
+    assert mean == pytest.approx(metrics.compute(KINDS[kind], target, good)[metrics.PRIMARY[kind]], rel=1e-5)
 
 
 def test_auc_is_no_mean_over_examples() -> None:
     with pytest.raises(TypeError, match="no mean over examples"):
-        example_values(TASKS["binary"], np.ones(2), np.ones(2))
+        example_values(KINDS["binary"], np.ones(2), np.ones(2))
 
 
-@settings(deadline=None, max_examples=60)
-@given(rows=st.integers(1, 12), labels=st.integers(2, 6), levels=st.integers(1, 6), seed=st.integers(0, 10_000))
-def test_label_ranking_precision_against_scikit_learn(rows: int, labels: int, levels: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    target = (rng.random((rows, labels)) < 0.4).astype(float)  # rows with all labels too
-    target[target.sum(1) == 0, 0] = 1
-    scores = rng.integers(0, levels, (rows, labels)) / levels  # with ties
-    found = label_ranking_precision(target, scores)
-    for row in range(rows):
-        wanted = sk.label_ranking_average_precision_score(target[[row]], scores[[row]])
-        assert found[row] == pytest.approx(wanted)
+def scored(rng: np.random.Generator, count: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Yes or no, and scores of so many distinct values, hence with ties."""
+    return (rng.random(count) < 0.5).astype(np.float32), rng.integers(0, levels, count) / levels
 
 
 @settings(deadline=None, max_examples=60)
 @given(count=st.integers(2, 60), levels=st.integers(1, 20), seed=st.integers(0, 10_000))
 def test_auc_against_scikit_learn(count: int, levels: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    target = (rng.random(count) < 0.5).astype(np.float32)
-    scores = rng.integers(0, levels, count) / levels
+    target, scores = scored(np.random.default_rng(seed), count, levels)
     both = 0 < target.sum() < count
     wanted = sk.roc_auc_score(target, scores) if both else 0.5
     assert auc(target, scores) == pytest.approx(wanted)
@@ -257,8 +224,7 @@ def test_auc_against_scikit_learn(count: int, levels: int, seed: int) -> None:
 @given(count=st.integers(2, 60), levels=st.integers(1, 20), seed=st.integers(0, 10_000))
 def test_weighted_auc_against_scikit_learn(count: int, levels: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    target = (rng.random(count) < 0.5).astype(np.float32)
-    scores = rng.integers(0, levels, count) / levels
+    target, scores = scored(rng, count, levels)
     group = rng.integers(0, 7, count)
     measure = weighted_auc(target, scores, group)
     for _ in range(3):  # one sorting serves any weights

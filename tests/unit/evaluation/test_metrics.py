@@ -1,7 +1,6 @@
 """Every metric: small cases worked out by hand, then scikit-learn and torchmetrics on random ones."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,23 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from mtrec.config import Task, parse_scenario
 from mtrec.evaluation import metrics as m
-
-
-def task(**declared: Any) -> Task:
-    return parse_scenario({"name": "test", "tasks": {"it": declared}}).tasks["it"]
-
-
-TASKS = {
-    "regression": task(type="regression", on="pair", label="interactions.rating"),
-    "binary": task(type="binary", on="item", label="items.flag"),
-    "classification": task(type="classification", on="item", label="items.category"),
-    "multilabel": task(type="multilabel", on="item", label="items.tags"),
-    "profile": task(type="profile", on="user", label="items.tags"),
-    "next_item": task(type="next_item"),
-}
-
+from tests.unit.evaluation.kinds import KINDS, ROW_KINDS
 
 # ------------------------------------------------------------------------------------------------ by hand
 
@@ -89,9 +73,9 @@ def test_rows_without_labels_or_with_all_are_not_ranked() -> None:
     # Decisions about single labels do count: three more of six are wrong.
     assert found["hamming_loss"] == pytest.approx((3 + 3) / 12)
     assert math.isnan(m.multilabel(target[2:], probability[2:])["lrap"])
-    assert m.skill(TASKS["multilabel"], target[2:], probability[2:], []) == 0
-    assert m.measured_rows(TASKS["multilabel"], target).tolist() == [True, True, False, False]
-    assert m.measured_rows(TASKS["profile"], target).all()
+    assert m.skill(KINDS["multilabel"], target[2:], probability[2:], []) == 0
+    assert m.measured_rows(KINDS["multilabel"], target).tolist() == [True, True, False, False]
+    assert m.measured_rows(KINDS["profile"], target).all()
 
 
 def test_a_class_that_training_never_saw_is_wrong() -> None:
@@ -107,14 +91,14 @@ def test_a_class_that_training_never_saw_is_wrong() -> None:
     none = m.classification(target[2:], probability[2:])
     assert none["accuracy"] == 0
     assert math.isnan(none["log_loss"])
-    assert m.skill(TASKS["classification"], target, probability, []) == 0.5
+    assert m.skill(KINDS["classification"], target, probability, []) == 0.5
 
 
 def test_cosine_by_hand() -> None:
     target = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     predicted = np.array([[3.0, 4.0], [2.0, 2.0], [1.0, 1.0]])
     assert m.cosine(target, predicted) == pytest.approx([0.6, 1.0, 0.0])
-    assert m.compute(TASKS["profile"], target, predicted) == pytest.approx({"cosine": 1.6 / 3})
+    assert m.compute(KINDS["profile"], target, predicted) == pytest.approx({"cosine": 1.6 / 3})
 
 
 def test_reliability_by_hand() -> None:
@@ -190,7 +174,7 @@ def test_regression_and_binary_against_scikit_learn(rng: np.random.Generator) ->
     assert found["mae"] == pytest.approx(sk.mean_absolute_error(target, predicted))
     yes = (rng.random(300) < 0.3).astype(np.float32)
     probability = np.round(rng.random(300), 2).astype(np.float32)  # with ties
-    found = m.compute(TASKS["binary"], yes, probability)
+    found = m.compute(KINDS["binary"], yes, probability)
     assert found["auc"] == pytest.approx(sk.roc_auc_score(yes, probability))
     assert found["f1"] == pytest.approx(sk.f1_score(yes, probability >= 0.5))
     assert found["precision"] == pytest.approx(sk.precision_score(yes, probability >= 0.5))
@@ -201,13 +185,13 @@ def test_regression_and_binary_against_scikit_learn(rng: np.random.Generator) ->
 def test_classification_and_multilabel_against_scikit_learn(rng: np.random.Generator) -> None:
     target = rng.integers(0, 4, 300).astype(np.float32)
     probability = rng.dirichlet(np.ones(5), 300)  # the fifth class never occurs
-    found = m.compute(TASKS["classification"], target, probability)
+    found = m.compute(KINDS["classification"], target, probability)
     chosen = probability.argmax(1)
     assert found["accuracy"] == pytest.approx(sk.accuracy_score(target, chosen))
     assert found["macro_f1"] == pytest.approx(sk.f1_score(target, chosen, average="macro", zero_division=0))
     many = (rng.random((200, 6)) < 0.3).astype(np.float32)
     scores = np.round(rng.random((200, 6)), 1)
-    found = m.compute(TASKS["multilabel"], many, scores)
+    found = m.compute(KINDS["multilabel"], many, scores)
     ranked = (many.sum(1) > 0) & (many.sum(1) < 6)
     assert 0 < ranked.sum() < 200
     wanted = sk.label_ranking_average_precision_score(many[ranked].astype(int), scores[ranked])
@@ -277,22 +261,22 @@ def test_ties_share_the_mean_of_all_orders(levels: int, seed: int) -> None:
 # ------------------------------------------------------------------------------------------------ the rest
 
 
-@pytest.mark.parametrize("kind", [k for k in TASKS if k != "next_item"])
+@pytest.mark.parametrize("kind", ROW_KINDS)
 def test_every_type_has_its_primary_metric_and_nothing_without_examples(kind: str) -> None:
     rng = np.random.default_rng(0)
     shape = (20, 3) if kind in ("multilabel", "profile") else (20,)
     target = (rng.random(shape) < 0.5).astype(np.float32)
     wide = kind in ("multilabel", "profile", "classification")
     predicted = rng.dirichlet(np.ones(3), 20) if wide else rng.random(20)
-    found = m.compute(TASKS[kind], target, predicted)
+    found = m.compute(KINDS[kind], target, predicted)
     assert m.PRIMARY[kind] in found
     assert all(isinstance(value, float) and math.isfinite(value) for value in found.values())
-    assert m.compute(TASKS[kind], target[:0], predicted[:0]) == {}
+    assert m.compute(KINDS[kind], target[:0], predicted[:0]) == {}
 
 
 def test_ranking_is_not_scored_row_by_row() -> None:
     with pytest.raises(TypeError, match="ranking"):
-        m.compute(TASKS["next_item"], np.ones(2), np.ones(2))
+        m.compute(KINDS["next_item"], np.ones(2), np.ones(2))
 
 
 def test_what_is_better_is_known_for_every_metric() -> None:
@@ -305,13 +289,26 @@ def test_skill_is_zero_without_skill_and_grows_with_it() -> None:
     rng = np.random.default_rng(0)
     target = rng.normal(3, 1, 200)
     mean = [3.0]
-    assert m.skill(TASKS["regression"], target, np.full(200, 3.0), mean) == pytest.approx(0)
-    assert m.skill(TASKS["regression"], target, target, mean) == 1
-    assert m.skill(TASKS["regression"], target, 6 - target, mean) < 0
+    assert m.skill(KINDS["regression"], target, np.full(200, 3.0), mean) == pytest.approx(0)
+    assert m.skill(KINDS["regression"], target, target, mean) == 1
+    assert m.skill(KINDS["regression"], target, 6 - target, mean) < 0
     yes = (target > 3).astype(float)
-    assert m.skill(TASKS["binary"], yes, np.full(200, 0.5), [0.5]) == 0
-    assert m.skill(TASKS["binary"], yes, yes, [0.5]) == 1
+    assert m.skill(KINDS["binary"], yes, np.full(200, 0.5), [0.5]) == 0
+    assert m.skill(KINDS["binary"], yes, yes, [0.5]) == 1
     half = np.where(rng.random(200) < 0.5, yes, 0.5)
-    assert 0 < m.skill(TASKS["binary"], yes, half, [0.5]) < 1
-    assert m.skill(TASKS["profile"], np.eye(3), np.eye(3), []) == 1
-    assert m.skill(TASKS["regression"], target[:0], target[:0], mean) == 0
+    assert 0 < m.skill(KINDS["binary"], yes, half, [0.5]) < 1
+    assert m.skill(KINDS["profile"], np.eye(3), np.eye(3), []) == 1
+    assert m.skill(KINDS["regression"], target[:0], target[:0], mean) == 0
+
+
+@settings(deadline=None, max_examples=60)
+@given(rows=st.integers(1, 12), labels=st.integers(2, 6), levels=st.integers(1, 6), seed=st.integers(0, 10_000))
+def test_label_ranking_precision_against_scikit_learn(rows: int, labels: int, levels: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    target = (rng.random((rows, labels)) < 0.4).astype(float)  # rows with all labels too
+    target[target.sum(1) == 0, 0] = 1
+    scores = rng.integers(0, levels, (rows, labels)) / levels  # with ties
+    found = m.label_ranking_precision(target, scores)
+    for row in range(rows):
+        wanted = sk.label_ranking_average_precision_score(target[[row]], scores[[row]])
+        assert found[row] == pytest.approx(wanted)
