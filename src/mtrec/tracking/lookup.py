@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtrec.data.contract import replacing_folder
 from mtrec.errors import ModelError, RunError
-from mtrec.tracking.connection import as_global, connected, resolve_uri
+from mtrec.tracking.connection import as_global, connected, one_line, resolve_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -170,6 +170,7 @@ def _download(version: ModelVersion, to: Path) -> None:
     """Fetch a version and leave its model folder's content in `to`."""
     import mlflow
     import yaml
+    from mlflow.exceptions import MlflowException
 
     whole = to / ".version"
     whole.mkdir()
@@ -178,10 +179,10 @@ def _download(version: ModelVersion, to: Path) -> None:
         flavors = yaml.safe_load((whole / "MLmodel").read_text(encoding="utf-8"))["flavors"]
         folder = whole / flavors["python_function"]["artifacts"]["model"]["path"]
         content = list(folder.iterdir())
-    except (OSError, KeyError, TypeError) as error:
+    except (OSError, KeyError, TypeError, yaml.YAMLError, MlflowException) as error:
         raise RunError(
-            f"{_label(version)}: its files in MLflow cannot be fetched whole ({error}). Restore them, or take the "
-            f"alias '{CHAMPION}' off version {version.version}"
+            f"{_label(version)}: its files in MLflow cannot be fetched whole ({one_line(error)}). Restore them, or "
+            f"take the alias '{CHAMPION}' off version {version.version}"
         ) from error
     for path in content:
         path.rename(to / path.name)

@@ -6,8 +6,8 @@ here, all others by people.
 
 The lineage (data version, code revision, parameters hash, image) is the idempotency key: registering it again finds
 its version, whatever the first attempt left behind. On SQLite a file lock keeps processes apart. On a server, which
-machines share, a version is written first and settled afterwards: the lowest number of a lineage stays, and the
-lowest approved number is the first champion.
+machines share, a version is written first and settled afterwards: the lowest number of a lineage stays, and only
+version 1 becomes the first champion.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 _FIRST = "mtrec.first_champion"
-"""Tag of `<scenario>`: set once; from then on champions are people's choice."""
+"""Tag of `<scenario>`: set once there is a champion; from then on champions are people's choice."""
 _FOLDER = "evaluation"
 _REPORT = "report.html"
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
@@ -295,27 +295,35 @@ def _first_champion(client: MlflowClient, uri: str, scenario: Scenario, candidat
     Returns:
         The champion's version when it is this candidate.
     """
-    champion = by_alias(client, scenario.name, CHAMPION)
+    name = scenario.name
+    model = _ensure_model(client, name, scenario, f"Approved models of {name}.")
+    champion = by_alias(client, name, CHAMPION)
+    if champion is None and _FIRST not in model.tags:
+        champion = _first_approved(client, uri, name, candidate)
+        if champion is not None:
+            origin = f"{candidate.name}/{candidate.version}"
+            client.set_model_version_tag(name, champion.version, "copied_from", origin)
+            client.set_registered_model_alias(name, CHAMPION, champion.version)
     if champion is None:
-        model = _ensure_model(client, scenario.name, scenario, f"Approved models of {scenario.name}.")
-        if _FIRST in model.tags:
-            return None
-        champion = _first_approved(client, uri, scenario.name, candidate)
-        client.set_registered_model_alias(scenario.name, CHAMPION, champion.version)
-        client.set_registered_model_tag(scenario.name, _FIRST, str(champion.version))
-    return str(champion.version) if champion.tags.get(LINEAGE_TAG) == candidate.tags[LINEAGE_TAG] else None
+        return None
+    if _FIRST not in model.tags:
+        client.set_registered_model_tag(name, _FIRST, str(champion.version))
+    return str(champion.version) if _same_lineage(champion, candidate) else None
 
 
-def _first_approved(client: MlflowClient, uri: str, name: str, candidate: ModelVersion) -> ModelVersion:
-    """The lowest version of `<scenario>`, a copy of the candidate unless another machine was faster."""
+def _first_approved(client: MlflowClient, uri: str, name: str, candidate: ModelVersion) -> ModelVersion | None:
+    """The candidate's copy; None where an older version is another's: a faster machine's, or people's."""
     if not versions_of(client, name):
         with as_global(uri):
             copy = client.copy_model_version(f"models:/{candidate.name}/{candidate.version}", name)
-        client.set_model_version_tag(name, copy.version, "copied_from", f"{candidate.name}/{candidate.version}")
-        if copy.version != (lowest := versions_of(client, name)[-1]).version:
+        if copy.version != versions_of(client, name)[-1].version:
             client.delete_model_version(name, copy.version)
-            return lowest
-    return versions_of(client, name)[-1]
+    oldest = versions_of(client, name)[-1]
+    return oldest if _same_lineage(oldest, candidate) else None
+
+
+def _same_lineage(one: ModelVersion, other: ModelVersion) -> bool:
+    return bool(one.tags.get(LINEAGE_TAG) == other.tags[LINEAGE_TAG])
 
 
 def _ensure_model(client: MlflowClient, name: str, scenario: Scenario, description: str) -> Any:

@@ -333,22 +333,42 @@ def test_without_a_lock_the_lowest_version_stays(register: Any, uri: str, monkey
     assert versions(uri, "ecommerce-candidate") == ["1"]
 
 
-def test_two_first_champions_at_once(register: Any, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another machine has copied its candidate and not yet named it champion; we see that after writing ours."""
-    from mlflow import MlflowClient
+def without_champion(uri: str) -> None:
+    """As if the first candidate's copy were there and never named champion."""
+    with connected(uri) as client:
+        client.delete_registered_model_alias("ecommerce", "champion")
+        client.delete_registered_model_tag("ecommerce", registry._FIRST)
 
-    register()
-    client = MlflowClient(uri)
-    client.delete_registered_model_alias("ecommerce", "champion")
-    client.delete_registered_model_tag("ecommerce", registry._FIRST)
+
+@pytest.mark.parametrize("code", ["a", "b"])
+def test_two_first_champions_at_once(register: Any, uri: str, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Another machine copies its candidate, of this lineage or of another; we see that after writing ours."""
+    register(code_revision="a")
+    without_champion(uri)
     lookup, unseen = registry.versions_of, iter(["ecommerce"])
     monkeypatch.setattr(
         registry, "versions_of", lambda c, n: [] if n == "ecommerce" and next(unseen, None) else lookup(c, n)
     )
-    done = register(code_revision="b")
-    assert (done.champion, done.champion_version) == (False, None)
+    done = register(code_revision=code)
+    assert done.champion_version == ("1" if code == "a" else None)
     assert versions(uri, "ecommerce") == ["1"]
-    assert tracking.show_model("ecommerce@champion").version == "1"
+
+
+def test_a_version_of_unknown_origin_is_never_made_champion(register: Any, uri: str) -> None:
+    register(code_revision="a")
+    without_champion(uri)
+    assert register(code_revision="b").champion_version is None
+    assert tracking.download_champion("ecommerce", Path("nothing")) is None
+
+
+def test_a_champion_that_people_made_and_took_back_stays_theirs(register: Any, uri: str) -> None:
+    register(code_revision="a")
+    without_champion(uri)
+    with connected(uri) as client:
+        client.set_registered_model_alias("ecommerce", "champion", "1")
+        assert register(code_revision="b").champion_version is None
+        client.delete_registered_model_alias("ecommerce", "champion")
+    assert register(code_revision="a").champion_version is None
 
 
 def test_the_champion_is_fetched_whole(register: Any, model: Path, tmp_path: Path) -> None:
@@ -360,11 +380,19 @@ def test_the_champion_is_fetched_whole(register: Any, model: Path, tmp_path: Pat
     assert fetched == {p.relative_to(model): p.read_bytes() for p in model.rglob("*") if p.is_file()}
 
 
-def test_a_champion_whose_files_are_gone(register: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["no list of files", "a cut list", "an empty list", "no weights"])
+def test_a_champion_whose_files_are_gone(register: Any, tmp_path: Path, damage: str) -> None:
     register()
     (mlmodel,) = (tmp_path / ".mtrec" / "mlartifacts" / "models").rglob("MLmodel")
-    mlmodel.unlink()
-    with pytest.raises(RunError, match=r"ecommerce/1@champion|MLflow at sqlite"):
+    if damage == "no list of files":
+        mlmodel.unlink()
+    elif damage == "a cut list":
+        mlmodel.write_text("flavors: {python_function: [")
+    elif damage == "an empty list":
+        mlmodel.write_text("")
+    else:
+        shutil.rmtree(mlmodel.parent / "artifacts")
+    with pytest.raises(RunError, match=r"ecommerce/1@champion: .* take the alias 'champion' off version 1$"):
         tracking.download_champion("ecommerce", tmp_path / "champion")
     assert not (tmp_path / "champion").exists()
 
