@@ -7,9 +7,10 @@ On every data set and split the baselines of `benchmarks.baselines` and mtrec's 
     time            the last 10 % by time: rating RMSE
     leave_last_out  each user's last film: HR@10 and NDCG@10, full ranking, seen films excluded, mean rank of ties
 
-Baselines learn from training and validation rows together (90 %). Their settings stand in `TUNED`, chosen per data
-set and split on the validation part of seed 0; for other data, or with --tune, they are chosen anew. mtrec stops
-early on a validation part of 2 % and is not refitted, which favours the baselines.
+Baselines learn from training and validation rows together: all but the test part. Their settings stand in `TUNED`,
+chosen per data set and split on the validation part of seed 0; for other data, or with --tune, they are chosen anew.
+mtrec stops early on its validation part (2 % of all rows; under leave_last_out each user's last film but one) and is
+not refitted on it, which favours the baselines.
 
 SVD++ has its default settings: one fit takes up to a minute, so that a grid as large as that of SVD would take over
 half an hour per split. --no-svdpp leaves it out.
@@ -43,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA_SETS = ("movielens-latest-small", "movietweetings-100k")
 SPLITS: tuple[By, ...] = ("random", "time", "leave_last_out")
 VALID = 0.02
-"""Share that mtrec holds out for early stopping, out of the 90 % that the baselines learn from."""
+"""Share of all rows that mtrec holds out for early stopping, and the baselines learn from."""
 
 TUNED: dict[tuple[str, str], baselines.Settings] = {
     ("movielens-latest-small", "random"): {

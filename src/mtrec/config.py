@@ -297,7 +297,9 @@ class Model(Frozen):
     user_ids: bool = True
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     neighbours: Annotated[int, Field(ge=0)] = 100
-    """Similar items that ranking looks up for each recent one, by who took both; 0: none."""
+    """Similar items that ranking looks up for each recent one, by who took both; 0: none. Only for next-item tasks
+    within `full_softmax`, and only with `item_ids`.
+    """
     id_shrinkage: Annotated[float, Field(ge=0)] = 20.0
     """Training interactions at which what was learned of a user's id counts half; 0 trusts every id in full."""
 

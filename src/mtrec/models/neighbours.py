@@ -59,7 +59,8 @@ class Neighbours(nn.Module):
     weight and rate are learned with everything else. Ranking so starts as a tuned neighbourhood model, which is
     hard to beat on small data (Ferrari Dacrema et al. 2019, arXiv:1907.06902), and learning adds to it.
 
-    In training a user's own rows are taken out of the counts, or each target would vouch for itself.
+    In training, pairs of items within the user's own window are taken out of c, or each target would vouch for
+    itself; n(i) and n(j) keep counting the user.
     """
 
     index: Tensor

@@ -58,6 +58,9 @@ class Bundle:
 def new_model(dataset: Dataset, encoding: Encoding, scenario: Scenario) -> tuple[Bundle, View, Catalogue]:
     """The model before fine-tuning: pretrained encoder, item vectors by text, heads at the training priors.
 
+    What the training rows tell by counting is in it too: biases of pair tasks (`mtrec.models.biases`) and item
+    neighbours (`mtrec.models.neighbours`), so that fine-tuning is compared with a start that is hard to beat.
+
     The same seed gives the same weights, so evaluation can rebuild what training started from.
 
     Raises:
