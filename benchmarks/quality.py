@@ -7,10 +7,10 @@ On every data set and split the baselines of `benchmarks.baselines` and mtrec's 
     time            the last 10 % by time: rating RMSE
     leave_last_out  each user's last film: HR@10 and NDCG@10, full ranking, seen films excluded, mean rank of ties
 
-Baselines learn from training and validation rows together: all but the test part. Their settings stand in `TUNED`,
-chosen per data set and split on the validation part of seed 0; for other data, or with --tune, they are chosen anew.
-mtrec stops early on its validation part (2 % of all rows; under leave_last_out each user's last film but one) and is
-not refitted on it, which favours the baselines.
+Baselines learn from training and validation rows together: all but the test part. Their settings stand in
+`TUNED`, chosen per data set and split on the validation part of seed 0; for other data, or with --tune, they are
+chosen anew. mtrec stops early on its validation part (2 % of all rows; under leave_last_out each user's last film
+but one) and is not refitted on it, which favours the baselines.
 
 SVD++ has its default settings: one fit takes up to a minute, so that a grid as large as that of SVD would take over
 half an hour per split. --no-svdpp leaves it out.
