@@ -327,7 +327,10 @@ class Training(Frozen):
     """Learning rate of embeddings (ids, biases, categories): a row is met far less often than a matrix."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     weight_decay_ids: Annotated[float, Field(ge=0)] = 0.1
-    """Weight decay of embeddings (ids, biases, categories): what a rarely seen id falls back to zero by."""
+    """Weight decay of embeddings (ids, categories), by which a rarely seen id falls back to zero.
+
+    Biases do not decay: they start shrunken.
+    """
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9
     """The encoder's learning rate shrinks by this factor per layer below the top."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
