@@ -358,7 +358,7 @@ class Gate(Frozen):
     must_improve: bool = True
     """No task's primary metric may be worse than before fine-tuning, beyond chance (paired bootstrap interval)."""
     allow_dropped_tasks: bool = False
-    """Let a candidate pass that lacks a task which the champion has."""
+    """Let a candidate pass that lacks a task which the champion has, or has one that cannot be compared with it."""
 
 
 # ------------------------------------------------------------------------------------------------- scenario

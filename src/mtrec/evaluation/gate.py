@@ -17,7 +17,8 @@ def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
     Rules, per task: absolute floors; the primary metric is no worse than before fine-tuning (worse: the bootstrap
     interval of the difference lies wholly on the worse side); the primary metric has not regressed against the
     champion (a regression is worse in that sense and exceeds `max_regression`, relative); every task of the
-    champion is still there, unless `allow_dropped_tasks`. A floor of a task without test examples is not reached.
+    champion is still there and was compared, unless `allow_dropped_tasks`. A floor of a task without test examples
+    is not reached.
     Where no rule looks at a measured value there is no ground for a pass, and one more rule fails and says so.
 
     Args:
@@ -31,7 +32,7 @@ def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
         ConfigError: a floor names a metric that its task does not have.
     """
     rules = [*_floors(evaluation, gate), *_improvements(evaluation, gate), *_regressions(evaluation, gate)]
-    rules = [*(rules or [_nothing(evaluation)]), *_dropped(evaluation, gate)]
+    rules = [*(rules or [_nothing(evaluation)]), *_dropped(evaluation, gate), *_incomparable(evaluation, gate)]
     verdict = "pass" if all(rule["verdict"] == "pass" for rule in rules) else "fail"
     return {"verdict": verdict, "rules": rules, "champion": evaluation["champion"]}
 
@@ -113,6 +114,27 @@ def _dropped(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, Any]]
         )
         rule = f"the champion's task {name} must not be dropped"
         yield _rule(rule, (name, "", "dropped"), None, None, gate.allow_dropped_tasks, why)
+
+
+def _incomparable(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, Any]]:
+    """Tasks that both models have and that no rule compares: one must not win by asking something else."""
+    champion = evaluation["champion"] or {}
+    for name in champion.get("tasks", []):
+        task = evaluation["tasks"].get(name)
+        if task is None or task["comparison"] is not None:
+            continue
+        if task["metrics"]:
+            why = f"declared differently than in {champion['name']} version {champion['version']}"
+            mend = f"declare tasks.{name} as there"
+        else:
+            why, mend = "it has no test example", "give more data, or raise split.test"
+        told = (
+            f"{why}; allowed: gate.allow_dropped_tasks is true"
+            if gate.allow_dropped_tasks
+            else f"{why}; {mend}, or set gate.allow_dropped_tasks: true"
+        )
+        rule = f"the champion's task {name} must be compared"
+        yield _rule(rule, (name, "", "incomparable"), None, None, gate.allow_dropped_tasks, told)
 
 
 def _nothing(evaluation: dict[str, Any]) -> dict[str, Any]:

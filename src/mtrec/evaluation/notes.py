@@ -49,9 +49,9 @@ def champion_notes(evaluation: Json) -> list[str]:
     ours = evaluation.get("tasks") or {}
     dropped = [name for name in theirs if name not in ours]
     new = [name for name in ours if name not in theirs]
-    other = [
-        name for name, task in ours.items() if name in theirs and task.get("metrics") and not task.get("comparison")
-    ]
+    lacking = {name: task for name, task in ours.items() if name in theirs and not task.get("comparison")}
+    other = [name for name, task in lacking.items() if task.get("metrics")]
+    empty = [name for name in lacking if name not in other]
     told = []
     if dropped:
         told.append(f"The champion also has {_list(dropped)}, which this model lacks.")
@@ -59,6 +59,8 @@ def champion_notes(evaluation: Json) -> list[str]:
         told.append(f"New in this model, so without a comparison: {_list(new)}.")
     if other:
         told.append(f"Declared differently than in the champion, so without a comparison: {_list(other)}.")
+    if empty:
+        told.append(f"Without a test example, so without a comparison: {_list(empty)}.")
     return told
 
 

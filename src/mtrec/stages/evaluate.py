@@ -103,8 +103,8 @@ def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping
     """What a loaded model says on the test part of any dataset.
 
     The model reads the data through its own encoding and its own text template; targets are those of `encoding`, so
-    that models with other vocabularies are judged on the same rows. Tasks that the model does not know in the same
-    form are left out.
+    that models with other vocabularies are judged on the same rows. Tasks of which the model learned another
+    question (label, threshold, events, horizon) or nothing are left out.
 
     Args:
         bundle: the model.
@@ -135,7 +135,15 @@ def _read(path: Path, wrong: type[InputError]) -> dict[str, Any]:
 
 
 def _same_question(a: Task, b: Task) -> bool:
-    return a.model_copy(update={"weight": 1.0}) == b.model_copy(update={"weight": 1.0})
+    return _question(a) == _question(b)
+
+
+def _question(task: Task) -> dict[str, Any]:
+    """The settings that say what is asked; models may differ in the others, which say how it is learned."""
+    asked = {name: getattr(task, name, None) for name in ("type", "on", "label", "threshold")}
+    events = {name: set(getattr(task, name, [])) for name in ("exposure", "positive", "events")}
+    ahead = task.on == "user" and task.label_table == "items"
+    return {**asked, **events, "horizon": task.horizon if ahead else None}
 
 
 def _champion(

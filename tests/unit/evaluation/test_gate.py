@@ -234,10 +234,11 @@ def test_a_candidate_that_is_no_number_regresses_and_a_champion_that_is_none_sto
 
 
 CHAMPION = {"name": "shop", "version": "3", "tasks": ["rating", "region", "purchase"]}
+SAME = {f"{name}_comparison": difference(0.0, -0.1, 0.1, "same") for name in ("rmse", "auc")}
 
 
 def test_a_task_of_the_champion_must_not_be_dropped() -> None:
-    decision = decide(evaluation(champion=CHAMPION), Gate())
+    decision = decide(evaluation(champion=CHAMPION, **SAME), Gate())
     (found,) = [r for r in decision["rules"] if r["kind"] == "dropped"]
     assert (found["task"], found["verdict"]) == ("region", "fail")
     assert found["rule"] == "the champion's task region must not be dropped"
@@ -248,7 +249,7 @@ def test_a_task_of_the_champion_must_not_be_dropped() -> None:
 
 
 def test_a_task_may_be_dropped_on_purpose_and_the_gate_says_so() -> None:
-    decision = decide(evaluation(champion=CHAMPION), Gate(allow_dropped_tasks=True))
+    decision = decide(evaluation(champion=CHAMPION, **SAME), Gate(allow_dropped_tasks=True))
     (found,) = [r for r in decision["rules"] if r["kind"] == "dropped"]
     assert found["verdict"] == "pass"
     assert "on purpose" in found["why"]
@@ -256,14 +257,37 @@ def test_a_task_may_be_dropped_on_purpose_and_the_gate_says_so() -> None:
     # It is no measured value, so it alone is no ground for a pass.
     alone = decide(evaluation(champion=CHAMPION), Gate(allow_dropped_tasks=True, must_improve=False))
     assert alone["verdict"] == "fail"
-    assert [r["kind"] for r in alone["rules"]] == ["nothing", "dropped"]
+    assert [r["kind"] for r in alone["rules"]] == ["nothing", "dropped", "incomparable", "incomparable"]
 
 
 @pytest.mark.parametrize("tasks", [["rating"], ["rating", "purchase"], []])
 def test_new_tasks_are_welcome(tasks: list[str]) -> None:
-    decision = decide(evaluation(champion={**CHAMPION, "tasks": tasks}), Gate())
+    decision = decide(evaluation(champion={**CHAMPION, "tasks": tasks}, **SAME), Gate())
     assert decision["verdict"] == "pass"
-    assert "dropped" not in {r["kind"] for r in decision["rules"]}
+    assert {"dropped", "incomparable"}.isdisjoint(r["kind"] for r in decision["rules"])
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+@pytest.mark.parametrize(
+    ("metrics", "reason", "mend"),
+    [
+        (True, "declared differently than in shop version 3", "declare tasks.purchase as there, or set"),
+        (False, "it has no test example", "give more data, or raise split.test, or set"),
+    ],
+)
+def test_a_task_that_cannot_be_compared_with_the_champion_s_fails(
+    metrics: bool, reason: str, mend: str, allowed: bool
+) -> None:
+    """Declared differently, a task would escape every comparison and its name would still be there."""
+    given = evaluation(champion={**CHAMPION, "tasks": ["rating", "purchase"]}, **SAME)
+    given["tasks"]["purchase"] |= {"comparison": None} | ({} if metrics else {"metrics": {}, "improvement": None})
+    decision = decide(given, Gate(allow_dropped_tasks=allowed))
+    (found,) = [r for r in decision["rules"] if r["kind"] == "incomparable"]
+    assert found["rule"] == "the champion's task purchase must be compared"
+    assert found["why"].startswith(reason)
+    assert found["verdict"] == decision["verdict"] == ("pass" if allowed else "fail")
+    assert (mend in found["why"]) == (not allowed)
+    assert "gate.allow_dropped_tasks" in found["why"]
 
 
 # ------------------------------------------------------------------------------------------------ the whole
