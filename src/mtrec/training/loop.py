@@ -69,7 +69,7 @@ class Trainer:
         bundle: the model to train, from `mtrec.models.store.new_model`.
         view: the dataset through the model's encoding.
         catalogue: the items' text vectors before training.
-        validate: called after every epoch; decides which epoch is best (`score`) and when to stop.
+        validate: called after every epoch; decides which epoch is best (`standing`) and when to stop.
         watch: called after every step and every epoch with the progress so far.
         checkpoints: folder for the latest and the best state; None keeps them in memory only.
         key: names what is trained on what; a checkpoint of another key is not resumed.
@@ -194,13 +194,12 @@ class Trainer:
         with torch.no_grad():
             skills = self.validate(self.model, self.view, self.data.catalogue)
         progress.epoch += 1
-        progress.top_skills = {n: max(s, progress.top_skills.get(n, 0.0)) for n, s in skills.items()}
+        top = progress.top_skills = {n: max(s, progress.top_skills.get(n, 0.0)) for n, s in skills.items()}
         for line in progress.lines:
             if line["kind"] == "valid":  # the unit has changed
-                line["score"] = score(line["metrics"], progress.top_skills)
-        now = score(skills, progress.top_skills)
+                line["score"] = score(line["metrics"], top)
         progress.seconds = before + time.perf_counter() - clock
-        if not progress.best_epoch or now > score(progress.best_skills, progress.top_skills):
+        if not progress.best_epoch or standing(skills, top) > standing(progress.best_skills, top):
             progress.best_skills, progress.best_epoch = skills, progress.epoch
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         progress.stopped = progress.epoch - progress.best_epoch >= self.settings.patience
@@ -209,7 +208,7 @@ class Trainer:
                 "kind": "valid",
                 "step": progress.step,
                 "epoch": progress.epoch,
-                "score": now,
+                "score": score(skills, top),
                 "metrics": skills,
                 "seconds": round(progress.seconds, 2),
             }
@@ -242,6 +241,14 @@ class Trainer:
             self.progress = Progress(**state["progress"])
         except (LookupError, TypeError, RuntimeError, ValueError) as error:
             raise damaged(self.checkpoints, error) from error
+
+
+def standing(skills: dict[str, float], top: dict[str, float]) -> tuple[float, float]:
+    """What epochs are compared by: their score, and between equal scores the mean of the skills as they are.
+
+    So training that begins below no skill goes on while it gets better, although every score is 0.
+    """
+    return score(skills, top), sum(skills.values()) / max(len(skills), 1)
 
 
 def score(skills: dict[str, float], top: dict[str, float]) -> float:

@@ -199,6 +199,19 @@ def test_without_any_skill_the_first_epoch_stays(make: Make) -> None:
     assert end.best_epoch == 1
 
 
+def test_training_that_begins_below_no_skill_goes_on_while_it_gets_better(make: Make) -> None:
+    skills = iter([{"a": -0.5, "b": 0.0}, {"a": -0.2, "b": 0.0}, {"a": -0.05, "b": -0.1}, {"a": -0.3, "b": 0.0}])
+    end = make(validate=lambda *_: next(skills), epochs=4, patience=1).fit()
+    assert (end.epoch, end.best_epoch, end.stopped) == (4, 3, True)
+    assert [line["score"] for line in end.lines if line["kind"] == "valid"] == [0, 0, 0, 0]
+
+
+def test_one_task_s_skill_counts_more_than_how_far_the_others_are_from_any(make: Make) -> None:
+    skills = iter([{"a": -0.5, "b": -0.5}, {"a": -9.0, "b": 0.1}, {"a": -1.0, "b": 0.09}, {"a": -8.0, "b": 0.1}])
+    end = make(validate=lambda *_: next(skills), epochs=4).fit()
+    assert end.best_epoch == 4, "between equal scores the mean skill decides"
+
+
 @pytest.mark.parametrize("rate", ["lr", "lr_ids"])
 def test_training_that_diverges_is_stopped_with_a_way_out(rate: str, make: Make) -> None:
     with pytest.raises(RunError, match=r"training: (loss|weights) of .* is (nan|inf).*; lower training.lr"):
