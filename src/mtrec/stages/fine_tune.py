@@ -125,7 +125,10 @@ def _progress_of(scenario: Scenario) -> Callable[[Progress], None]:
 
 @contextmanager
 def _logging(inputs: Inputs, scenario: Scenario, trainer: Trainer) -> Iterator[None]:
-    """Send the loss history to MLflow after every epoch, in a child of the pipeline run's run."""
+    """Send the loss history to MLflow after every epoch, in a child of the pipeline run's run.
+
+    The unit of the score is known at the end only, so that is when the scores of all epochs are sent.
+    """
     if not inputs.pipeline_run:
         yield
         return
@@ -133,14 +136,32 @@ def _logging(inputs: Inputs, scenario: Scenario, trainer: Trainer) -> Iterator[N
 
     parent = tracking.pipeline_run(scenario, inputs.pipeline_run, tracking_uri=inputs.tracking_uri)
     with tracking.child_run(parent, "fine_tune", system_metrics=True) as child:
-        show, logged = trainer.watch, 0
+        show, sent = trainer.watch, -1
+
+        def send(lines: list[dict[str, Any]]) -> None:
+            nonlocal sent
+            if sent < 0:  # a child that was taken up again may have the first epochs
+                sent = _known(lines, lambda name: tracking.logged_steps(child, name))
+            tracking.log_losses(child, [line | {"score": None} for line in lines[sent:]])
+            sent = len(lines)
 
         def watch(progress: Progress) -> None:
-            nonlocal logged
             show(progress)
-            if progress.lines and progress.lines[-1]["kind"] == "valid" and len(progress.lines) > logged:
-                tracking.log_losses(child, progress.lines[logged:])
-                logged = len(progress.lines)
+            if progress.lines and progress.lines[-1]["kind"] == "valid" and len(progress.lines) > sent:
+                send(progress.lines)
 
         trainer.watch = watch
         yield
+        send(trainer.progress.lines)
+        scored = tracking.logged_steps(child, "valid/score")
+        ends = [line | {"metrics": {}} for line in trainer.progress.lines if line["kind"] == "valid"]
+        tracking.log_losses(child, [line for line in ends if line["step"] not in scored])
+
+
+def _known(lines: list[dict[str, Any]], logged_steps: Callable[[str], set[int]]) -> int:
+    """How many of the lines MLflow has: those up to the last epoch of which it has a skill."""
+    ends = [n for n, line in enumerate(lines, 1) if line["kind"] == "valid" and line["metrics"]]
+    if not ends:
+        return 0
+    steps = logged_steps(f"valid/{next(iter(lines[ends[-1] - 1]['metrics']))}")
+    return max((n for n in ends if lines[n - 1]["step"] in steps), default=0)

@@ -20,6 +20,7 @@ from mtrec.tracking.runs import (
     log_artifacts,
     log_losses,
     log_metrics,
+    logged_steps,
     pipeline_run,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "log_judgement",
     "log_losses",
     "log_metrics",
+    "logged_steps",
     "pipeline_run",
     "register",
     "resolve_uri",

@@ -145,6 +145,16 @@ def log_losses(run: Run, lines: Iterable[Mapping[str, Any]]) -> None:
             client.log_batch(run.run_id, metrics=metrics[start : start + _METRICS_PER_CALL])
 
 
+def logged_steps(run: Run, name: str) -> set[int]:
+    """The steps at which a run has a number of that name, e.g. `valid/rating`.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    with connected(run.tracking_uri) as client:
+        return {point.step for point in client.get_metric_history(run.run_id, metric_name(name))}
+
+
 def log_metrics(run: Run, metrics: Mapping[str, float | None], step: int = 0) -> None:
     """Log numbers, leaving out None.
 

@@ -2,18 +2,22 @@
 
 import json
 import math
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors.torch import load_file
 
+from mtrec import tracking
 from mtrec.config import Scenario
 from mtrec.errors import DataError, ModelError
 from mtrec.models.store import load_model
 from mtrec.progress import Progress, listening
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import fine_tune
+from mtrec.tracking.connection import connected
 from tests.unit.tiny_shop import shop_scenario
 
 
@@ -67,6 +71,116 @@ def test_progress_is_reported_from_the_start_to_the_end(shop_run: Path, shop: Sc
     # The same data, scenario and seed: the same weights as the shared run.
     files = [folder / "model" / "model.safetensors" for folder in (shop_run, tmp_path)]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+# ------------------------------------------------------------------------------------------------ MLflow
+
+SKILLS = (0.3, 0.5, 0.7, 0.6)
+Scripted = Callable[..., None]
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> Scripted:
+    """Let validation say given skills, one per epoch; an error among them is raised."""
+
+    def script(*skills: float | Exception) -> None:
+        left: Iterator[float | Exception] = iter(skills)
+
+        def validate(*_: Any) -> dict[str, float]:
+            said = next(left)
+            if isinstance(said, Exception):
+                raise said
+            return {"rating": said}
+
+        monkeypatch.setattr(fine_tune, "validation", lambda *_: validate)
+
+    return script
+
+
+def tracked(shop_run: Path, folder: Path, shop: Scenario, pipeline_run: str) -> list[dict[str, Any]]:
+    """Run the stage with four epochs, checkpoints and MLflow; the loss history."""
+    training = shop.training.model_copy(update={"epochs": len(SKILLS)})
+    fine_tune.run(
+        fine_tune.Inputs(
+            dataset=shop_run / "dataset", checkpoints=folder / "checkpoints", pipeline_run=pipeline_run
+        ),
+        fine_tune.Outputs(model=folder / "model", losses=folder / "losses.jsonl"),
+        shop.model_copy(update={"training": training}),
+    )
+    return [json.loads(line) for line in (folder / "losses.jsonl").read_text().splitlines()]
+
+
+def curves(uri: str, pipeline_run: str) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values of every curve in the one child of a pipeline run's run."""
+    with connected(uri) as client:
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        (parent,) = client.search_runs(experiments, f"tags.`mtrec.pipeline_run` = '{pipeline_run}'")
+        (child,) = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+        names = [name for name in child.data.metrics if not name.startswith("system/")]
+        histories = {name: client.get_metric_history(child.info.run_id, name) for name in names}
+    return {name: sorted((p.step, p.value) for p in points) for name, points in histories.items()}
+
+
+def promised(lines: list[dict[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """What MLflow should hold of a loss history, but for the tasks' losses."""
+    train, valid = ([line for line in lines if line["kind"] == kind] for kind in ("train", "valid"))
+    return {
+        "train/loss": [(line["step"], line["loss"]) for line in train],
+        "train/lr": [(line["step"], line["lr"]) for line in train],
+        "valid/rating": [(line["step"], line["metrics"]["rating"]) for line in valid],
+        "valid/score": [(line["step"], line["score"]) for line in valid],
+    }
+
+
+def test_mlflow_has_the_curves_of_the_loss_history(
+    shop_run: Path, shop: Scenario, tmp_path: Path, uri: str, scripted: Scripted
+) -> None:
+    scripted(*SKILLS)
+    lines = tracked(shop_run, tmp_path, shop, "monday")
+    scores = [line["score"] for line in lines if line["kind"] == "valid"]
+    assert scores == pytest.approx([3 / 7, 5 / 7, 1, 6 / 7]), "in the unit of the whole run"
+    found = curves(uri, "monday")
+    for name, curve in promised(lines).items():
+        assert found[name] == curve, name
+
+
+@pytest.mark.parametrize("then", ["monday", "tuesday"])
+@pytest.mark.parametrize("broken", ["validation", "MLflow"])
+def test_a_resumed_run_has_every_line_in_mlflow_once(
+    broken: str,
+    then: str,
+    shop_run: Path,
+    shop: Scenario,
+    tmp_path: Path,
+    uri: str,
+    scripted: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It breaks off in the third epoch, or after the second one's checkpoint and before its lines are sent."""
+    scripted(*SKILLS[:2], RuntimeError("power cut"))
+    log, sent = tracking.log_losses, Counter[str]()
+
+    def cut(*arguments: Any) -> None:
+        sent["epochs"] += 1
+        if sent["epochs"] == 2:
+            raise RuntimeError("power cut")
+        log(*arguments)
+
+    with monkeypatch.context() as patch:
+        if broken == "MLflow":
+            patch.setattr(tracking, "log_losses", cut)
+        with pytest.raises(RuntimeError, match="power cut"):
+            tracked(shop_run, tmp_path, shop, "monday")
+    assert len(curves(uri, "monday")["valid/rating"]) == (1 if broken == "MLflow" else 2)
+    scripted(*SKILLS[2:])
+    lines = tracked(shop_run, tmp_path, shop, then)
+    assert [line["metrics"]["rating"] for line in lines if line["kind"] == "valid"] == list(SKILLS)
+    found = curves(uri, then)
+    for name, curve in promised(lines).items():
+        assert found[name] == curve, name
+
+
+# ------------------------------------------------------------------------------------------------ encoders
 
 
 def test_a_decoder_with_lora_runs_through_the_same_stage(

@@ -134,6 +134,9 @@ def test_losses_become_curves_of_the_child(uri: str, scenario: Scenario) -> None
         assert run.data.tags["mlflow.parentRunId"] == parent.run_id
         assert run.info.status == "FINISHED"
         assert client.get_run(parent.run_id).info.status == "RUNNING"
+    assert runs.logged_steps(child, "train/rating") == {10, 20, 30}
+    assert runs.logged_steps(child, "valid/next_item.ndcg@10") == {30}
+    assert runs.logged_steps(child, "valid/rating") == set()
 
 
 def test_a_long_curve_fits_in_calls_of_a_thousand(uri: str, scenario: Scenario) -> None:
