@@ -3,7 +3,7 @@
 On every data set and split the baselines of `benchmarks.baselines` and mtrec's whole model (all tasks of scenario
 `video` at once, one set of settings everywhere) learn from the same rows and are judged on the same test rows:
 
-    random          10 % of the ratings, several seeds: rating RMSE
+    random          about 10 % of the ratings, several seeds: rating RMSE
     time            the last 10 % by time: rating RMSE
     leave_last_out  each user's last film: HR@10 and NDCG@10, full ranking, seen films excluded, mean rank of ties
 

@@ -2,9 +2,9 @@
 
 The rows that a baseline sees are the rows that mtrec sees: the source, the types of the columns, the cleaning
 and the split all come from `mtrec.data`. The rules stand in `mtrec.data.splits.split_interactions`. In short:
-`random` draws rows by seed, `time` cuts at two instants, `leave_last_out` takes each user's last new item, which
-here is the last row, since a user's later rating of an item replaces the earlier one (rows of equal time keep the
-order of the input; users with fewer than three items stay in training).
+`random` draws each row by a hash of it and the seed, `time` cuts at two instants, `leave_last_out` takes each
+user's last new item, which here is the last row, since a user's later rating of an item replaces the earlier one
+(rows of equal time keep the order of the input; users with fewer than three items stay in training).
 """
 
 from __future__ import annotations
@@ -168,8 +168,8 @@ def split(
         interactions: the N rows behind them, in the same order.
         by: the rule.
         seed: of the random rule; the other two have no chance in them.
-        valid: share of all rows that validates (not used by leave_last_out).
-        test: share of all rows that tests (not used by leave_last_out).
+        valid: share of all rows that validates, on average under random (not used by leave_last_out).
+        test: share of all rows that tests, likewise.
 
     Raises:
         DataError: a part would be empty.

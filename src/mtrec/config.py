@@ -123,7 +123,8 @@ class Split(Frozen):
     """How interactions are divided into training, validation and test.
 
     time: the last `test` share of rows by time is the test part, the `valid` share before it validates;
-    random: rows at random (history of a pair is then every other training row of its user);
+    random: rows by a hash of user, item, event, time and `seed`, so that a row keeps its part in later data and the
+    shares hold on average (history of a pair is then every other training row of its user);
     leave_last_out: per user the test part begins where the last new item appears, the validation part where the
     new item before that one appears.
     """

@@ -18,12 +18,14 @@ def split_interactions(interactions: pl.DataFrame, split: Split) -> pl.Series:
     """Assign every interaction to a part.
 
     Args:
-        interactions: rows sorted by user and time, with `user_id`, `item_id`, `timestamp`.
+        interactions: rows sorted by user and time, with `user_id`, `item_id`, `event`, `timestamp`.
         split: `time` cuts at two instants, so that rows of one instant share a part and no training row is
-            later than a test row; `random` draws rows; `leave_last_out` orders each user's items by their first
-            row: the test part begins at the first row of the last item, the validation part at the first row of
-            the item before it. Without repeats these are the user's last row and the one before. Users with
-            fewer than three distinct items stay in training; rows of equal time are ordered as in the input.
+            later than a test row; `random` draws rows by a hash of these four columns and the seed, so that a
+            later data version leaves each row in its part and the shares hold on average; `leave_last_out`
+            orders each user's items by their first row: the test part begins at the first row of the last item,
+            the validation part at the first row of the item before it. Without repeats these are the user's last
+            row and the one before. Users with fewer than three distinct items stay in training; rows of equal
+            time are ordered as in the input.
 
     Returns:
         Int8 series `part`: 0 train, 1 valid, 2 test.
@@ -34,7 +36,7 @@ def split_interactions(interactions: pl.DataFrame, split: Split) -> pl.Series:
     if split.by == "time":
         part = _by_time(interactions["timestamp"], split)
     elif split.by == "random":
-        part = _at_random(interactions.height, split)
+        part = _drawn(_row_keys(interactions, split.seed) / 2.0**64, split)
     else:
         part = _leave_last_out(interactions)
     counts = np.bincount(part.to_numpy(), minlength=3)
@@ -56,13 +58,23 @@ def _by_time(timestamp: pl.Series, split: Split) -> pl.Series:
     return pl.Series("part", part)
 
 
-def _at_random(num_rows: int, split: Split) -> pl.Series:
-    order = np.random.default_rng(split.seed).permutation(num_rows)
-    part = np.zeros(num_rows, dtype=np.int8)
-    num_test, num_valid = round(num_rows * split.test), round(num_rows * split.valid)
-    part[order[:num_test]] = TEST
-    part[order[num_test : num_test + num_valid]] = VALID
-    return pl.Series("part", part)
+def _row_keys(interactions: pl.DataFrame, seed: int) -> np.ndarray:
+    """A 64-bit hash per row, of user, item, event, time and the seed; it does not change between data versions."""
+    keyed = _keyed(seed)
+    keys = interactions["timestamp"].dt.timestamp("us").to_numpy().astype(np.uint64)
+    for name in ("user_id", "item_id", "event"):
+        values = interactions[name].unique()
+        hashes = pl.Series((_hash(keyed, value) for value in values.to_list()), dtype=pl.UInt64)
+        keys = _mixed(keys) ^ interactions[name].replace_strict(values, hashes).to_numpy()
+    return _mixed(keys)
+
+
+def _mixed(keys: np.ndarray) -> np.ndarray:
+    """Every bit of a 64-bit number spread over all bits: the last step of SplitMix64 (Steele et al. 2014)."""
+    keys = (keys ^ (keys >> 30)) * np.uint64(0xBF58476D1CE4E5B9)
+    keys = (keys ^ (keys >> 27)) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = keys ^ (keys >> 31)
+    return mixed
 
 
 def _leave_last_out(interactions: pl.DataFrame) -> pl.Series:
@@ -81,14 +93,23 @@ def split_by_id(ids: pl.Series, split: Split) -> pl.Series:
     Returns:
         Int8 series `part`.
     """
-    keyed = hashlib.blake2b(key=str(split.seed).encode(), digest_size=8)
-    draws = np.fromiter((_draw(keyed, str(i)) for i in ids.to_list()), dtype=np.float64, count=len(ids))
+    keyed = _keyed(split.seed)
+    hashes = np.fromiter((_hash(keyed, str(i)) for i in ids.to_list()), dtype=np.uint64, count=len(ids))
+    return _drawn(hashes / 2.0**64, split)
+
+
+def _drawn(draws: np.ndarray, split: Split) -> pl.Series:
+    """Parts from even draws in [0, 1). A test part of a smaller share lies inside that of a larger one."""
     part = (draws < split.test + split.valid).astype(np.int8) + (draws < split.test).astype(np.int8)
     return pl.Series("part", part)
 
 
-def _draw(keyed: hashlib.blake2b, name: str) -> float:
-    """A number in [0, 1) that is even over ids and independent between keys (BLAKE2, RFC 7693)."""
+def _keyed(seed: int) -> hashlib.blake2b:
+    return hashlib.blake2b(key=str(seed).encode(), digest_size=8)
+
+
+def _hash(keyed: hashlib.blake2b, name: str) -> int:
+    """64 bits that are even over names and independent between keys (BLAKE2, RFC 7693)."""
     digest = keyed.copy()
     digest.update(name.encode())
-    return int.from_bytes(digest.digest(), "big") / 2**64
+    return int.from_bytes(digest.digest(), "big")

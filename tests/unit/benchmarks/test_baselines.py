@@ -120,7 +120,7 @@ def test_real_ratings_load_and_split(real_data, folder, num_ratings, low, high) 
     assert low is None or (ratings.low, ratings.high) == (low, high)
 
     random = split(ratings, rows, "random", seed=1)
-    assert abs(len(random.test) - 0.1 * len(ratings)) <= 1
+    assert len(random.test) == pytest.approx(0.1 * len(ratings), rel=0.04)
     assert len(random.before_test) + len(random.test) == len(ratings)
     other = split(ratings, rows, "random", seed=2)
     assert not np.array_equal(random.test.items, other.test.items)

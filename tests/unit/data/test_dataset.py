@@ -38,10 +38,14 @@ def with_interactions(tables: Tables, interactions: pl.DataFrame) -> Tables:
     return Tables(users=tables.users, items=tables.items, interactions=interactions)
 
 
-def changed_rows(tables: Tables, where: np.ndarray) -> Tables:
-    """Another item, another event and another rating in every row of `where`."""
+def changed_rows(tables: Tables, where: np.ndarray, by: str) -> Tables:
+    """Another rating in every row of `where`, and another item and event where the split does not look at them."""
     rng = np.random.default_rng(1)
-    rows = tables.interactions
+    rows = tables.interactions.with_columns(
+        rating=pl.when(pl.Series(where)).then(6 - pl.col("rating").fill_null(1.0)).otherwise("rating")
+    )
+    if by == "random":
+        return with_interactions(tables, rows)
     items = other_items(tables, where, rng)
     events = rng.choice(["purchase", "cart", "rating"], rows.height)
     mask = pl.Series(where)
@@ -50,7 +54,6 @@ def changed_rows(tables: Tables, where: np.ndarray) -> Tables:
         rows.with_columns(
             item_id=pl.when(mask).then(pl.Series(items)).otherwise("item_id"),
             event=pl.when(mask).then(pl.Series(events)).otherwise("event"),
-            rating=pl.when(mask).then(6 - pl.col("rating").fill_null(1.0)).otherwise("rating"),
         ),
     )
 
@@ -78,7 +81,7 @@ def test_no_later_row_reaches_what_is_learned(by: str, later: tuple[int, ...], t
     tables, _ = shop_tables(COLD)
     dataset, encoding = prepared(tables, by)
     where = np.isin(dataset.part, later)
-    other, other_encoding = prepared(changed_rows(tables, where), by)
+    other, other_encoding = prepared(changed_rows(tables, where, by), by)
     columns = ["item_id", "event", "rating"]
     assert (
         not other.interactions.filter(where)
@@ -95,6 +98,17 @@ def test_no_later_row_reaches_what_is_learned(by: str, later: tuple[int, ...], t
     assert paths[0].read_bytes() == paths[1].read_bytes()
     if by == "time":
         assert dataset.interactions["label_purchase"].is_not_nan().any()
+
+
+def test_later_rows_that_never_came_leave_what_is_learned_from_as_it_is(tmp_path: Path) -> None:
+    """Items, events and users of held-out rows: under a random split they can only be there or not."""
+    tables, _ = shop_tables(COLD)
+    dataset, encoding = prepared(tables, "random")
+    kept = (dataset.part == TRAIN) | (np.arange(len(dataset.part)) % 2 == 0)
+    other, other_encoding = prepared(with_interactions(tables, tables.interactions.filter(kept)), "random")
+    assert other.interactions.height < dataset.interactions.height
+    assert written(tmp_path / "a", encoding) == written(tmp_path / "b", other_encoding)
+    assert other.interactions.equals(dataset.interactions.filter(kept))
 
 
 @pytest.mark.parametrize("by", ["time", "leave_last_out"])

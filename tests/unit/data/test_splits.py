@@ -15,6 +15,8 @@ from mtrec.errors import DataError
 
 HASHED = "000220100200"
 """Parts of item-0 … item-11 at 20 % validation, 10 % test and seed 0."""
+DRAWN = "000010020000010110120120"
+"""Parts of the first rows of `many` at 20 % validation, 20 % test and seed 0."""
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -23,6 +25,7 @@ def rows(users: list[str], hours: list[int]) -> pl.DataFrame:
         {
             "user_id": users,
             "item_id": [f"i{n}" for n in range(len(users))],
+            "event": "view",
             "timestamp": [START + timedelta(hours=h) for h in hours],
         }
     )
@@ -108,17 +111,80 @@ def test_the_held_out_item_of_each_user_is_new_and_the_only_new_one(items: list[
             assert own.filter(pl.col("part") == later)["item_id"][0] == fresh[0]
 
 
-@given(seed=st.integers(0, 5), count=st.integers(10, 300), share=st.sampled_from([0.1, 0.25]))
-def test_random_split_has_the_shares_and_depends_on_the_seed_alone(seed: int, count: int, share: float) -> None:
-    table = rows(["u"] * count, list(range(count)))
-    split = Split(by="random", valid=share, test=share, seed=seed)
-    part = split_interactions(table, split)
-    counts = np.bincount(part.to_numpy(), minlength=3)
-    assert counts.tolist() == [count - 2 * round(count * share), round(count * share), round(count * share)]
-    assert part.equals(split_interactions(table, split))
-    if count > 50:
-        other = split_interactions(table, split.model_copy(update={"seed": seed + 1}))
-        assert not part.equals(other)
+def many(count: int) -> pl.DataFrame:
+    """Rows of a few users, items, events and times, all different in at least one of them."""
+    n = np.arange(count)
+    table = pl.DataFrame(
+        {
+            "user_id": [f"u{i}" for i in n % 7],
+            "item_id": [f"i{i}" for i in n // 7 % 11],
+            "event": np.where(n // 77 % 2, "view", "cart"),
+            "timestamp": [START + timedelta(hours=int(h)) for h in n // 154],
+        }
+    )
+    assert table.n_unique() == count
+    return table
+
+
+def test_random_split_keeps_every_row_where_it_is() -> None:
+    """A champion of an older data version must not have learned from what is a test row now."""
+    split = Split(by="random", valid=0.2, test=0.2)
+    table = many(20_000)
+    part = split_interactions(table, split).to_numpy()
+    shares = np.bincount(part, minlength=3) / table.height
+    assert shares == pytest.approx([0.6, 0.2, 0.2], abs=0.015)
+    # Fewer rows, in another order, with a rating that was corrected since.
+    chosen = np.random.default_rng(0).permutation(table.height)[:5_000]
+    fewer = split_interactions(table[chosen].with_columns(rating=pl.lit(1.0)), split).to_numpy()
+    assert (fewer == part[chosen]).all()
+    # The same row twice is in one part, not in training and test.
+    assert (split_interactions(pl.concat([table, table]), split).to_numpy() == np.tile(part, 2)).all()
+    # Written down once, so that no later version moves rows between parts unnoticed.
+    assert "".join(map(str, part[:24])) == DRAWN
+
+
+@pytest.mark.parametrize("column", ["user_id", "item_id", "event", "timestamp"])
+def test_random_split_looks_at_the_whole_row(column: str) -> None:
+    """Rows that differ in one column alone are drawn one by one."""
+    count, split = 2_000, Split(by="random", valid=0.1, test=0.3)
+    same = rows(["u"], [0]).select(pl.all().repeat_by(count).explode())
+    texts = pl.Series([f"x{n}" for n in range(count)])
+    times = pl.Series([START + timedelta(microseconds=n) for n in range(count)])
+    fresh = (times if column == "timestamp" else texts).alias(column)
+    part = split_interactions(same.with_columns(fresh), split).to_numpy()
+    assert np.bincount(part, minlength=3) / count == pytest.approx([0.6, 0.1, 0.3], abs=0.04)
+
+
+def test_seeds_of_the_random_split_are_independent_and_a_smaller_test_part_lies_inside_a_larger() -> None:
+    table = many(10_000)
+
+    def test_rows(seed: int, test: float = 0.1) -> np.ndarray:
+        return split_interactions(table, Split(by="random", test=test, seed=seed)).to_numpy() == TEST
+
+    test = [test_rows(seed) for seed in range(6)]
+    for one in range(6):
+        for other in range(one):
+            assert (test[one] & test[other]).mean() == pytest.approx(0.01, abs=0.005), (one, other)
+    larger = test_rows(0, 0.3)
+    assert larger[test[0]].all()
+    assert larger.mean() == pytest.approx(0.3, abs=0.02)
+
+
+def test_a_million_rows_are_drawn_in_seconds() -> None:
+    count = 1_000_000
+    n = pl.int_range(count, eager=True)
+    table = pl.DataFrame(
+        {
+            "user_id": (n % 50_000).cast(pl.String),
+            "item_id": (n % 9_973).cast(pl.String),
+            "event": "rating",
+            "timestamp": pl.from_epoch(n, time_unit="s").dt.replace_time_zone("UTC"),
+        }
+    )
+    started = time.perf_counter()
+    part = split_interactions(table, Split(by="random"))
+    assert time.perf_counter() - started < 20  # about one second on a free core
+    assert np.bincount(part.to_numpy()).tolist() == pytest.approx([800_000, 100_000, 100_000], rel=0.01)
 
 
 @pytest.mark.parametrize(
