@@ -41,18 +41,25 @@ def task_notes(task: Json) -> list[dict[str, Any]]:
 
 
 def champion_notes(evaluation: Json) -> list[str]:
-    """Which tasks were not compared with the champion, and why."""
-    champion = evaluation.get("champion") or {}
-    theirs = champion.get("tasks") if isinstance(champion, Mapping) else None
-    if not theirs:
+    """Which tasks were not compared with the champion and why, and whether it may know the test rows."""
+    champion = evaluation.get("champion")
+    if not isinstance(champion, Mapping):
         return []
+    told = []
+    if champion.get("other_split"):
+        told.append(
+            f"The champion was trained on another split ({', '.join(champion['other_split'])}), so it may have "
+            "learned from these test rows and look better than it is."
+        )
+    theirs = champion.get("tasks")
+    if not theirs:
+        return told
     ours = evaluation.get("tasks") or {}
     dropped = [name for name in theirs if name not in ours]
     new = [name for name in ours if name not in theirs]
     lacking = {name: task for name, task in ours.items() if name in theirs and not task.get("comparison")}
     other = [name for name, task in lacking.items() if task.get("metrics")]
     empty = [name for name in lacking if name not in other]
-    told = []
     if dropped:
         told.append(f"The champion also has {_list(dropped)}, which this model lacks.")
     if new:

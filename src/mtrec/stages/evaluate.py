@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from mtrec.config import Classification, MultiLabel, NextItem, Profile, Scenario, Task
+from mtrec.config import Classification, MultiLabel, NextItem, Profile, Scenario, Split, Task
 from mtrec.data.contract import replacing_file, replacing_folder
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import TEST
@@ -149,7 +149,7 @@ def _question(task: Task) -> dict[str, Any]:
 def _champion(
     inputs: Inputs, dataset: Dataset, encoding: Encoding, scenario: Scenario
 ) -> tuple[Answers | None, dict[str, Any] | None]:
-    """What the champion says, and its name, version and tasks. It is never left out silently."""
+    """What the champion says, and its name, version, tasks and other split. It is never left out silently."""
     if not inputs.champion:
         return None, None
     from mtrec import tracking
@@ -177,7 +177,23 @@ def _champion(
             champion = answers(bundle, dataset, encoding, scenario.tasks)
         except InputError as error:
             raise RunError(f"{who} cannot be judged: {str(error).rstrip('.')}. Mend the data, {retire}.") from error
-    return champion, {"name": found.name, "version": found.version, "tasks": list(bundle.scenario.tasks)}
+    return champion, {
+        "name": found.name,
+        "version": found.version,
+        "tasks": list(bundle.scenario.tasks),
+        "other_split": _other_split(bundle.scenario.split, scenario.split),
+    }
+
+
+def _other_split(theirs: Split, ours: Split) -> list[str]:
+    """Settings by which a model trained under `theirs` may have learned from test rows of `ours`, in words.
+
+    The validation share moves no test row, and a smaller test part lies inside a larger one.
+    """
+    names = [name for name in ("by", "seed") if getattr(theirs, name) != getattr(ours, name)]
+    if theirs.test < ours.test:
+        names.append("test")
+    return [f"split.{name} is {getattr(theirs, name)} there and {getattr(ours, name)} here" for name in names]
 
 
 def _gone(scenario: Scenario, dataset: Dataset) -> list[str]:

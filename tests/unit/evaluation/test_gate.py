@@ -216,6 +216,24 @@ def test_a_regression_counts_when_it_is_large_and_certain(
     assert decision["champion"] == named
 
 
+@pytest.mark.parametrize("other", [[], ["split.seed is 1 there and 0 here"]])
+def test_a_loss_to_a_champion_that_may_know_the_test_rows_says_so(other: list[str]) -> None:
+    """Whoever holds against it has no ground to complain; whoever does not learns why and what to do."""
+    changes = {
+        "auc": measured(True, 0.1, 0.7, 0.8),
+        "auc_comparison": difference(-0.1, -0.15, -0.05, "worse"),
+        "rmse": measured(False, 1.2, 0.9, 1.0),
+        "rmse_comparison": difference(-0.1, -0.15, -0.05, "better"),
+    }
+    named = {"name": "shop", "version": "3", "tasks": ["rating", "purchase"], "other_split": other}
+    decision = decide(evaluation(**changes, champion=named), Gate())
+    held, lost = (rule(decision, "no_regression", metric) for metric in ("rmse", "auc"))
+    assert (held["verdict"], lost["verdict"]) == ("pass", "fail")
+    for words in ("another split (split.seed is 1 there and 0 here)", "take the alias 'champion' off version 3"):
+        assert words not in held["why"]
+        assert (words in lost["why"]) == bool(other)
+
+
 def test_the_tolerance_is_relative_to_the_champion() -> None:
     changes = {"auc": measured(True, 0.1, 0.7, 0.8), "auc_comparison": difference(-0.1, -0.15, -0.05, "worse")}
     assert decide(evaluation(**changes), Gate(max_regression=0.13))["verdict"] == "pass"

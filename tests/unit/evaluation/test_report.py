@@ -228,12 +228,15 @@ def test_what_was_not_compared_with_the_champion_is_said_with_the_reason() -> No
     evaluation = sample_evaluation()
     for words in ("which this model lacks", "New in this model", "Declared differently", "Without a test example"):
         assert words not in champion_section(evaluation)
+        assert "another split" not in champion_section(evaluation)
+    evaluation["champion"]["other_split"] = ["split.by is random there and time here"]
     evaluation["champion"]["tasks"] = [*list(TASKS)[2:], "region", "price"]
     for name in ("rating", "purchase", "category"):
         evaluation["tasks"][name]["comparison"] = None
     text = champion_section(evaluation)
     assert "The champion also has region and price, which this model lacks." in text
     assert "New in this model, so without a comparison: rating and purchase." in text
+    assert "trained on another split (split.by is random there and time here), so it may have learned from" in text
     assert "Declared differently than in the champion, so without a comparison: category." in text
     evaluation["tasks"]["category"]["metrics"] = {}
     assert "Without a test example, so without a comparison: category." in champion_section(evaluation)

@@ -14,12 +14,13 @@ import pytest
 from mtrec.config import Columns, NextItem, Scenario
 from mtrec.data.contract import Tables
 from mtrec.data.dataset import Dataset, Encoding
+from mtrec.data.splits import TEST
 from mtrec.errors import DataError, ModelError, RunError
 from mtrec.evaluation.judge import Answers
 from mtrec.models.store import Bundle, load_model, new_model, save_model
 from mtrec.stages import evaluate, preprocess
 from mtrec.tracking import register
-from tests.unit.tiny_shop import TASKS, shop_scenario
+from tests.unit.tiny_shop import TASKS, shop_scenario, tasks_under
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +253,7 @@ def test_the_registered_champion_is_compared(
 ) -> None:
     run(tmp_path, shop_run, shop, champion=True)
     found = json.loads((tmp_path / "evaluation.json").read_text())
-    assert found["champion"] == {"name": "tiny-shop", "version": "1", "tasks": list(TASKS)}
+    assert found["champion"] == {"name": "tiny-shop", "version": "1", "tasks": list(TASKS), "other_split": []}
     for name, task in found["tasks"].items():
         # The same model against itself: the same numbers, and no difference.
         assert task["comparison"]["verdict"] == "same", name
@@ -260,6 +261,38 @@ def test_the_registered_champion_is_compared(
         for value in task["metrics"].values():
             if value["champion"] is not None:
                 assert value["champion"] == value["after"]
+
+
+@pytest.mark.usefixtures("champion")
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [
+        ({"by": "time", "seed": 4}, ["split.seed is 0 there and 4 here"]),
+        ({"by": "time", "test": 0.2}, ["split.test is 0.1 there and 0.2 here"]),
+        ({"by": "leave_last_out"}, ["split.by is time there and leave_last_out here"]),
+        ({"by": "time", "test": 0.05, "valid": 0.2}, []),  # all test rows are among those of the champion
+    ],
+)
+def test_a_champion_of_another_split_may_know_the_test_rows(
+    split: dict[str, Any], told: list[str], shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    other = shop_scenario(shop.model.encoder.name, split=split, tasks=tasks_under(split["by"]))
+    said = preprocess.run(
+        preprocess.Inputs(tables=shop_run / "tables"), preprocess.Outputs(dataset=tmp_path / "dataset"), other
+    )
+    dataset = Dataset.read(tmp_path / "dataset")
+    champions = Dataset.read(shop_run / "dataset")
+    held_out = ("items", "users", "interactions")
+    inside = all(
+        (
+            getattr(champions, name)["part"].to_numpy()[getattr(dataset, name)["part"].to_numpy() == TEST] == TEST
+        ).all()
+        for name in held_out
+    )
+    assert said["num_test"] > 0
+    assert inside == (not told)
+    run(tmp_path, shop_run, other, champion=True, dataset=tmp_path / "dataset")
+    assert json.loads((tmp_path / "evaluation.json").read_text())["champion"]["other_split"] == told
 
 
 def without_column(
