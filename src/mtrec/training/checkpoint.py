@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mtrec.data.contract import replacing_folder
+from mtrec.data.contract import recover, replacing_folder
 from mtrec.errors import RunError
 
 FILES = ("tensors.safetensors", "state.json")
@@ -33,9 +33,12 @@ def save_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state: 
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """Read what `save_checkpoint` wrote; None when there is no checkpoint.
 
+    Where a kill came between the old checkpoint and the new one, this is the old one.
+
     Raises:
         RunError: the checkpoint is damaged.
     """
+    recover(folder)
     if not all((folder / name).is_file() for name in FILES):
         return None
     try:

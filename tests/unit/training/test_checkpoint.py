@@ -55,6 +55,16 @@ def test_a_failed_save_leaves_the_earlier_checkpoint(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_checkpoint_that_a_killed_save_had_moved_aside_is_found(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "run", TENSORS, {"step": 1})
+    (tmp_path / "run").rename(tmp_path / ".run.0123456789abcdef.old")
+    (tmp_path / ".run.fedcba9876543210.tmp").mkdir()
+    found = load_checkpoint(tmp_path / "run")
+    assert found is not None
+    assert found[1] == {"step": 1}
+    assert (tmp_path / "run").is_dir()
+
+
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "none") is None
     (tmp_path / "empty").mkdir()
