@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -99,7 +98,6 @@ def run_training(
         compiled = compile_training(
             run.folder / "pipeline.yaml", image=image, cache_key=key if cache else _key(key, str(time.time_ns()))
         )
-        checkpoints = workspace.checkpoints / key
         arguments = {
             "scenario": text,
             "data": str(data or ""),
@@ -107,7 +105,7 @@ def run_training(
             "pipeline_run": run.name,
             "tracking_uri": uri,
             "dvc_root": str(workspace.dvc_root),
-            "checkpoints": str(checkpoints),
+            "checkpoints": str(workspace.checkpoints / key),
         }
         console.print(f"{again} {run.name}, log in {shown(run.log)}", markup=False, highlight=False, soft_wrap=True)
         echo = (lambda line: console.print(line, markup=False, highlight=False)) if verbose else None
@@ -115,7 +113,6 @@ def run_training(
         artifacts = _execute(compiled, arguments, run, workspace, console, echo, end)
         result = collect(run, artifacts, tracking_uri=uri, seconds=time.monotonic() - started)
         run.update(state="finished", verdict=result.gate["verdict"], seconds=round(result.seconds, 1))
-        shutil.rmtree(checkpoints, ignore_errors=True)
         workspace.prune()
     return result
 

@@ -109,9 +109,20 @@ class Workspace:
         return Run(name=name, folder=self.runs / name, outputs=self.pipelines / name)
 
     def prune(self) -> None:
-        """Drop step outputs of all but the newest runs; reports and registered models stay."""
-        for run in self._runs_by_age()[_KEPT_RUNS:]:
+        """Drop step outputs of all but the newest runs, and training states that no run will go on with.
+
+        Reports and registered models stay, and so does the training state of every unfinished run, however old: it
+        may hold hours of work.
+        """
+        runs = self._runs_by_age()
+        for run in runs[_KEPT_RUNS:]:
             shutil.rmtree(run.outputs, ignore_errors=True)
+        states = [run.state for run in runs]
+        unfinished = {state.get("key") for state in states if state.get("state") != "finished"}
+        for folder in self.checkpoints.glob("*"):
+            key = folder.name.removeprefix(".").partition(".")[0]  # a half-written one: .<key>.<random>.tmp
+            if key not in unfinished:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _runs_by_age(self) -> list[Run]:
         """Known runs, newest first."""

@@ -59,6 +59,27 @@ def test_old_step_outputs_are_dropped_and_reports_stay(
     assert all(run.folder.exists() for run in runs)
 
 
+def test_only_training_states_of_unfinished_runs_stay(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEPT_RUNS", 1)
+    workspace.prune()
+    assert not workspace.root.exists()
+    _finished(workspace, "f00", 0)
+    for key, state in (("a11", "interrupted"), ("b22", "failed"), ("c33", "running"), ("d44", "broken")):
+        run = workspace.open_run("shop", key)
+        run.update(key=key, state=state)
+        os.utime(run.folder / "run.json", (1e9, 1e9))
+    (run.folder / "run.json").write_text("{half")
+    keys = ("a11", "b22", "c33", "d44", "e55", "f00")
+    for name in [form.format(key) for key in keys for form in ("{}", ".{}.0a1b.tmp", ".{}.0a1b.old")]:
+        (workspace.checkpoints / name).mkdir(parents=True)
+        (workspace.checkpoints / name / "state.json").write_text("{}")
+    workspace.prune()
+    left = {path.name for path in workspace.checkpoints.iterdir()}
+    assert left == {form.format(key) for key in keys[:3] for form in ("{}", ".{}.0a1b.tmp", ".{}.0a1b.old")}
+
+
 def test_the_latest_report_is_the_newest_file(workspace: Workspace) -> None:
     with pytest.raises(InputError, match=r"\.mtrec/runs: no report yet; make one with 'mtrec run'"):
         workspace.latest_report()
