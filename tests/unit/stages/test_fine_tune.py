@@ -119,11 +119,11 @@ def test_the_revision_of_a_checkpoint_is_asked_from_the_code_where_none_is_given
     shop_run: Path, shop: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fine_tune, "code_revision", lambda: "installed")
-    given, asked = (
+    given, asked, other = (
         fine_tune._key(fine_tune.Inputs(dataset=shop_run / "dataset", code_revision=revision), shop)
-        for revision in ("installed", None)
+        for revision in ("installed", None, "other")
     )
-    assert given == asked
+    assert given == asked != other
 
 
 # ------------------------------------------------------------------------------------------------ MLflow
