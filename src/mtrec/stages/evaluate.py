@@ -85,7 +85,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             "sharing": scenario.model.sharing,
             **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
         },
-        "protocol": protocol(scenario.split),
+        "protocol": protocol(scenario.split, start.model),
         "champion": about,
         "tasks": tasks,
     }
