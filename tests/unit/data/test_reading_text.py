@@ -97,7 +97,8 @@ def test_lines_in_another_encoding_are_read_and_noted(tmp_path: Path, caplog: py
     ("content", "what"),
     [
         (b"", "empty"), (b"\n \n", "empty"), (b"PK\x03\x04", "zip archive"),
-        (gzip.compress(b"a\n" * 9, mtime=0)[:-6], "gzip data is broken"), (b"\x1f\x8bnot really", "gzip data is broken"),
+        (gzip.compress(b"a\n" * 9, mtime=0)[:-6], "gzip data is broken"),
+        (b"\x1f\x8bnot really", "gzip data is broken"),
     ],
 )  # fmt: skip
 def test_lines_of_what_is_no_text_are_refused(tmp_path: Path, content: bytes, what: str) -> None:
