@@ -103,12 +103,14 @@ def compile_command(
 
     from components.images import IMAGE
     from pipelines.compiling import compile_training
+    from pipelines.targets import new_file
     from pipelines.workspace import shown
 
+    target = new_file(output, "--output", "training_pipeline.yaml")
     parameters = {}
     if scenario is not None:
         parameters["scenario"] = json.dumps(scenario_from(scenario, settings).as_dict())
-    compile_training(output, image=image or IMAGE, release=release, gpus=gpus, parameters=parameters)
+    compile_training(target, image=image or IMAGE, release=release, gpus=gpus, parameters=parameters)
     typer.echo(f"{shown(output)} written")
 
 

@@ -16,6 +16,7 @@ from pipelines.cli_options import (
     new_app,
     scenario_from,
 )
+from pipelines.targets import checked_folder, new_folder, tables_folder
 
 if TYPE_CHECKING:
     from mtrec.data.contract import Tables
@@ -43,7 +44,8 @@ def simulate(
     """
     from mtrec.data.sources import read_source
 
-    _write(read_source(scenario_from(scenario, settings), None), out)
+    target = tables_folder(out, None)
+    _write(read_source(scenario_from(scenario, settings), None), target, out)
 
 
 @app.command()
@@ -57,7 +59,8 @@ def ingest(
     """Read raw data and write the three contract tables."""
     from mtrec.data.sources import read_source
 
-    _write(read_source(scenario_from(scenario, settings), data), out)
+    target = tables_folder(out, data)
+    _write(read_source(scenario_from(scenario, settings), data), target, out)
 
 
 @app.command()
@@ -78,16 +81,17 @@ def validate(
     from mtrec.stages.execution import run_stage
 
     loaded = scenario_from(scenario, settings)
+    target = checked_folder(out, data)
     outputs = {
-        "validated": out / "tables",
-        "quarantine": out / "quarantine",
-        "data_docs": out / "data_docs",
-        "summary": out / "validation.json",
+        "validated": target / "tables",
+        "quarantine": target / "quarantine",
+        "data_docs": target / "data_docs",
+        "summary": target / "validation.json",
     }
     with tempfile.TemporaryDirectory() as temporary:
         tables = Path(temporary) / "tables"
         read_source(loaded, data).write(tables)
-        out.mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         summary = run_stage("validate", inputs={"tables": tables}, outputs=outputs, scenario=loaded)
     _print_validation(summary, out)
 
@@ -114,6 +118,8 @@ def download(
             last = tenth
             typer.echo(f"{file}: {done / 1e6:.1f} MB{f' of {total / 1e6:.1f} MB' if total else ''}", err=True)
 
+    if name in PUBLIC_SETS:
+        new_folder(to / name, "--to")
     folder = fetch(name, to, progress)
     known = PUBLIC_SETS[name]
     typer.echo(f"{folder}\nterms: {known.terms}\nuse it: mtrec run --scenario {known.scenario} --data {folder}")
@@ -143,7 +149,7 @@ def restore(
     """Bring back the exact bytes of a data version, for example the one named by a registered model."""
     from mtrec.data.versioning import restore as bring_back
 
-    bring_back(data_version, to, root)
+    bring_back(data_version, new_folder(to, "--to"), root)
     typer.echo(f"{to} holds {data_version}")
 
 
@@ -159,8 +165,8 @@ def versions(root: RootOption = None, debug: DebugOption = False) -> None:
         typer.echo(f"{drop.version}  {drop.time}  {drop.name}: {drop.num_files} files, {drop.num_bytes} bytes")
 
 
-def _write(tables: Tables, out: Path) -> None:
-    tables.write(out)
+def _write(tables: Tables, target: Path, out: Path) -> None:
+    tables.write(target)
     counts = ", ".join(f"{rows} {name}" for name, rows in tables.num_rows.items())
     typer.echo(f"{out}: {counts}")
 
