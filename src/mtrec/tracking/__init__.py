@@ -10,8 +10,16 @@ functions, so that importing it is cheap.
     card.py        the model card on a version
 """
 
-from mtrec.tracking.connection import resolve_uri
-from mtrec.tracking.lookup import Champion, RegisteredVersion, download_champion, list_models, show_model
+from mtrec.tracking.connection import check_database, resolve_uri
+from mtrec.tracking.lookup import (
+    Champion,
+    RegisteredVersion,
+    check_champion,
+    download_champion,
+    list_models,
+    python_command,
+    show_model,
+)
 from mtrec.tracking.registry import Registration, log_judgement, register
 from mtrec.tracking.runs import (
     Run,
@@ -29,6 +37,8 @@ __all__ = [
     "RegisteredVersion",
     "Registration",
     "Run",
+    "check_champion",
+    "check_database",
     "child_run",
     "download_champion",
     "finish_run",
@@ -39,6 +49,7 @@ __all__ = [
     "log_metrics",
     "logged_steps",
     "pipeline_run",
+    "python_command",
     "register",
     "resolve_uri",
     "show_model",

@@ -6,17 +6,19 @@ Without a URI and without MLFLOW_TRACKING_URI, MLflow is embedded: `.mtrec/mlflo
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import re
+import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtrec.errors import RunError
+from mtrec.errors import InputError, RunError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -53,7 +55,9 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     MLFLOW_DISABLE_TELEMETRY says otherwise. Blocks may be nested.
 
     Raises:
-        RunError: MLflow cannot be reached or refuses; one line that names the URI without a password.
+        InputError: MLflow knows no such kind of URI.
+        RunError: MLflow cannot be reached or refuses, or the SQLite file is none; one line that names the URI
+            without a password.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -61,15 +65,23 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     import requests
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
     from sqlalchemy.exc import SQLAlchemyError
 
     if (database := _database(uri)) is not None:
+        check_database(uri)
         database.parent.mkdir(parents=True, exist_ok=True)
     elif uri.startswith(("http://", "https://")):
         _probe(uri)
     with _quiet():
         try:
             yield MlflowClient(tracking_uri=uri)
+        except UnsupportedModelRegistryStoreURIException as error:
+            known = ", ".join(sorted(filter(None, error.supported_uri_schemes)))
+            raise InputError(
+                f"MLflow at {redacted(uri)}: unknown kind of address (known: {known}). Correct --tracking-uri or "
+                f"{_VARIABLE}; without both, {EMBEDDED.removeprefix(_SQLITE)} is used"
+            ) from error
         except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
             raise RunError(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
 
@@ -108,6 +120,25 @@ def locked(uri: str) -> Iterator[None]:
     database.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(database.with_name(f".{database.name}.mtrec.lock"), is_singleton=True):
         yield
+
+
+def check_database(uri: str) -> None:
+    """Look cheaply whether the file of an SQLite store can be one; no file yet is fine, and so is another store.
+
+    Raises:
+        RunError: it is something else, or damaged.
+    """
+    database = _database(uri)
+    if database is None or not database.exists():
+        return
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        if database.is_file() and error.sqlite_errorcode not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+            return  # locked by somebody, or not for us to read: MLflow will tell
+        path = str(database).removeprefix(f"{Path.cwd()}{os.sep}")
+        raise RunError(f"{path}: not an SQLite database; restore it or move it away to start anew") from error
 
 
 def redacted(uri: str) -> str:
@@ -158,6 +189,7 @@ def _quiet() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's message on one line, at most 400 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    """An exception's message on one line, at most 400 characters, without the statement that SQLAlchemy adds."""
+    said = re.split(r"\[SQL:|\(Background on this error at", str(error))[0]
+    text = " ".join(said.split()) or type(error).__name__
     return text if len(text) <= 400 else f"{text[:400]}…"

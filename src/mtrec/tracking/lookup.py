@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from mtrec.data.contract import replacing_folder
 from mtrec.errors import ModelError, RunError
-from mtrec.tracking.connection import as_global, connected, one_line, resolve_uri
+from mtrec.tracking.connection import as_global, connected, one_line, redacted, resolve_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -72,7 +77,7 @@ def download_champion(name: str, to: Path, tracking_uri: str | None = None) -> C
         if version is None:
             return None
         with as_global(uri), replacing_folder(to) as temporary:
-            _download(version, temporary)
+            _download(client, uri, version, temporary)
     return Champion(
         name=name,
         version=str(version.version),
@@ -80,6 +85,44 @@ def download_champion(name: str, to: Path, tracking_uri: str | None = None) -> C
         data_version=version.tags.get("data_version", ""),
         run_id=version.run_id or "",
     )
+
+
+def check_champion(name: str, tracking_uri: str | None = None) -> None:
+    """Look, without fetching it, whether a scenario's champion still has its files.
+
+    Args:
+        name: the scenario.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        InputError: MLflow knows no such kind of URI.
+        RunError: MLflow cannot be used, or the champion's files are gone.
+    """
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    uri = resolve_uri(tracking_uri)
+    with connected(uri) as client:
+        version = by_alias(client, name, CHAMPION)
+        if version is None:
+            return
+        place = client.get_model_version_download_uri(name, version.version)
+        with as_global(uri):
+            try:
+                found = {file.path for file in mlflow.artifacts.list_artifacts(place) or []}
+            except (OSError, MlflowException) as error:
+                raise _gone(client, uri, version, one_line(error)) from error
+        missing = [file for file in ("MLmodel", "artifacts") if file not in {Path(path).name for path in found}]
+        if missing:
+            raise _gone(client, uri, version, f"{missing[0]} is missing")
+
+
+def python_command(code: str, tracking_uri: str) -> str:
+    """The shell command that runs one line of code on this MLflow, where `client` is an MlflowClient."""
+    where = redacted(tracking_uri).replace(f"{Path.cwd()}{os.sep}", "")
+    python = sys.executable.replace(f"{Path.cwd()}{os.sep}", "")
+    line = f"from mlflow import MlflowClient; client = MlflowClient(); {code}"
+    return f"MLFLOW_TRACKING_URI={shlex.quote(where)} {shlex.join([python, '-c', line])}"
 
 
 def list_models(tracking_uri: str | None = None) -> list[RegisteredVersion]:
@@ -166,7 +209,19 @@ def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None
         raise
 
 
-def _download(version: ModelVersion, to: Path) -> None:
+def _gone(client: MlflowClient, uri: str, version: ModelVersion, why: str) -> RunError:
+    """The champion's files cannot be used: where they belong, and how to go on without them."""
+    place = client.get_model_version_download_uri(version.name, version.version)
+    where = Path(url2pathname(urlparse(place).path)) if place.startswith("file:") else place
+    where = str(where).replace(f"{Path.cwd()}{os.sep}", "")
+    off = python_command(f'client.delete_registered_model_alias("{version.name}", "{CHAMPION}")', uri)
+    return RunError(
+        f"champion {version.name} version {version.version}: its files are not whole ({why}); they belong in "
+        f"{where}. Restore them there, or take the alias '{CHAMPION}' off: {off}"
+    )
+
+
+def _download(client: MlflowClient, uri: str, version: ModelVersion, to: Path) -> None:
     """Fetch a version and leave its model folder's content in `to`."""
     import mlflow
     import yaml
@@ -180,10 +235,8 @@ def _download(version: ModelVersion, to: Path) -> None:
         folder = whole / flavors["python_function"]["artifacts"]["model"]["path"]
         content = list(folder.iterdir())
     except (OSError, KeyError, TypeError, yaml.YAMLError, MlflowException) as error:
-        raise RunError(
-            f"{_label(version)}: its files in MLflow cannot be fetched whole ({one_line(error)}). Restore them, or "
-            f"take the alias '{CHAMPION}' off version {version.version}"
-        ) from error
+        why = one_line(error).replace(f"{whole}{os.sep}", "")
+        raise _gone(client, uri, version, why) from error
     for path in content:
         path.rename(to / path.name)
     shutil.rmtree(whole)

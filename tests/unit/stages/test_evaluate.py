@@ -431,7 +431,7 @@ def test_a_champion_whose_artifact_is_gone_stops_the_evaluation(
 ) -> None:
     shutil.rmtree(champion)
     with pytest.raises(
-        RunError, match=r"tiny-shop/1@champion: .*Restore them, or take the alias 'champion' off"
+        RunError, match=r"champion tiny-shop version 1: .*Restore them there, or take the alias 'champion' off"
     ) as caught:
         run(tmp_path / "out", shop_run, shop, champion=True)
     assert "\n" not in str(caught.value)

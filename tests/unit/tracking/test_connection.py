@@ -1,12 +1,14 @@
+import contextlib
 import os
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from mtrec.errors import RunError
+from mtrec.errors import InputError, RunError
 from mtrec.tracking import connection
 
 
@@ -46,13 +48,43 @@ def test_mlflow_errors_become_one_line(uri: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_broken_database_is_told(tmp_path: Path) -> None:
-    (tmp_path / "mlflow.db").write_text("this is not a database, but it is long enough to look at" * 100)
-    with (
-        pytest.raises(RunError, match=r"MLflow at sqlite:.*mlflow\.db: "),
-        connection.connected(f"sqlite:///{tmp_path}/mlflow.db") as client,
-    ):
+@pytest.mark.parametrize("damage", ["text", "cut", "folder"])
+def test_a_broken_database_is_told(uri: str, damage: str) -> None:
+    path = Path(uri.removeprefix("sqlite:///"))
+    whole = path.read_bytes()
+    path.unlink()
+    if damage == "text":
+        path.write_text("this is not a database, but it is long enough to look at" * 100)
+    elif damage == "cut":
+        path.write_bytes(whole[:100] + b"x" * 5000)
+    else:
+        path.mkdir()
+    told = "^.mtrec/mlflow.db: not an SQLite database; restore it or move it away to start anew$"
+    with pytest.raises(RunError, match=told), connection.connected(uri) as client:
         client.search_experiments()
+
+
+def test_a_database_that_is_locked_or_new_is_no_broken_one(uri: str, tmp_path: Path) -> None:
+    connection.check_database(f"sqlite:///{tmp_path}/new.db")
+    assert not (tmp_path / "new.db").exists()
+    (tmp_path / "empty.db").touch()
+    connection.check_database(f"sqlite:///{tmp_path}/empty.db")
+    with contextlib.closing(sqlite3.connect(uri.removeprefix("sqlite:///"))) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        connection.check_database(uri)
+
+
+def test_an_unknown_kind_of_address_is_wrong_input() -> None:
+    told = "^MLflow at foo://bar: unknown kind of address .*--tracking-uri or MLFLOW_TRACKING_URI"
+    with pytest.raises(InputError, match=told), connection.connected("foo://me:secret@bar"):
+        pass
+
+
+def test_a_statement_is_no_part_of_a_message() -> None:
+    error = ValueError(
+        "(sqlite3.X) no such table\n[SQL: SELECT 1]\n(Background on this error at: https://sqlalche.me)"
+    )
+    assert connection.one_line(error) == "(sqlite3.X) no such table"
 
 
 def test_the_global_uri_comes_back(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -392,9 +392,33 @@ def test_a_champion_whose_files_are_gone(register: Any, tmp_path: Path, damage: 
         mlmodel.write_text("")
     else:
         shutil.rmtree(mlmodel.parent / "artifacts")
-    with pytest.raises(RunError, match=r"ecommerce/1@champion: .* take the alias 'champion' off version 1$"):
+    with pytest.raises(RunError, match=r"champion ecommerce version 1: its files are not whole \(") as caught:
         tracking.download_champion("ecommerce", tmp_path / "champion")
     assert not (tmp_path / "champion").exists()
+    place = mlmodel.parent.relative_to(tmp_path)
+    assert f"they belong in {place}. Restore them there, or take the alias 'champion' off: " in str(caught.value)
+    assert "tmp/" not in str(caught.value).replace(sys.executable, "")
+
+
+@pytest.mark.parametrize("lost", ["MLmodel", "artifacts", "all"])
+def test_a_champion_without_files_is_found_out_before_training_and_can_be_retired(
+    register: Any, tmp_path: Path, lost: str
+) -> None:
+    tracking.check_champion("ecommerce")
+    register()
+    tracking.check_champion("ecommerce")
+    (mlmodel,) = (tmp_path / ".mtrec" / "mlartifacts" / "models").rglob("MLmodel")
+    if lost == "MLmodel":
+        mlmodel.unlink()
+    else:
+        shutil.rmtree(mlmodel.parent / "artifacts" if lost == "artifacts" else mlmodel.parent)
+    with pytest.raises(RunError, match="champion ecommerce version 1: its files are not whole") as caught:
+        tracking.check_champion("ecommerce")
+    assert f"they belong in {mlmodel.parent.relative_to(tmp_path)}. Restore" in str(caught.value)
+    command = str(caught.value).partition(" off: ")[2]
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
+    tracking.check_champion("ecommerce")
+    assert tracking.download_champion("ecommerce", tmp_path / "champion") is None
 
 
 def test_a_model_that_does_not_answer_is_not_registered(
