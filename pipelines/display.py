@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -21,9 +21,12 @@ _MARKS = {
     "done": ("✓", "green"),
     "cached": ("✓", "green"),
     "failed": ("✗", "red"),
+    "stopped": ("■", "yellow"),
     "skipped": ("–", "dim"),
 }
+_PLAIN_SHARE = 0.1
 _PLAIN_SECONDS = 15.0
+_PLAIN_AT_LATEST = 60.0
 
 
 @contextmanager
@@ -77,20 +80,22 @@ class _LiveView:
 
 
 class PlainView:
-    """One line when a step begins or ends, and a line of progress now and then."""
+    """One line when a step begins or ends; between them one per tenth of the step or per minute, no more."""
 
-    def __init__(self, console: Console, seconds: float = _PLAIN_SECONDS) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
-        self._seconds = seconds
-        self._last: dict[str, tuple[str, float]] = {}
+        self._clock = clock
+        self._last: dict[str, tuple[str, float, float]] = {}
 
     def step_changed(self, step: Step) -> None:
-        """Print the step when its state is new or its last line is old enough."""
-        now = time.monotonic()
-        state, printed = self._last.get(step.name, ("", 0.0))
-        if step.state == state and now - printed < self._seconds:
-            return
-        self._last[step.name] = (step.state, now)
+        """Print the step when its state is new, or when it is time to say how far it is."""
+        now = self._clock()
+        state, share_then, printed = self._last.get(step.name, ("", 0.0, 0.0))
+        if step.state == state:
+            more = (step.fraction or 0.0) - share_then > _PLAIN_SHARE - 1e-9
+            if now - printed < (_PLAIN_SECONDS if more else _PLAIN_AT_LATEST):
+                return
+        self._last[step.name] = (step.state, step.fraction or 0.0, now)
         share = f" {step.fraction:.0%}" if step.fraction is not None else ""
         words = {"running": f"running{share}" if state == "running" else "started", "cached": "done (cached)"}
         note = f"  {step.message}" if step.state == "running" and step.message else ""

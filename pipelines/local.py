@@ -20,13 +20,14 @@ from typing import Any
 from rich.console import Console
 
 from mtrec.config import Scenario
-from mtrec.errors import ConfigError, InputError, MtrecError, RunError
+from mtrec.errors import ConfigError, MtrecError, RunError
 from mtrec.lineage import code_revision, data_fingerprint
 from mtrec.stages.execution import STAGES
 from mtrec.tracking import finish_run, pipeline_run, resolve_uri
 from pipelines.compiling import compile_training
 from pipelines.display import showing
 from pipelines.kfp_session import Log, local_kfp, quiet, stop_children, stoppable
+from pipelines.preflight import preflight
 from pipelines.results import RunResult, collect
 from pipelines.steps import Steps
 from pipelines.workspace import Run, Workspace, shown
@@ -76,18 +77,17 @@ def run_training(
         Evaluation, gate, registration and where the report is. A refusal by the gate is a result, no error.
 
     Raises:
-        InputError: the data is not there or the scenario is too large.
+        InputError: the data is not there, the scenario is too large, or what `preflight` tells before the run.
         StepFailed: a step failed; the message is the step's own.
         Interrupted: Ctrl-C or SIGTERM; running steps were stopped.
-        RunError: another run holds the workspace.
+        RunError: another run holds the workspace, MLflow cannot be used, or the champion's files are gone.
     """
-    if data is not None and not data.exists():
-        raise InputError(f"--data {data}: no such file or folder")
     text = json.dumps(scenario.as_dict(), separators=(",", ":"))
     if len(text) > _MAX_SCENARIO:
         raise ConfigError(f"scenario {scenario.name}: {len(text)} characters as JSON, at most {_MAX_SCENARIO}")
-    data = data.resolve() if data else None
     uri = resolve_uri(tracking_uri)
+    preflight(scenario, data, uri)
+    data = data.resolve() if data else None
     revision = code_revision()
     key = _key(scenario.digest, data_fingerprint(data), revision)
     with workspace.locked():
@@ -135,7 +135,7 @@ def _execute(
                 outputs = _call(compiled, arguments)
         except KeyboardInterrupt as error:
             stop_children()
-            steps.close(succeeded=False)
+            steps.close(succeeded=False, stopped=True)
             run.update(state="interrupted")
             end("KILLED")
             raise Interrupted("stopped; what is finished is kept") from error

@@ -11,7 +11,7 @@ from typing import Literal
 from mtrec.progress import read_line
 from mtrec.stages.execution import Failure, read_failure
 
-State = Literal["waiting", "running", "done", "cached", "failed", "skipped"]
+State = Literal["waiting", "running", "done", "cached", "failed", "stopped", "skipped"]
 
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _EXECUTING = re.compile(r"Executing task '([\w-]+)'")
@@ -76,11 +76,13 @@ class Steps:
         elif (failure := read_failure(line)) is not None:
             self.failure = failure
 
-    def close(self, *, succeeded: bool) -> None:
-        """The run ended: what ran has failed, what waited was skipped."""
+    def close(self, *, succeeded: bool, stopped: bool = False) -> None:
+        """The run ended: what ran has failed, or was stopped by the user; what waited was skipped."""
         for step in self.steps.values():
             if step.state == "running":
-                self._set(step.name, "failed")
+                self._set(step.name, "stopped" if stopped else "failed")
+            elif step.state == "failed" and stopped:  # Ctrl-C reaches the step too, and kfp may tell of it first
+                self._set(step.name, "stopped")
             elif step.state == "waiting" and succeeded:
                 self._set(step.name, "skipped")
 

@@ -50,6 +50,17 @@ def test_progress_goes_to_the_running_step_and_ends_with_it() -> None:
     assert changes == [("fine_tune_model", None), ("fine_tune_model", 0.5), ("fine_tune_model", None)]
 
 
+def test_what_the_user_stopped_has_not_failed() -> None:
+    steps, clock = _steps()
+    steps.read("Executing task 'ingest-data'")
+    steps.read("Task 'ingest-data' finished with status FAILURE")
+    steps.read("Executing task 'fine-tune-model'")
+    clock.now += 737
+    steps.close(succeeded=False, stopped=True)
+    assert _states(steps) == ["stopped", "waiting", "stopped"]
+    assert elapsed_text(steps.steps["fine_tune_model"], clock.now) == "12 min 17 s"
+
+
 def test_what_a_step_said_when_it_failed_is_kept() -> None:
     steps, _ = _steps()
     failure = {"message": "no title", "exit_code": 2, "expected": True, "traceback": "Traceback"}
@@ -96,18 +107,29 @@ def test_plain_lines_tell_beginnings_ends_and_some_progress() -> None:
         def print(self, line: str, **options: object) -> None:
             lines.append(line)
 
-    view = PlainView(Console(), seconds=0.0)  # type: ignore[arg-type]
-    quiet = PlainView(Console(), seconds=60.0)  # type: ignore[arg-type]
-    step = Step("fine_tune_model", state="running", started=0.0)
-    quiet.step_changed(step)
-    step.fraction, step.message = 0.4, "epoch 2"
-    quiet.step_changed(step)
-    assert len(lines) == 1
+    clock = Clock()
+    view = PlainView(Console(), clock)  # type: ignore[arg-type]
+    step = Step("fine_tune_model", state="running", started=100.0, message="epoch 2")
+    view.step_changed(step)
     assert lines[0].startswith("fine_tune_model  started")
-    view.step_changed(step)
-    view.step_changed(step)
-    assert "running 40%" in lines[-1]
+    for second in range(1, 1000):
+        clock.now, step.fraction = 100.0 + second, second / 1000
+        view.step_changed(step)
+    shares = [line.split()[2] for line in lines[1:]]
+    assert shares == [f"{percent}%" for percent in range(6, 100, 6)], "one line per minute when that is sooner"
     assert lines[-1].endswith("epoch 2")
+    view, lines[:] = PlainView(Console(), clock), []  # type: ignore[arg-type]
+    for step.fraction in (n / 300 for n in range(300)):
+        clock.now += 1
+        view.step_changed(step)
+    shares = [line.split()[2] for line in lines[1:]]
+    assert shares == [f"{percent}%" for percent in range(10, 100, 10)], "one line per tenth when that is sooner"
+    step.fraction = None
+    view, lines[:] = PlainView(Console(), clock), []  # type: ignore[arg-type]
+    for _ in range(130):
+        clock.now += 1
+        view.step_changed(step)
+    assert len(lines) == 3, "a share that nobody knows is told per minute"
     step.state, step.seconds = "done", 3.0
     view.step_changed(step)
     assert lines[-1] == "fine_tune_model  done 3.0 s"
