@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	&& { echo "$$p"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint golden bench docs constraints clean
+.PHONY: help install run test test-slow lint golden bench docs constraints clean clean-state
 
 help: ## Print this list
 	@echo 'Targets:'
@@ -56,14 +56,20 @@ golden: $(STAMP) ## Renew the golden pipeline file; look at the difference befor
 bench: $(STAMP) ## Measure quality against the baselines (needs MTREC_DATA)
 	$(BIN)/python -m benchmarks.quality $(ARGS)
 
-docs: $(STAMP) ## Renew docs/cli.md from the command's help
-	$(BIN)/python -m pipelines.reference docs/cli.md
+docs: $(STAMP) ## Renew docs/cli.md and docs/scenario.md from the code
+	$(BIN)/python -m pipelines.reference docs
 
 constraints: $(STAMP) ## Renew constraints.txt from what .venv holds
 	@{ sed -n '/^#/p' constraints.txt; \
 		$(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools; } > constraints.new
 	@mv constraints.new constraints.txt
 
-clean: ## Remove .venv, caches and the local state in .mtrec
-	rm -rf $(VENV) .mtrec .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info src/*.egg-info
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+clean: ## Remove .venv, build and cache files; .mtrec stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build *.egg-info src/*.egg-info
+	find . -name .mtrec -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-state: ## Remove .mtrec: registry, reports, versioned data (asks first; YES=1 does not)
+	@if [ -e .mtrec ] && [ "$(YES)" != 1 ]; then \
+		printf 'Remove .mtrec with every registered model, report and data version? [y/N] '; read -r answer || echo; \
+		case "$$answer" in y|Y|yes) ;; *) echo 'Nothing was removed.'; exit 1;; esac; fi
+	rm -rf .mtrec

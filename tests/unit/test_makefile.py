@@ -11,10 +11,11 @@ import pytest
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
-def _make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _make(folder: Path, *arguments: str, answer: str = "") -> subprocess.CompletedProcess[str]:
     # The tests may themselves run under make, which would make this one speak of its folders.
     env = {key: value for key, value in os.environ.items() if key not in ("MAKELEVEL", "MAKEFLAGS", "MFLAGS")}
-    return subprocess.run(["make", *arguments], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=folder, env=env, input=answer, capture_output=True, text=True, check=False)
 
 
 def test_make_alone_lists_every_target_with_its_words(repository: Path) -> None:
@@ -43,6 +44,32 @@ def test_a_machine_without_a_fitting_python_is_told_so_at_once(repository: Path,
     assert done.returncode == 2
     assert "mtrec: no Python 3.11 or newer with venv found" in done.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_only_clean_state_removes_what_was_learned_and_it_asks(repository: Path, tmp_path: Path) -> None:
+    shutil.copy(repository / "Makefile", tmp_path)
+    kept = tmp_path / ".mtrec" / "mlartifacts" / "code" / "__pycache__"
+    for folder in (kept, tmp_path / "src" / "__pycache__", tmp_path / ".venv", tmp_path / ".ruff_cache"):
+        folder.mkdir(parents=True)
+    assert _make(tmp_path, "clean").returncode == 0
+    assert kept.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"Makefile", ".mtrec", "src"}
+    assert not (tmp_path / "src" / "__pycache__").exists()
+    for answer in ("", "n\n"):
+        asked = _make(tmp_path, "clean-state", answer=answer)
+        assert asked.returncode != 0
+        assert "every registered model" in asked.stdout
+        assert kept.is_dir()
+    assert _make(tmp_path, "clean-state", answer="y\n").returncode == 0
+    assert not (tmp_path / ".mtrec").exists()
+    kept.mkdir(parents=True)
+    assert _make(tmp_path, "clean-state", "YES=1").returncode == 0
+    assert not (tmp_path / ".mtrec").exists()
+
+
+def test_what_tools_leave_behind_is_ignored(repository: Path) -> None:
+    ignored = (repository / ".gitignore").read_text().split()
+    assert {".mtrec/", ".venv/", "/dvc_plots/"} <= set(ignored)
 
 
 def test_continuous_integration_runs_lint_and_tests_from_anywhere(repository: Path) -> None:
