@@ -80,6 +80,7 @@ def scenario_from(name: str, settings: list[str] | None, seed: int | None = None
 
 def fail(error: Exception) -> int:
     """Print an error as one line, with `--debug` as a traceback too, and return the exit code."""
+    from mtrec.disk import explain
     from mtrec.errors import MtrecError
 
     if _Mode.debug:
@@ -87,9 +88,10 @@ def fail(error: Exception) -> int:
         log = getattr(error, "log_text", "")
         if log:
             print(f"\nIn the step's own process:\n{log}", file=sys.stderr)
-    if isinstance(error, MtrecError):
-        print(f"mtrec: {error}", file=sys.stderr)
-        return error.exit_code
+    told = error if isinstance(error, MtrecError) else explain(error)
+    if told is not None:
+        print(f"mtrec: {told}", file=sys.stderr)
+        return told.exit_code
     hint = "" if _Mode.debug else "; run again with --debug for the traceback"
     print(f"mtrec: unexpected {type(error).__name__}: {' '.join(str(error).split())}{hint}", file=sys.stderr)
     return 1

@@ -132,3 +132,26 @@ def test_restore_and_download_leave_what_is_there(here: Path, capsys: pytest.Cap
     code, _, error = _main(capsys, "data", "download", "online-retail", "--to", "sets")
     assert code == 2
     assert error == "mtrec: --to sets/online-retail: is a file; give a new folder\n"
+
+
+def test_a_file_in_place_of_the_state_folder_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / ".mtrec").write_text("mine")
+    for arguments in (["run"], ["data", "snapshot", "drop", "--name", "drop"]):
+        (here / "drop").mkdir(exist_ok=True)
+        (here / "drop" / "a.csv").write_text("a\n")
+        code, _, error = _main(capsys, *arguments)
+        assert code == 2
+        assert error.startswith(f"mtrec: cannot write {here}/.mtrec")
+        assert "a file is where a folder has to be" in error
+        assert error.count("\n") == 1
+    assert (here / ".mtrec").read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs Linux's /sys, where nothing can be made")
+def test_a_path_that_the_system_refuses_is_one_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["data", "simulate", "--out", "/sys/shop", *SMALL_SHOP], ["compile", "-o", "/sys/p.yaml"]):
+        code, _, error = _main(capsys, *arguments)
+        assert code == 2
+        assert error.startswith("mtrec: cannot write /sys/")
+        assert ".tmp" not in error
+        assert error.count("\n") == 1

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import polars as pl
 
+from mtrec.disk import naming
 from mtrec.errors import DataError
 
 KEYS: dict[str, tuple[str, ...]] = {"users": ("user_id",), "items": ("item_id",), "interactions": ()}
@@ -103,10 +104,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     """
     recover(folder)
     temporary = _beside(folder, "tmp")
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
-        _exchange(temporary, folder)
+        with naming(folder, temporary):
+            temporary.mkdir(parents=True)
+            yield temporary
+            _exchange(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -118,8 +120,9 @@ def replacing_file(path: Path) -> Iterator[Path]:
     recover(path)
     temporary = _beside(path, "tmp")
     try:
-        yield temporary
-        temporary.replace(path)
+        with naming(path, temporary):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mtrec.data.contract import replacing_folder
+from mtrec.disk import explain
 from mtrec.errors import DataError
 
 Progress = Callable[[str, int, int | None], None]
@@ -132,6 +133,8 @@ def _fetch(url: str, path: Path, progress: Progress | None) -> Path:
     except urllib.error.HTTPError as error:
         raise DataError(f"{url}: the publisher answered {error.code} {error.reason}. Try again later.") from error
     except (OSError, http.client.HTTPException) as error:
+        if explain(error):
+            raise
         reason = getattr(error, "reason", error)
         raise DataError(
             f"{url}: cannot be reached ({reason}). Check the connection or the proxy settings."

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from mtrec.config import load_scenario
+from mtrec.disk import explain
 from mtrec.errors import ConfigError, MtrecError
 from mtrec.progress import Progress, listening
 from mtrec.stages.execution import STAGES, run_stage
@@ -37,9 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 outputs=_pairs(options.output, "--output"),
                 scenario=load_scenario(options.scenario, options.set),
             )
-    except MtrecError as error:
-        print(f"mtrec: {error}", file=sys.stderr)
-        return error.exit_code
+    except (MtrecError, OSError) as error:
+        told = error if isinstance(error, MtrecError) else explain(error)
+        if told is None:
+            raise
+        print(f"mtrec: {told}", file=sys.stderr)
+        return told.exit_code
     print(json.dumps(summary, indent=2, default=str))
     return 0
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mtrec.config import Scenario, parse_scenario
+from mtrec.disk import explain
 from mtrec.errors import ConfigError, MtrecError, RunError
 from mtrec.progress import line_writer, listening
 
@@ -136,12 +137,11 @@ def read_failure(line: str) -> Failure | None:
 
 
 def _exit_marked(error: Exception) -> NoReturn:
-    expected = isinstance(error, MtrecError)
-    message = str(error) if expected else f"{type(error).__name__}: {error}"
+    told = error if isinstance(error, MtrecError) else explain(error)
     failure = Failure(
-        message=" ".join(message.split()),
-        exit_code=error.exit_code if isinstance(error, MtrecError) else 1,
-        expected=expected,
+        message=" ".join((str(told) if told else f"{type(error).__name__}: {error}").split()),
+        exit_code=told.exit_code if told else 1,
+        expected=told is not None,
         traceback="".join(traceback.format_exception(error)),
     )
     sys.stderr.write(f"{failure.traceback}{ERROR_MARK}{json.dumps(dataclasses.asdict(failure))}\n")
