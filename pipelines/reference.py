@@ -1,6 +1,6 @@
 """The reference of the command line, docs/cli.md, written from the commands themselves.
 
-python -m pipelines.reference docs/cli.md
+`python -m pipelines.reference docs` writes it into the folder docs, with that of scenario files beside it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrec.data.contract import replacing_file
+from pipelines.scenario_reference import scenario_reference
 
 _HEAD = """# The `mtrec` command
 
@@ -19,10 +20,11 @@ Written by `make docs` from the command's own help; a test fails when it is out 
 """
 
 
-def write_reference(path: Path) -> None:
-    """Write the reference of every command and option."""
-    with replacing_file(path) as temporary:
-        temporary.write_text(reference(), encoding="utf-8")
+def write_references(folder: Path) -> None:
+    """Write cli.md, every command and option, and scenario.md, every key of a scenario."""
+    for name, text in {"cli.md": reference(), "scenario.md": scenario_reference()}.items():
+        with replacing_file(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def reference() -> str:
@@ -73,4 +75,4 @@ def _default(option: Any) -> str:
 
 
 if __name__ == "__main__":
-    write_reference(Path(sys.argv[1]))
+    write_references(Path(sys.argv[1]))

@@ -31,7 +31,7 @@ Table = Literal["users", "items", "interactions"]
 class Frozen(BaseModel):
     """A configuration object: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
 
 # ------------------------------------------------------------------------------------------------- data
@@ -41,6 +41,7 @@ class TableMapping(Frozen):
     """How one file becomes one contract table (source type `tables`)."""
 
     file: str
+    """Name of the file in the data folder, with or without its `.gz`."""
     columns: dict[str, str]
     """contract column → column in the file."""
     constants: dict[str, str] = {}
@@ -59,11 +60,15 @@ class Source(Frozen):
     """Where the raw data comes from. `auto` recognises the known layouts by their files."""
 
     type: Literal["auto", "simulated", "movielens", "movietweetings", "amazon", "tables"] = "auto"
+    """`tables` maps your own files, `simulated` makes data; the others are the layouts of public data sets."""
     options: dict[str, Any] = {}
     """Settings of the source itself, e.g. the dials of the simulator."""
     users: TableMapping | None = None
+    """Type `tables` only. Without it the users are those of the interactions."""
     items: TableMapping | None = None
+    """Type `tables` only, and needed there."""
     interactions: TableMapping | None = None
+    """Type `tables` only, and needed there."""
 
     @model_validator(mode="after")
     def _tables_are_mapped(self) -> Source:
@@ -76,28 +81,35 @@ class Expectation(Frozen):
     """One Great Expectations expectation on one table."""
 
     table: Table
+    """The contract table that it is about."""
     type: str
     """Name in Great Expectations, snake case: expect_column_values_to_be_between."""
     severity: Literal["critical", "warning"] = "critical"
+    """critical: the run stops when it does not hold; warning: the run goes on and says so."""
     quarantine: bool = False
     """Move the rows that break it into quarantine before severity is judged."""
     arguments: dict[str, Any] = {}
+    """What Great Expectations takes, e.g. {column: price, min_value: 0}."""
 
 
 class Validation(Frozen):
     """What the data must satisfy before anything is learned from it."""
 
     expectations: list[Expectation] = []
+    """Checks beyond the contract's own rules."""
     max_quarantined: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Largest share of a table's rows that may be quarantined before the run stops."""
     min_rows: dict[Table, int] = {"users": 2, "items": 2, "interactions": 20}
+    """Fewest rows per table; with fewer the run stops."""
 
 
 class Columns(Frozen):
     """Which columns of a table are features, by kind."""
 
     numeric: list[str] = []
+    """Columns of numbers."""
     categorical: list[str] = []
+    """Columns of one value out of several, e.g. brand."""
     multi: list[str] = []
     """Columns that hold a list of values, e.g. genres."""
 
@@ -122,17 +134,21 @@ class Items(Columns):
 class Split(Frozen):
     """How interactions are divided into training, validation and test.
 
-    time: the last `test` share of rows by time is the test part, the `valid` share before it validates;
-    random: rows by a hash of user, item, event, time and `seed`, so that a row keeps its part in later data and the
-    shares hold on average (history of a pair is then every other training row of its user);
-    leave_last_out: per user the test part begins where the last new item appears, the validation part where the
-    new item before that one appears.
+    - time: the last `test` share of rows by time is the test part, the `valid` share before it validates;
+    - random: rows by a hash of user, item, event, time and `seed`, so that a row keeps its part in later data and
+      the shares hold on average (history of a pair is then every other training row of its user);
+    - leave_last_out: per user the test part begins where the last new item appears, the validation part where the
+      new item before that one appears.
     """
 
     by: Literal["time", "random", "leave_last_out"] = "time"
+    """How rows are drawn; see above."""
     valid: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of rows that validate; no effect on leave_last_out."""
     test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
+    """Share of rows that test; no effect on leave_last_out."""
     seed: int = 0
+    """Another seed draws other rows; random only."""
 
 
 # ------------------------------------------------------------------------------------------------- tasks
@@ -142,8 +158,11 @@ class TaskBase(Frozen):
     """What every task has: its place, its label and its weight α in the joint loss."""
 
     on: On
+    """What the task is about: an item, a user, or a pair of user and item (an interaction)."""
     weight: Annotated[float, Field(ge=0)] = 1.0
+    """The task's weight in the joint loss."""
     label: str | None = None
+    """Label column as table.column: items.… on items, users.… or items.… on users, interactions.… on pairs."""
     horizon: Annotated[int, Field(ge=1)] = 10
     """User tasks with an item label: the user's next `horizon` interactions define the target."""
 
@@ -191,8 +210,11 @@ class Binary(TaskBase):
 
     type: Literal["binary"]
     threshold: float | None = None
+    """A numeric label counts as yes from here up."""
     exposure: list[str] = []
+    """Events that are examples, e.g. [view]."""
     positive: list[str] = []
+    """Events that make an example a yes when they follow, e.g. [purchase]."""
 
     @model_validator(mode="after")
     def _one_kind_of_label(self) -> Binary:
@@ -231,6 +253,7 @@ class Profile(TaskBase):
     on: Literal["user"] = "user"
     label: str
     cos_gt: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """The cosine at which the loss is zero."""
 
 
 class NextItem(TaskBase):
@@ -243,6 +266,7 @@ class NextItem(TaskBase):
     full_softmax: int = 20_000
     """Catalogues up to this size use every item as a negative."""
     num_negatives: Annotated[int, Field(ge=1)] = 2_000
+    """Items that a larger catalogue's loss draws per step."""
 
     @model_validator(mode="after")
     def _no_label(self) -> NextItem:
@@ -263,9 +287,13 @@ class Lora(Frozen):
     """Low-rank adapters for decoder encoders (Hu et al. 2021, arXiv:2106.09685)."""
 
     rank: Annotated[int, Field(ge=1)] = 8
+    """Rank of the adapters."""
     alpha: Annotated[int, Field(ge=1)] = 16
+    """Their scale is alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Dropout before the adapters."""
     modules: list[str] | Literal["all-linear"] = "all-linear"
+    """Names of the layers that get adapters."""
 
 
 class Encoder(Frozen):
@@ -278,25 +306,36 @@ class Encoder(Frozen):
     pooling: Literal["auto", "mean", "last"] = "auto"
     """auto: mean for bidirectional encoders, last token for decoders."""
     max_length: Annotated[int, Field(ge=4, le=8192)] = 128
+    """Longest text in tokens; the rest is cut off."""
     train_layers: Annotated[int, Field(ge=0)] = 2
     """How many of the top layers are fine-tuned; the rest stay frozen."""
     lora: Lora | None = None
+    """Adapters in place of fine-tuned layers; none without it."""
 
 
 class Model(Frozen):
     """Sizes of the shared model."""
 
     encoder: Encoder = Encoder()
+    """The language model that reads item texts."""
     sharing: Literal["shared_bottom"] = "shared_bottom"
+    """How tasks share what they learn."""
     width: Annotated[int, Field(ge=4)] = 64
+    """Size of the item and user vectors; a multiple of `user_heads`."""
     history: Annotated[int, Field(ge=1)] = 50
     """How many of a user's most recent interactions the user representation reads."""
     user_layers: Annotated[int, Field(ge=0)] = 1
+    """Transformer layers over the history."""
     user_heads: Annotated[int, Field(ge=1)] = 2
+    """Attention heads of these layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Dropout outside the encoder."""
     item_ids: bool = True
+    """Learn something of each item beyond its text and features."""
     user_ids: bool = True
+    """Learn something of each user beyond history and attributes."""
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of ids hidden per step, so that the model can do without for new ones."""
     neighbours: Annotated[int, Field(ge=0)] = 100
     """Similar items that ranking looks up for each recent one, by who took both; 0: none. Only for next-item tasks
     within `full_softmax`, and only with `item_ids`.
@@ -315,6 +354,7 @@ class Training(Frozen):
     """The optimiser and the loop."""
 
     epochs: Annotated[int, Field(ge=1)] = 5
+    """Passes over the training users, at most; see `patience`."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """User sequences per step."""
     texts_per_step: Annotated[int, Field(ge=0)] = 32
@@ -322,11 +362,13 @@ class Training(Frozen):
     refresh_epochs: Annotated[int, Field(ge=1)] = 4
     """Every so many epochs the whole catalogue is encoded anew, and always at the end."""
     lr_encoder: Annotated[float, Field(gt=0)] = 2e-5
+    """Learning rate of the encoder's top layer."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Learning rate of everything outside the encoder and the id tables."""
     lr_ids: Annotated[float, Field(gt=0)] = 2e-3
     """Learning rate of embeddings (ids, biases, categories): a row is met far less often than a matrix."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of matrices."""
     weight_decay_ids: Annotated[float, Field(ge=0)] = 0.1
     """Weight decay of embeddings (ids, categories), by which a rarely seen id falls back to zero.
 
@@ -337,11 +379,15 @@ class Training(Frozen):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of all steps over which the learning rate rises from zero."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients longer than this are shortened to it."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation score before training stops."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 where the processor multiplies in it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU when there is one."""
     seed: int = 0
+    """Seed of all that is drawn in training."""
 
 
 # ------------------------------------------------------------------------------------------------- gate
@@ -369,19 +415,31 @@ class Scenario(Frozen):
     """Everything one recommender needs to know."""
 
     name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,40}$")]
+    """Name of the experiment and the registered model: small letters, digits and hyphens."""
     description: str = ""
+    """One line for the report and the model card."""
     source: Source = Source()
+    """Where the raw data comes from."""
     users: Columns = Columns()
+    """User columns that are features."""
     items: Items = Items()
+    """Item columns that are text and features."""
     events: list[str] = []
     """Allowed values of interactions.event; empty means any."""
     rating_range: tuple[float, float] | None = None
+    """Lowest and highest rating; rows outside go to quarantine."""
     validation: Validation = Validation()
+    """What the data must satisfy."""
     split: Split = Split()
+    """Training, validation and test part."""
     tasks: dict[str, Task]
+    """Task name → task, at least one."""
     model: Model = Model()
+    """Encoder and sizes."""
     training: Training = Training()
+    """Optimiser and loop."""
     gate: Gate = Gate()
+    """What a candidate must reach."""
 
     @model_validator(mode="after")
     def _tasks_do_not_leak(self) -> Scenario:

@@ -43,10 +43,13 @@ class Dials(Frozen):
     """The settings of the simulator: `source.options` of a scenario of type `simulated`."""
 
     num_users: Annotated[int, Field(ge=2)] = 1500
+    """How many users."""
     num_items: Annotated[int, Field(ge=12)] = 1200
+    """How many items."""
     num_interactions: Annotated[int, Field(ge=1)] = 60_000
     """At least so many events; the last session is kept whole."""
     seed: Annotated[int, Field(ge=0)] = 0
+    """Another seed makes another shop."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of choices that ignore preferences; also widens ratings and misfiles a fifth as many items."""
     missing: Share = 0.03
@@ -56,7 +59,9 @@ class Dials(Frozen):
     drift: Annotated[float, Field(ge=0, le=5)] = 0.3
     """How far category preferences move over the period, in standard deviations."""
     start: date = date(2025, 1, 1)
+    """First day of the period."""
     days: Annotated[int, Field(ge=1, le=3650)] = 181
+    """Length of the period."""
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Dials:
