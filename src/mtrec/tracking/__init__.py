@@ -17,7 +17,7 @@ from mtrec.tracking.lookup import (
     check_champion,
     download_champion,
     list_models,
-    python_command,
+    promotion_command,
     show_model,
 )
 from mtrec.tracking.registry import Registration, log_judgement, register
@@ -49,7 +49,7 @@ __all__ = [
     "log_metrics",
     "logged_steps",
     "pipeline_run",
-    "python_command",
+    "promotion_command",
     "register",
     "resolve_uri",
     "show_model",

@@ -117,7 +117,21 @@ def check_champion(name: str, tracking_uri: str | None = None) -> None:
             raise _gone(client, uri, version, f"{missing[0]} is missing")
 
 
-def python_command(code: str, tracking_uri: str) -> str:
+def promotion_command(name: str, candidate: str, version: str, tracking_uri: str) -> str:
+    """The shell command that makes a candidate's version the champion.
+
+    Args:
+        name: the scenario.
+        candidate: the registered model of its candidates.
+        version: the candidate's version.
+        tracking_uri: MLflow; a password in it is left out.
+    """
+    copy = f'v = client.copy_model_version("models:/{candidate}/{version}", "{name}")'
+    alias = f'client.set_registered_model_alias("{name}", "{CHAMPION}", v.version)'
+    return _python_command(f"{copy}; {alias}", tracking_uri)
+
+
+def _python_command(code: str, tracking_uri: str) -> str:
     """The shell command that runs one line of code on this MLflow, where `client` is an MlflowClient."""
     where = redacted(tracking_uri).replace(f"{Path.cwd()}{os.sep}", "")
     python = sys.executable.replace(f"{Path.cwd()}{os.sep}", "")
@@ -214,7 +228,7 @@ def _gone(client: MlflowClient, uri: str, version: ModelVersion, why: str) -> Ru
     place = client.get_model_version_download_uri(version.name, version.version)
     where = Path(url2pathname(urlparse(place).path)) if place.startswith("file:") else place
     where = str(where).replace(f"{Path.cwd()}{os.sep}", "")
-    off = python_command(f'client.delete_registered_model_alias("{version.name}", "{CHAMPION}")', uri)
+    off = _python_command(f'client.delete_registered_model_alias("{version.name}", "{CHAMPION}")', uri)
     return RunError(
         f"champion {version.name} version {version.version}: its files are not whole ({why}); they belong in "
         f"{where}. Restore them there, or take the alias '{CHAMPION}' off: {off}"
