@@ -70,7 +70,6 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     before = Answers(rows=rows, rankings=rankings)
     report("evaluate", 0.35, "after fine-tuning")
     after = answers(load_model(inputs.model), dataset, encoding, scenario.tasks)
-    report("evaluate", 0.65, "the champion")
     champion, about = _champion(inputs, dataset, encoding, scenario)
     report("evaluate", 0.9, "comparing")
     judged = Judged(before=before, after=after, champion=champion)
@@ -155,10 +154,12 @@ def _champion(
         return None, None
     from mtrec import tracking
 
+    report("evaluate", 0.65, "looking for a champion")
     with tempfile.TemporaryDirectory() as folder:
         found = tracking.download_champion(scenario.name, Path(folder) / "champion", inputs.tracking_uri)
         if found is None:
             return None, None
+        report("evaluate", 0.7, "the champion")
         who = f"champion {found.name} version {found.version}"
         retire = (
             f"or take the alias 'champion' off version {found.version} in MLflow; then nothing is compared with it"

@@ -20,6 +20,7 @@ from mtrec.data.splits import TEST
 from mtrec.errors import DataError, ModelError, RunError
 from mtrec.evaluation.judge import Answers
 from mtrec.models.store import Bundle, load_model, new_model, save_model
+from mtrec.progress import listening
 from mtrec.stages import evaluate, preprocess
 from mtrec.tracking import register
 from tests.unit.tiny_shop import TASKS, shop_scenario, tasks_under
@@ -436,6 +437,19 @@ def test_a_champion_whose_artifact_is_gone_stops_the_evaluation(
         run(tmp_path / "out", shop_run, shop, champion=True)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_progress_names_the_champion_only_where_there_is_one(
+    there: bool, uri: str, shop_run: Path, shop: Scenario, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if there:
+        request.getfixturevalue("champion")
+    phases: list[str] = []
+    with listening(lambda progress: phases.append(progress.message)):
+        run(tmp_path / "out", shop_run, shop, champion=True)
+    between = ["looking for a champion", "the champion"] if there else ["looking for a champion"]
+    assert phases == ["before fine-tuning", "after fine-tuning", *between, "comparing", ""]
 
 
 # ------------------------------------------------------------------------------------------------ bad inputs
