@@ -9,13 +9,14 @@ Label columns are written with their table: `items.category`, `users.segment`, `
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
 import string
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -25,6 +26,8 @@ from mtrec.errors import ConfigError
 _PACKAGED_SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
 
 On = Literal["item", "user", "pair"]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What every random generator in use takes."""
 Table = Literal["users", "items", "interactions"]
 
 
@@ -74,6 +77,11 @@ class Source(Frozen):
     def _tables_are_mapped(self) -> Source:
         if self.type == "tables" and (self.items is None or self.interactions is None):
             raise ValueError("type 'tables' needs 'items' and 'interactions' mappings")
+        if self.options and self.type != "simulated":
+            raise ValueError(
+                f"options {', '.join(self.options)} have no effect: only type 'simulated' takes options, "
+                f"this is '{self.type}'"
+            )
         return self
 
 
@@ -125,6 +133,15 @@ class Items(Columns):
     text: str = "{title}"
     """Template filled per item; a missing value becomes nothing."""
 
+    @field_validator("text")
+    @classmethod
+    def _text_is_a_template(cls, text: str) -> str:
+        try:
+            list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise ValueError(f"{error}; write columns as {{title}}, and {{{{ for a brace") from error
+        return text
+
     @property
     def text_fields(self) -> list[str]:
         """Columns named in the template."""
@@ -147,7 +164,7 @@ class Split(Frozen):
     """Share of rows that validate; no effect on leave_last_out."""
     test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
     """Share of rows that test; no effect on leave_last_out."""
-    seed: int = 0
+    seed: Seed = 0
     """Another seed draws other rows; random only."""
 
 
@@ -386,7 +403,7 @@ class Training(Frozen):
     """auto: bf16 where the processor multiplies in it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU when there is one."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all that is drawn in training."""
 
 
@@ -551,11 +568,16 @@ def load_scenario(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Sc
         raise ConfigError(f"{path}: a scenario is a mapping of keys, found {type(raw).__name__}")
     for item in overrides:
         _apply_override(raw, item)
-    return parse_scenario(raw, where=str(path))
+    return parse_scenario(raw, where=str(path), overridden=[item.partition("=")[0] for item in overrides])
 
 
-def parse_scenario(raw: Mapping[str, Any], where: str = "scenario") -> Scenario:
+def parse_scenario(raw: Mapping[str, Any], where: str = "scenario", overridden: Sequence[str] = ()) -> Scenario:
     """Check a scenario given as plain data.
+
+    Args:
+        raw: the keys and values.
+        where: file or name, for the message.
+        overridden: dotted keys whose values came from `--set`; the message blames that instead of `where`.
 
     Raises:
         ConfigError: one line that lists every wrong key with its place.
@@ -563,16 +585,62 @@ def parse_scenario(raw: Mapping[str, Any], where: str = "scenario") -> Scenario:
     try:
         return Scenario.model_validate(raw)
     except ValidationError as error:
-        lines = []
-        for item in error.errors():
-            place = ".".join(str(part) for part in item["loc"])
-            message = item["msg"].removeprefix("Value error, ")
-            if item["type"] == "extra_forbidden":
-                message = "unknown key"
-            elif item["type"] != "missing" and not isinstance(item.get("input"), (dict, list, BaseModel)):
-                message += f" (got {item.get('input')!r})"
-            lines.append(f"{place}: {message}" if place else message)
-        raise ConfigError(f"{where}: {'; '.join(lines)}") from error
+        raise ConfigError(_explain(error, where, overridden)) from error
+
+
+def _explain(error: ValidationError, where: str, overridden: Sequence[str]) -> str:
+    """One line for every wrong key: first those of the file, then those of `--set`."""
+    in_file, in_set = [], []
+    for item in error.errors():
+        place, known = _place(item["loc"])
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            message = "unknown key" + _suggestion(place, known)
+        elif item["type"] != "missing" and not isinstance(item.get("input"), (dict, list, BaseModel)):
+            message += f" (got {item.get('input')!r})"
+        line = f"{place}: {message}" if place else message
+        exact = f"{place}.type" if item["type"].startswith("union_tag") else place
+        below = [key for key in overridden if place and key.startswith(f"{place}.")]
+        if any(f"{exact}.".startswith(f"{key}.") for key in overridden) or (below and "unknown key" in message):
+            in_set.append(f"--set {line}")
+        else:
+            in_file.append(f"{line} (with --set {', '.join(below)})" if below else line)
+    return "; ".join([f"{where}: {'; '.join(in_file)}", *in_set] if in_file else in_set)
+
+
+def _place(parts: Sequence[int | str]) -> tuple[str, list[str]]:
+    """A place as it is written in a scenario, without the types that pydantic adds, and the keys known there."""
+    kinds: list[type[BaseModel]] = [Scenario]
+    names: list[str] = []
+    known: list[str] = []
+    for part in parts:
+        known = sorted({name for kind in kinds for name in kind.model_fields})
+        tagged = [kind for kind in kinds if part in get_args(_annotation(kind, "type"))]
+        if len(kinds) > 1 and tagged:
+            kinds = tagged
+            continue
+        names.append(str(part))
+        if isinstance(part, str) and names != ["tasks", part]:  # a place in a list or a task's own name is no key
+            kinds = [found for kind in kinds for found in _models(_annotation(kind, str(part)))]
+    return ".".join(names), known
+
+
+def _annotation(kind: type[BaseModel], name: str) -> Any:
+    field = kind.model_fields.get(name)
+    return None if field is None else field.annotation
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models in a type, however deep in unions, lists and mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for inner in get_args(annotation) for found in _models(inner)]
+
+
+def _suggestion(place: str, known: Sequence[str]) -> str:
+    *parents, last = place.split(".")
+    close = difflib.get_close_matches(last, known, n=1)
+    return f"; did you mean {'.'.join([*parents, close[0]])}?" if close else ""
 
 
 def _apply_override(raw: dict[str, Any], item: str) -> None:
@@ -590,4 +658,6 @@ def _apply_override(raw: dict[str, Any], item: str) -> None:
     try:
         node[last] = read_yaml(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {item}: the value is not valid YAML") from error
+        raise ConfigError(
+            f"--set {item}: the value is not valid YAML; put quotes inside quotes around text: '{key}=\"…\"'"
+        ) from error

@@ -148,7 +148,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         "items.category",
         "next_item takes no label: the next item is the label",
     ),
-    "a ranking of pairs": ("tasks/next_item/on", "pair", "tasks.next_item.next_item.on: Input should be 'user'"),
+    "a ranking of pairs": ("tasks/next_item/on", "pair", "tasks.next_item.on: Input should be 'user'"),
     "a profile beyond likeness": (
         "tasks/profile",
         {"type": "profile", "label": "items.tags", "cos_gt": 1.5},
@@ -325,8 +325,17 @@ def test_the_last_of_equal_overrides_counts(path: Path) -> None:
         ("tasks.rating.label.x=1", "'label' is not a section"),
         ("training.epochs=[1", "--set training.epochs=[1: the value is not valid YAML"),
         ("training.epochs=zero", "training.epochs: Input should be a valid integer"),
-        ("trainin.epochs=1", "trainin: unknown key"),
-        ("tasks.new.type=magic", "tasks.new: Input tag 'magic' found"),
+        ("trainin.epochs=1", "--set trainin: unknown key; did you mean training?"),
+        ("training.epoch=1", "--set training.epoch: unknown key; did you mean training.epochs?"),
+        ("tasks.rating.weigth=1", "--set tasks.rating.weigth: unknown key; did you mean tasks.rating.weight?"),
+        ("validation.expectations=[{tabl: x}]", "unknown key; did you mean validation.expectations.0.table?"),
+        ("tasks.new.type=magic", "--set tasks.new: Input tag 'magic' found"),
+        ("training={epochs: 0}", "--set training.epochs: Input should be greater"),
+        ("training.seed=-1", "--set training.seed: Input should be greater than or equal to 0 (got -1)"),
+        ("split.seed=99999999999999999999", "--set split.seed: Input should be less than or equal to 4294967295"),
+        ("items.text='{title'", "--set items.text: expected '}' before end of string; write columns as {title}"),
+        ("source.options.x=1", "options x have no effect: only type 'simulated' takes options"),
+        ("source.options.x=1", "(with --set source.options.x)"),
     ],
 )
 def test_wrong_overrides_are_refused(override: str, said: str, path: Path) -> None:
@@ -334,6 +343,25 @@ def test_wrong_overrides_are_refused(override: str, said: str, path: Path) -> No
         load_scenario(path, [override])
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["training.epoch=1", "training.seed=-1", "items.text='{title'"])
+def test_a_wrong_override_does_not_blame_the_file(override: str, path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_scenario(path, [override])
+    assert str(path) not in str(caught.value)
+    assert str(caught.value).startswith(f"--set {override.partition('=')[0]}: ")
+
+
+def test_wrong_keys_of_the_file_and_of_the_command_line_are_told_apart(path: Path) -> None:
+    raw = read_yaml(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(raw | {"task": {}, "splits": {}}), encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_scenario(path, ["training.epoch=1"])
+    assert str(caught.value) == (
+        f"{path}: task: unknown key; did you mean tasks?; splits: unknown key; did you mean split?; "
+        "--set training.epoch: unknown key; did you mean training.epochs?"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ the object

@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from pydantic import Field, ValidationError
 
-from mtrec.config import Frozen
+from mtrec.config import Frozen, Seed
 from mtrec.data.contract import Tables
 from mtrec.data.sources.shape import shape_tables
 from mtrec.data.sources.shop_behaviour import EVENT_NAMES, Events, Shop, expected_rating, simulate_sessions
@@ -48,7 +48,7 @@ class Dials(Frozen):
     """How many items."""
     num_interactions: Annotated[int, Field(ge=1)] = 60_000
     """At least so many events; the last session is kept whole."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Another seed makes another shop."""
     noise: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of choices that ignore preferences; also widens ratings and misfiles a fifth as many items."""

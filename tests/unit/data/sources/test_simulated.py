@@ -360,3 +360,8 @@ def test_wrong_dials_are_listed_in_one_line() -> None:
     for part in ("num_users: Input should be greater than or equal to 2 (got 1)", "noise: ", "(got 'loud')",
                  "nois: unknown dial (known: num_users, num_items", "start: "):  # fmt: skip
         assert part in message
+    for seed in (-1, 2**32):
+        with pytest.raises(
+            ConfigError, match="seed: Input should be (greater|less) than or equal"
+        ):
+            Dials.parse({"seed": seed})
