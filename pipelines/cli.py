@@ -37,7 +37,8 @@ def run(
     data: DataOption = None,
     settings: SetOption = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of training; short for --set training.seed=N.")
+        int | None,
+        typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of training; short for --set training.seed=N."),
     ] = None,
     image: Annotated[
         str | None, typer.Option("--image", metavar="NAME", help="Container image to name in the lineage.")
