@@ -45,7 +45,7 @@ def run(
     ] = None,
     tracking_uri: TrackingOption = None,
     cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Reuse validate and preprocess when nothing changed.")
+        bool, typer.Option("--cache/--no-cache", help="Reuse validate, preprocess and training if nothing changed.")
     ] = True,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show everything that the steps print.")] = False,
     debug: DebugOption = False,
@@ -54,12 +54,13 @@ def run(
 
     The state lies in .mtrec under the working directory. Stop it with Ctrl-C and
     give the same command again to go on. Exit codes: 0 registered, 1 a step
-    failed, 2 wrong input, 3 the gate refused the candidate.
+    failed or another run is going on here, 2 wrong input, 3 the gate refused the
+    candidate, 130 stopped.
     """
     from mtrec.errors import GateRefused
     from pipelines.local import LOCAL_IMAGE, Interrupted, run_training
     from pipelines.results import print_result
-    from pipelines.workspace import Workspace
+    from pipelines.workspace import Workspace, callable_as
 
     output = console()
     try:
@@ -74,7 +75,7 @@ def run(
             verbose=verbose,
         )
     except Interrupted as error:
-        raise Interrupted(f"{error}; go on with: {shlex.join(['mtrec', *sys.argv[1:]])}") from error
+        raise Interrupted(f"{error}; go on with: {callable_as('mtrec')} {shlex.join(sys.argv[1:])}") from error
     print_result(result, output)
     if not result.passed:
         raise GateRefused(f"the gate refused the candidate: {'; '.join(result.reasons)}")

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mtrec.data.contract import replacing_file, replacing_folder
-from pipelines.workspace import Run, shown
+from mtrec.tracking import promotion_command
+from pipelines.workspace import Run, callable_as, shown
 
 _COPIES = {
     "validation": "validation.json",
@@ -101,14 +102,24 @@ def print_result(result: RunResult, console: Console) -> None:
     console.print(Panel(Group(_metrics_table(result), "", facts), title=title, title_align="left", expand=False))
 
 
+    if (command := promotion(result)) is not None:  # outside of the box, where it can be copied
+        console.print(f"To make it the champion:\n{command}", markup=False, highlight=False, soft_wrap=True)
+
+
+def promotion(result: RunResult) -> str | None:
+    """The shell command that makes the candidate the champion; None where it is, or nothing was registered."""
+    found = result.registration
+    if found is None or found.get("champion"):
+        return None
+    return promotion_command(result.evaluation["scenario"], found["name"], found["version"], result.tracking_uri)
 def mlflow_command(tracking_uri: str) -> str:
     """The shell command that opens MLflow's pages for a tracking URI."""
     if tracking_uri.startswith("sqlite:///"):
         path = shown(Path(tracking_uri.removeprefix("sqlite:///")))
-        return f"mlflow ui --backend-store-uri {shlex.quote(f'sqlite:///{path}')}"
+        return f"{callable_as('mlflow')} ui --backend-store-uri {shlex.quote(f'sqlite:///{path}')}"
     if tracking_uri.startswith(("http://", "https://")):
         return f"open {tracking_uri}"
-    return f"mlflow ui --backend-store-uri {shlex.quote(tracking_uri)}"
+    return f"{callable_as('mlflow')} ui --backend-store-uri {shlex.quote(tracking_uri)}"
 
 
 def _metrics_table(result: RunResult) -> Table:
@@ -155,9 +166,11 @@ def _facts(result: RunResult) -> list[tuple[str, str | Text]]:
         counts = ", ".join(f"{count} {name}" for name, count in quarantined.items())
         facts.append(("Quarantined", f"{counts}, in {shown(result.run.folder / 'quarantine')}"))
     if warnings:
+    if promotion(result) is not None:
+        facts.append(("Next", _next(result)))
         facts.append(("Warnings", "\n".join(warnings)))
     facts.append(("Data Docs", shown(result.run.folder / "data_docs" / "index.html")))
-    facts.append(("Report", f"{shown(result.report)}   (mtrec report open)"))
+    facts.append(("Report", f"{shown(result.report)}   ({callable_as('mtrec')} report open)"))
     facts.append(("MLflow", mlflow_command(result.tracking_uri)))
     return facts
 
@@ -172,6 +185,12 @@ def _registered(result: RunResult) -> str:
     if found.get("champion"):
         words.append(f"the champion: {result.evaluation['scenario']} version {found['champion_version']}")
     return ", ".join(words)
+def _next(result: RunResult) -> str:
+    champion = result.evaluation.get("champion")
+    who = f"{champion['name']} version {champion['version']} stays" if champion else "there is none"
+    return f"champion: {who}; read the report, then promote this one with the command below, or leave it"
+
+
 
 
 def _primary(task: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@
 .mtrec/mlartifacts/   MLflow's files
 .mtrec/dvc/           DVC repository of ingested tables; its remote is .mtrec/dvc-remote
 .mtrec/pipelines/     outputs of each step, one folder per run, and the cache of the pure steps
-.mtrec/checkpoints/   training states of runs that have not ended
+.mtrec/checkpoints/   training states: of runs that have not ended, and of each scenario's last finished run
 .mtrec/runs/<run>/    what people look at: report.html, gate.json, evaluation.json, log.txt …
 """
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 import shutil
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,16 +114,18 @@ class Workspace:
         """Drop step outputs of all but the newest runs, and training states that no run will go on with.
 
         Reports and registered models stay, and so does the training state of every unfinished run, however old: it
-        may hold hours of work.
+        may hold hours of work. That of a scenario's last finished run stays too: the same run again need not train.
         """
         runs = self._runs_by_age()
         for run in runs[_KEPT_RUNS:]:
             shutil.rmtree(run.outputs, ignore_errors=True)
         states = [run.state for run in runs]
         unfinished = {state.get("key") for state in states if state.get("state") != "finished"}
+        finished = [state for state in reversed(states) if state.get("state") == "finished"]
+        last = {state.get("scenario"): state.get("key") for state in finished}.values()
         for folder in self.checkpoints.glob("*"):
             key = folder.name.removeprefix(".").partition(".")[0]  # a half-written one: .<key>.<random>.tmp
-            if key not in unfinished:
+            if key not in unfinished and folder.name not in last:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _runs_by_age(self) -> list[Run]:
@@ -164,6 +168,15 @@ class Run:
         content = {**self.state, **values}
         with replacing_file(self.folder / "run.json") as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def callable_as(command: str) -> str:
+    """How people call a command of this environment here: its name where PATH finds this one, else its path."""
+    own = Path(sysconfig.get_path("scripts")) / command
+    found = shutil.which(command)
+    if not own.exists() or (found is not None and Path(found).samefile(own)):
+        return command
+    return shlex.quote(shown(own))
 
 
 def shown(path: Path) -> str:

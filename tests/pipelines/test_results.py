@@ -1,13 +1,14 @@
 import io
 import json
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from pipelines.results import RunResult, collect, mlflow_command, print_result
-from pipelines.workspace import Run
+from pipelines.results import RunResult, collect, mlflow_command, print_result, promotion
+from pipelines.workspace import Run, callable_as
 
 
 def _metric(before: float | None, after: float | None, better: bool, champion: float | None) -> dict[str, Any]:
@@ -85,6 +86,7 @@ def test_the_table_has_everything_a_person_wants_to_know(tmp_path: Path, monkeyp
     assert "items.price: 2 of 9 are zero" in text
     assert "runs/shop-1/report.html" in text
     assert "mlflow ui --backend-store-uri sqlite:///.mtrec/mlflow.db" in text
+    assert "Next" not in text, "the champion needs no promotion"
     assert "champion" not in text.split("Gate")[0], "no column without a champion"
 
 
@@ -100,10 +102,56 @@ def test_a_refusal_lists_every_reason_and_registers_nothing(tmp_path: Path) -> N
     assert ["rating", "rmse", "↓", "1.2100", "0.9300", "0.9100", "fail"] in rows
 
 
-def test_how_to_open_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The environment's commands under the working directory, as with make; not on PATH."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for name in ("mtrec", "mlflow"):
+        (folder / name).touch(mode=0o755)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(folder))
+    monkeypatch.setenv("PATH", "/nowhere")
+    return folder
+
+
+@pytest.mark.parametrize("champion", ["2", None])
+def test_a_later_candidate_says_who_stays_champion_and_how_to_promote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, champion: str | None
+) -> None:
     monkeypatch.chdir(tmp_path)
     inside, outside = tmp_path / ".mtrec" / "mlflow.db", tmp_path.parent / "a b" / "mlflow.db"
     command = "mlflow ui --backend-store-uri"
     assert mlflow_command(f"sqlite:///{inside}") == f"{command} sqlite:///.mtrec/mlflow.db"
     assert mlflow_command(f"sqlite:///{outside}") == f"{command} 'sqlite:///{outside}'"
     assert mlflow_command("http://mlflow:5000") == "open http://mlflow:5000"
+    result = _result(tmp_path)
+    assert result.registration is not None
+    result.registration.update(champion=False, champion_version=None)
+    result.evaluation["champion"] = {"name": "shop", "version": "2"} if champion else None
+    text = _shown(result)
+    assert ("champion: shop version 2 stays; " if champion else "champion: there is none; ") in text
+    box, _, command = text.partition("To make it the champion:\n")
+    assert "promote this one with the command below" in box
+    assert command.startswith("MLFLOW_TRACKING_URI=sqlite:///.mtrec/mlflow.db ")
+    assert command.count("\n") == 1, "it must be copied in one piece"
+    assert promotion(result) == command.strip()
+
+
+def test_the_commands_work_where_the_environment_is_not_active(tmp_path: Path, scripts: Path) -> None:
+    result = _result(tmp_path)
+    assert "(.venv/bin/mtrec report open)" in _shown(result)
+    assert ".venv/bin/mlflow ui --backend-store-uri sqlite:///.mtrec/mlflow.db" in _shown(result)
+    assert callable_as("mtrec") == ".venv/bin/mtrec"
+    assert callable_as("unheard-of") == "unheard-of"
+
+
+def test_the_commands_are_short_where_the_environment_is_active(
+    scripts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(scripts))
+    assert callable_as("mtrec") == "mtrec"
+
+
+def test_how_to_open_mlflow(tmp_path: Path, scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(scripts))

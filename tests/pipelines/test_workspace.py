@@ -59,7 +59,7 @@ def test_old_step_outputs_are_dropped_and_reports_stay(
     assert all(run.folder.exists() for run in runs)
 
 
-def test_only_training_states_of_unfinished_runs_stay(
+def test_training_states_of_unfinished_runs_stay(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_KEPT_RUNS", 1)
@@ -77,7 +77,18 @@ def test_only_training_states_of_unfinished_runs_stay(
         (workspace.checkpoints / name / "state.json").write_text("{}")
     workspace.prune()
     left = {path.name for path in workspace.checkpoints.iterdir()}
-    assert left == {form.format(key) for key in keys[:3] for form in ("{}", ".{}.0a1b.tmp", ".{}.0a1b.old")}
+    unfinished = {form.format(key) for key in keys[:3] for form in ("{}", ".{}.0a1b.tmp", ".{}.0a1b.old")}
+    assert left == unfinished | {"f00"}, "the last finished run's state stays, its half-written ones do not"
+
+
+def test_the_training_state_of_the_last_finished_run_of_each_scenario_stays(workspace: Workspace) -> None:
+    for age, (scenario, key) in enumerate([("shop", "new"), ("shop", "old"), ("video", "one"), ("video", "two")]):
+        run = _finished(workspace, key, age)
+        run.update(scenario=scenario)
+        os.utime(run.folder / "run.json", (1e9 - age, 1e9 - age))
+        (workspace.checkpoints / key).mkdir(parents=True)
+    workspace.prune()
+    assert {path.name for path in workspace.checkpoints.iterdir()} == {"new", "one"}
 
 
 def test_the_latest_report_is_the_newest_file(workspace: Workspace) -> None:
