@@ -100,8 +100,6 @@ def print_result(result: RunResult, console: Console) -> None:
     minutes = f"{int(result.seconds // 60)} min {int(result.seconds % 60):02d} s"
     title = f"{result.evaluation['scenario']} · {minutes}"
     console.print(Panel(Group(_metrics_table(result), "", facts), title=title, title_align="left", expand=False))
-
-
     if (command := promotion(result)) is not None:  # outside of the box, where it can be copied
         console.print(f"To make it the champion:\n{command}", markup=False, highlight=False, soft_wrap=True)
 
@@ -112,6 +110,8 @@ def promotion(result: RunResult) -> str | None:
     if found is None or found.get("champion"):
         return None
     return promotion_command(result.evaluation["scenario"], found["name"], found["version"], result.tracking_uri)
+
+
 def mlflow_command(tracking_uri: str) -> str:
     """The shell command that opens MLflow's pages for a tracking URI."""
     if tracking_uri.startswith("sqlite:///"):
@@ -156,6 +156,8 @@ def _facts(result: RunResult) -> list[tuple[str, str | Text]]:
         verdict = Text("\n".join(["fail", *result.reasons]), style="red")
     facts: list[tuple[str, str | Text]] = [("Gate", verdict)]
     facts.append(("Registered", _registered(result)))
+    if promotion(result) is not None:
+        facts.append(("Next", _next(result)))
     warnings = result.validation.get("warnings") or []
     quarantined = {
         name: counts["quarantined"]
@@ -166,13 +168,17 @@ def _facts(result: RunResult) -> list[tuple[str, str | Text]]:
         counts = ", ".join(f"{count} {name}" for name, count in quarantined.items())
         facts.append(("Quarantined", f"{counts}, in {shown(result.run.folder / 'quarantine')}"))
     if warnings:
-    if promotion(result) is not None:
-        facts.append(("Next", _next(result)))
         facts.append(("Warnings", "\n".join(warnings)))
     facts.append(("Data Docs", shown(result.run.folder / "data_docs" / "index.html")))
     facts.append(("Report", f"{shown(result.report)}   ({callable_as('mtrec')} report open)"))
     facts.append(("MLflow", mlflow_command(result.tracking_uri)))
     return facts
+
+
+def _next(result: RunResult) -> str:
+    champion = result.evaluation.get("champion")
+    who = f"{champion['name']} version {champion['version']} stays" if champion else "there is none"
+    return f"champion: {who}; read the report, then promote this one with the command below, or leave it"
 
 
 def _registered(result: RunResult) -> str:
@@ -185,12 +191,6 @@ def _registered(result: RunResult) -> str:
     if found.get("champion"):
         words.append(f"the champion: {result.evaluation['scenario']} version {found['champion_version']}")
     return ", ".join(words)
-def _next(result: RunResult) -> str:
-    champion = result.evaluation.get("champion")
-    who = f"{champion['name']} version {champion['version']} stays" if champion else "there is none"
-    return f"champion: {who}; read the report, then promote this one with the command below, or leave it"
-
-
 
 
 def _primary(task: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -120,11 +120,6 @@ def test_a_later_candidate_says_who_stays_champion_and_how_to_promote(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, champion: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    inside, outside = tmp_path / ".mtrec" / "mlflow.db", tmp_path.parent / "a b" / "mlflow.db"
-    command = "mlflow ui --backend-store-uri"
-    assert mlflow_command(f"sqlite:///{inside}") == f"{command} sqlite:///.mtrec/mlflow.db"
-    assert mlflow_command(f"sqlite:///{outside}") == f"{command} 'sqlite:///{outside}'"
-    assert mlflow_command("http://mlflow:5000") == "open http://mlflow:5000"
     result = _result(tmp_path)
     assert result.registration is not None
     result.registration.update(champion=False, champion_version=None)
@@ -155,3 +150,8 @@ def test_the_commands_are_short_where_the_environment_is_active(
 
 def test_how_to_open_mlflow(tmp_path: Path, scripts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(scripts))
+    inside, outside = tmp_path / ".mtrec" / "mlflow.db", tmp_path.parent / "a b" / "mlflow.db"
+    command = "mlflow ui --backend-store-uri"
+    assert mlflow_command(f"sqlite:///{inside}") == f"{command} sqlite:///.mtrec/mlflow.db"
+    assert mlflow_command(f"sqlite:///{outside}") == f"{command} 'sqlite:///{outside}'"
+    assert mlflow_command("http://mlflow:5000") == "open http://mlflow:5000"
