@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -70,7 +71,8 @@ def run_training(
         data: raw data; None lets the scenario make it.
         tracking_uri: MLflow's tracking URI; None means MLFLOW_TRACKING_URI, else the workspace's SQLite file.
         image: container image to name in the lineage.
-        cache: whether validate and preprocess may be taken from an earlier run on equal data and code.
+        cache: whether validate, preprocess and the finished training may be taken from an earlier run on equal
+            data and code.
         verbose: show the whole log on the console.
 
     Returns:
@@ -93,6 +95,8 @@ def run_training(
     with workspace.locked():
         run = workspace.open_run(scenario.name, key)
         again = "Going on with run" if run.state else "Run"
+        if not cache and not run.state:
+            shutil.rmtree(workspace.checkpoints / key, ignore_errors=True)
         started = time.monotonic()
         run.update(state="running", key=key, scenario=scenario.name, data=str(data or ""), pid=os.getpid())
         compiled = compile_training(

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,7 +84,8 @@ def test_a_run_goes_through_all_steps_and_hands_back_everything(folder: Path) ->
     assert {"report.html", "losses.jsonl", "log.txt", "pipeline.yaml", "data_docs", "quarantine"} < kept
     assert _state(result)["state"] == "finished"
     assert (dict(os.environ), sys.executable) == (environment, executable)
-    assert not list((folder / ".mtrec" / "checkpoints").iterdir()), "a finished run needs no checkpoints"
+    (kept_state,) = (folder / ".mtrec" / "checkpoints").iterdir()
+    assert kept_state.name == _state(result)["key"], "the same run again takes the finished training"
 
 
 @pytest.mark.usefixtures("steady_code")
@@ -105,7 +107,12 @@ def test_pure_steps_are_taken_from_the_cache_until_data_code_or_scenario_change(
     assert third.registration is not None
     assert third.registration["lineage"]["data_version"] == "22.dir"
     assert "cached" not in _run(data=data, settings=["training.epochs=2"])[1]
+    state = folder / ".mtrec" / "checkpoints" / str(_state(_run(data=data)[0])["key"])
+    (state / "earlier").touch()
+    assert _run(data=data)[1].count("cached") == 2
+    assert (state / "earlier").exists(), "a finished training is taken again"
     assert "cached" not in _run(data=data, cache=False)[1]
+    assert not (state / "earlier").exists()
     assert _run(data=data)[1].count("cached") == 2
     monkeypatch.setattr(local, "code_revision", lambda: "another-revision")
     assert "cached" not in _run(data=data)[1]
@@ -209,9 +216,12 @@ def test_stopping_ends_every_process_and_says_how_to_go_on(
         time.sleep(0.1)
     step = int(marker.read_text())
     process.send_signal(number)
-    _, error = process.communicate(timeout=60)
+    shown, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "mtrec: stopped; what is finished is kept; go on with: mtrec run --set training.epochs=3" in error
+    again = "mtrec run --set training.epochs=3"
+    assert re.search(rf"mtrec: stopped; what is finished is kept; go on with: (\S+/)?{again}$", error, re.M)
+    assert "fine_tune_model  stopped" in shown
+    assert "failed" not in shown
     assert "Traceback" not in error
     assert marker.read_text() == "cleaned up"
     with pytest.raises(ProcessLookupError):
