@@ -59,9 +59,7 @@ def test_old_step_outputs_are_dropped_and_reports_stay(
     assert all(run.folder.exists() for run in runs)
 
 
-def test_training_states_of_unfinished_runs_stay(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_states_of_unfinished_runs_stay(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_KEPT_RUNS", 1)
     workspace.prune()
     assert not workspace.root.exists()
