@@ -2,7 +2,8 @@
 
 Examples of one user resemble each other, so whole users are drawn, not rows: a cluster bootstrap (Field & Welsh,
 Bootstrapping clustered data, JRSS B 69(3), 2007, 369–390). Drawing rows would take a hundred ratings of one user
-for a hundred witnesses and make the interval too narrow. Every metric takes all `RESAMPLES` draws.
+for a hundred witnesses and make the interval too narrow. Every metric takes all `RESAMPLES` draws, save that AUC
+leaves out those with one class alone: they measure nothing, and counted as no difference they would hide a loss.
 
 Shapes: X examples, G groups (users, or items where a task is about items), P and Q examples of yes and of no.
 """
@@ -86,7 +87,8 @@ def compare(
     Args:
         task: not next-item ranking; compare the per-user values of that with `compare_values`.
         metric: name of the primary metric.
-        target: (X,) or (X, V); at least one of `measured_rows`.
+        target: (X,) or (X, V); at least one of `measured_rows`. Of a yes-no task with one class alone every number
+            is NaN.
         candidate: predictions of the candidate, like `target`.
         champion: predictions of the champion, like `target`.
         confidence: level of the interval, e.g. 0.95.
@@ -170,13 +172,13 @@ def _draws(num_groups: int, seed: int) -> Iterator[np.ndarray]:
 
 
 def auc(target_X: np.ndarray, score_X: np.ndarray) -> float:
-    """Area under the ROC curve by ranks (Mann & Whitney 1947); one half when only one class occurs."""
+    """Area under the ROC curve by ranks (Mann & Whitney 1947); NaN when only one class occurs."""
     from scipy.stats import rankdata
 
     yes = target_X > 0.5
     positives, negatives = int(yes.sum()), int((~yes).sum())
     if not positives or not negatives:
-        return 0.5
+        return math.nan
     ranks = rankdata(score_X)
     return float((ranks[yes].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
@@ -192,7 +194,7 @@ def weighted_auc(target_X: np.ndarray, score_X: np.ndarray, group_X: np.ndarray)
         group_X: number of each example's group.
 
     Returns:
-        A function from weights (G,) to the AUC, one half where they leave only one class.
+        A function from weights (G,) to the AUC, NaN where they leave only one class.
     """
     yes = target_X > 0.5
     order = np.argsort(score_X[~yes])
@@ -207,14 +209,15 @@ def weighted_auc(target_X: np.ndarray, score_X: np.ndarray, group_X: np.ndarray)
         np.cumsum(weight_G[no_group_Q], out=sums[1:])
         weight_P = weight_G[yes_group_P]
         pairs = float(weight_P.sum() * sums[-1])
-        return float(weight_P @ (sums[below_P] + sums[not_above_P])) / (2 * pairs) if pairs else 0.5
+        return float(weight_P @ (sums[below_P] + sums[not_above_P])) / (2 * pairs) if pairs else math.nan
 
     return measure
 
 
 def _interval(metric: str, difference: float, draws: np.ndarray, confidence: float, groups: int) -> Comparison:
-    tail = (1 - confidence) / 2
-    low, high = (float(end) for end in np.quantile(draws, [tail, 1 - tail]))
+    """The interval over the draws that measure something; NaN without any."""
+    tail, known = (1 - confidence) / 2, draws[~np.isnan(draws)]
+    low, high = (float(end) for end in np.quantile(known, [tail, 1 - tail])) if len(known) else (math.nan, math.nan)
     return Comparison(
         metric=metric, difference=difference, low=low, high=high, confidence=confidence, groups=groups
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 from mtrec.config import Gate
 from mtrec.errors import ConfigError
 from mtrec.evaluation.metrics import higher_is_better
+from mtrec.evaluation.notes import WITHIN_CHANCE, few_of_a_class, is_measured, within_chance
 
 
 def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
@@ -18,7 +19,8 @@ def decide(evaluation: dict[str, Any], gate: Gate) -> dict[str, Any]:
     interval of the difference lies wholly on the worse side); the primary metric has not regressed against the
     champion (a regression is worse in that sense and exceeds `max_regression`, relative); every task of the
     champion is still there and was compared, unless `allow_dropped_tasks`. A floor of a task without test examples
-    is not reached.
+    is not reached, and a primary metric that could not be measured fails its rules. Where a yes-no task has few of
+    a class the reasons say so.
     Where no rule looks at a measured value there is no ground for a pass, and one more rule fails and says so.
 
     Args:
@@ -52,7 +54,7 @@ def _floors(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, Any]]:
             value,
             threshold,
             ok,
-            f"{_show(value)} {_sign(value, threshold)} {threshold:g}",
+            f"{_show(value)} {_sign(value, threshold)} {threshold:g}{_few(evaluation['tasks'][name])}",
         )
 
 
@@ -75,7 +77,9 @@ def _improvements(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, 
             after,
             before,
             ok,
-            f"{_show(after)} after, {_show(before)} before{_difference(comparison)}",
+            f"{_show(after)} after, {_show(before)} before{_difference(comparison)}{_beyond(task, 'before')}"
+            if is_measured(task)
+            else f"cannot be judged: not measured{_few(task)}",
         )
 
 
@@ -106,7 +110,8 @@ def _regressions(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, A
             after,
             champion,
             ok,
-            f"{_show(after)} against {_show(champion)}{_difference(comparison)}{'' if ok else unfair}",
+            f"{_show(after)} against {_show(champion)}{_difference(comparison)}{_beyond(task, 'champion')}"
+            f"{'' if ok else unfair}",
         )
 
 
@@ -132,7 +137,9 @@ def _incomparable(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, 
         task = evaluation["tasks"].get(name)
         if task is None or task["comparison"] is not None:
             continue
-        if task["metrics"]:
+        if task["metrics"] and not is_measured(task):
+            why, mend = f"{task['primary']} was not measured{_few(task)}", "give more data, or raise split.test"
+        elif task["metrics"]:
             why = f"declared differently than in {champion['name']} version {champion['version']}"
             mend = f"declare tasks.{name} as there"
         else:
@@ -176,6 +183,17 @@ def _difference(comparison: dict[str, Any] | None) -> str:
     if comparison is None:
         return ""
     return f", difference {comparison['difference']:+.4f} [{comparison['low']:+.4f}, {comparison['high']:+.4f}]"
+
+
+def _beyond(task: dict[str, Any], against: str) -> str:
+    """What the numbers of a comparison do not say: whether a loss is chance, and what they rest on."""
+    return (f", {WITHIN_CHANCE}" if within_chance(task, against) else "") + _few(task)
+
+
+def _few(task: dict[str, Any]) -> str:
+    """What the metrics rest on, where that is little."""
+    found = few_of_a_class(task)
+    return f"; {found}" if found else ""
 
 
 def _usable(value: float | None) -> TypeGuard[float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrec.config import Binary, Classification, MultiLabel, NextItem, Regression, Scenario, Split, Task
+from mtrec.config import Binary, Classification, MultiLabel, NextItem, Profile, Regression, Scenario, Split, Task
 from mtrec.data.labels import Label
 from mtrec.evaluation import metrics as m
 from mtrec.evaluation.compare import RESAMPLES, Comparison, compare, compare_values
@@ -79,7 +79,8 @@ def judge(
     """The `tasks` section of an evaluation: metrics, slices, counts, comparison and curves of every task.
 
     Every model is measured on the same rows: those of the candidate's targets, see `metrics.measured_rows`. A task
-    of which no row can be measured counts as one without test examples.
+    of which no row can be measured counts as one without test examples. A yes-no task with one class alone has no
+    AUC, so no improvement and no comparison either; its other metrics stay.
 
     Args:
         judged: predictions of the models on the same rows.
@@ -110,7 +111,7 @@ def _judge_rows(
     values = [m.compute(task, p.target, p.predicted) if p else {} for p in (before, after, champion)]
 
     def against(other: Predictions | None) -> dict[str, Any] | None:
-        if other is None:
+        if other is None or math.isnan(values[1][primary]):
             return None
         groups_X = after.item if task.on == "item" else after.user
         found = compare(
@@ -185,6 +186,11 @@ def _counts(task: Task, after: Predictions) -> dict[str, int]:
     counts = {}
     if isinstance(task, Classification):
         counts["unseen_class"] = int((after.target == m.UNSEEN).sum())
+    if isinstance(task, Binary):
+        counts["positives"] = int((after.target > 0.5).sum())
+        counts["negatives"] = len(after.target) - counts["positives"]
+    if isinstance(task, Profile):
+        counts["no_direction"] = int((~m.measured_rows(task, after.target)).sum())
     if isinstance(task, MultiLabel):
         counts["unranked"] = int((~m.ranked_rows(after.target)).sum())
     if after.outside is not None:

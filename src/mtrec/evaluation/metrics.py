@@ -52,15 +52,17 @@ def compute(task: Task, target: np.ndarray, predicted: np.ndarray) -> Metrics:
     if isinstance(task, MultiLabel):
         return multilabel(target, predicted)
     if isinstance(task, Profile):
-        return {"cosine": float(cosine(target, predicted).mean())}
+        rows = measured_rows(task, target)
+        return {"cosine": float(cosine(target[rows], predicted[rows]).mean()) if rows.any() else math.nan}
     raise TypeError(f"{task.type} is ranked, not scored row by row: use ranking()")
 
 
 def measured_rows(task: Task, target: np.ndarray) -> np.ndarray:
-    """Which examples the primary metric is measured on, (X,) bool: all, save for multi-label.
+    """Which examples the primary metric is measured on, (X,) bool: all, save for multi-label and profile.
 
     A row that carries none or all of the labels has no order that could be wrong. scikit-learn counts both kinds as
-    a perfect 1, which lifts every model alike; here both are left out of label-ranking average precision.
+    a perfect 1, which lifts every model alike; here both are left out of label-ranking average precision. A profile
+    of zeros has no direction, so no cosine.
 
     Args:
         task: decides which rows count.
@@ -68,6 +70,9 @@ def measured_rows(task: Task, target: np.ndarray) -> np.ndarray:
     """
     if isinstance(task, MultiLabel):
         return ranked_rows(target)
+    if isinstance(task, Profile):
+        mask_X: np.ndarray = (target != 0).any(1)
+        return mask_X
     return np.ones(len(target), dtype=bool)
 
 
@@ -88,23 +93,23 @@ def regression(target_X: np.ndarray, predicted_X: np.ndarray) -> Metrics:
 def binary(target_X: np.ndarray, probability_X: np.ndarray) -> Metrics:
     """AUC, average precision, log loss, accuracy, precision, recall, F1 at one half, and ECE.
 
-    AUC is one half and average precision the base rate when only one class occurs.
+    When only one class occurs, AUC and average precision are NaN: there is no pair to order. Without any yes so are
+    recall and F1.
     """
     from sklearn import metrics as sk
 
     yes = probability_X >= 0.5
     precision, recall, f1, _ = sk.precision_recall_fscore_support(target_X, yes, average="binary", zero_division=0)
-    both = 0 < target_X.sum() < len(target_X)
+    found = bool(target_X.sum() > 0)
+    both = found and bool(target_X.sum() < len(target_X))
     return {
-        "auc": float(sk.roc_auc_score(target_X, probability_X)) if both else 0.5,
-        "average_precision": float(sk.average_precision_score(target_X, probability_X))
-        if both
-        else float(target_X.mean()),
+        "auc": float(sk.roc_auc_score(target_X, probability_X)) if both else math.nan,
+        "average_precision": float(sk.average_precision_score(target_X, probability_X)) if both else math.nan,
         "log_loss": float(sk.log_loss(target_X, np.clip(probability_X, 1e-7, 1 - 1e-7), labels=[0, 1])),
         "accuracy": float((yes == target_X).mean()),
         "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
+        "recall": float(recall) if found else math.nan,
+        "f1": float(f1) if found else math.nan,
         "ece": expected_calibration_error(target_X, probability_X),
     }
 
@@ -139,17 +144,21 @@ def classification(target_X: np.ndarray, probability_XV: np.ndarray) -> Metrics:
 def multilabel(target_XV: np.ndarray, probability_XV: np.ndarray) -> Metrics:
     """Label-ranking average precision, micro and macro F1 at one half, and Hamming loss.
 
-    The first is over `ranked_rows` alone, NaN without any; the others are over all rows.
+    The first is over `ranked_rows` alone, NaN without any; the others are over all rows. A label that no row
+    carries and none is given has no F1 and is no part of the macro mean; without any other label the F1 are NaN.
     """
     from sklearn import metrics as sk
 
     yes = probability_XV >= 0.5
+    used_V = (target_XV > 0).any(0) | yes.any(0)
     ranked = ranked_rows(target_XV)
     precision = label_ranking_precision(target_XV[ranked], probability_XV[ranked])
     return {
         "lrap": float(precision.mean()) if ranked.any() else math.nan,
-        "micro_f1": float(sk.f1_score(target_XV, yes, average="micro", zero_division=0)),
-        "macro_f1": float(sk.f1_score(target_XV, yes, average="macro", zero_division=0)),
+        "micro_f1": float(sk.f1_score(target_XV, yes, average="micro")) if used_V.any() else math.nan,
+        "macro_f1": float(sk.f1_score(target_XV, yes, average="macro", labels=np.flatnonzero(used_V)))
+        if used_V.any()
+        else math.nan,
         "hamming_loss": float(sk.hamming_loss(target_XV, yes)),
     }
 
@@ -235,7 +244,8 @@ def ranking(users: Sequence[Metrics]) -> Metrics:
 def skill(task: Task, target: np.ndarray, predicted: np.ndarray, prior: Sequence[float]) -> float:
     """One number per task that is 0 without skill and grows with it, for early stopping.
 
-    Regression: 1 − MSE / MSE of the training mean. Binary: 2 · AUC − 1. Otherwise the primary metric.
+    Regression: 1 − MSE / MSE of the training mean. Binary: 2 · AUC − 1, and 0 when only one class occurs.
+    Otherwise the primary metric.
     """
     values: dict[str, Any] = compute(task, target, predicted)
     if not values or not measured_rows(task, target).any():
@@ -243,5 +253,5 @@ def skill(task: Task, target: np.ndarray, predicted: np.ndarray, prior: Sequence
     if isinstance(task, Regression):
         return 1 - values["mse"] / max(float(np.mean((target - prior[0]) ** 2)), 1e-12)
     if isinstance(task, Binary):
-        return 2 * float(values["auc"]) - 1
+        return 0.0 if math.isnan(values["auc"]) else 2 * float(values["auc"]) - 1
     return float(values[PRIMARY[task.type]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mtrec.evaluation.notes import task_notes
+from mtrec.evaluation.notes import WITHIN_CHANCE, task_notes, within_chance
 from mtrec.evaluation.plots import histogram_plot, reliability_plot
 from mtrec.evaluation.wording import (
     TASK_KINDS,
@@ -35,6 +35,14 @@ def _primary(task: Json) -> tuple[str, Json]:
     return str(name or ""), metrics.get(name) or {}
 
 
+def _changed(task: Json, name: str, values: Json) -> dict[str, str]:
+    """The change of a metric in words; of the primary one also whether chance alone could explain a loss."""
+    told = change(values.get("before"), values.get("after"), bool(values.get("higher_is_better", True)))
+    if told["kind"] == "worse" and name == task.get("primary") and within_chance(task, "before"):
+        return {**told, "text": f"{told['text']} ({WITHIN_CHANCE})"}
+    return told
+
+
 def _spans(values: Sequence[float | None]) -> list[tuple[str, str] | None]:
     """(left, width) in percent of bars from zero on one common scale."""
     known = [v for v in values if v is not None]
@@ -58,7 +66,7 @@ def before_after(index: int, name: str, task: Json) -> dict[str, Any]:
         {"style": style, "label": label, "value": value, "span": span}
         for (style, label, value), span in zip(shown, spans, strict=True)
     ]
-    told = change(values.get("before"), values.get("after"), higher)
+    told = _changed(task, metric, values)
     return {
         "anchor": f"task-{index}",
         "name": name,
@@ -76,7 +84,9 @@ def task_section(index: int, name: str, task: Json) -> dict[str, Any]:
     """Everything the page shows of one task."""
     metric, values = _primary(task)
     higher = bool(values.get("higher_is_better", True))
-    metrics = [_metric_row(key, row, key == metric) for key, row in (task.get("metrics") or {}).items()]
+    rows = {str(key): row for key, row in (task.get("metrics") or {}).items()}
+    told = {key: _changed(task, key, row) for key, row in rows.items()}
+    metrics = [_metric_row(key, row, key == metric, told[key]) for key, row in rows.items()]
     metrics.sort(key=lambda row: not row["primary"])
     protocols = {row["protocol"] for row in metrics}
     slices = _slices(task, metric, values, higher)
@@ -87,7 +97,7 @@ def task_section(index: int, name: str, task: Json) -> dict[str, Any]:
         "kind": TASK_KINDS.get(str(task.get("type")), str(task.get("type") or "")),
         "on": task.get("on"),
         "num_examples": task.get("num_examples"),
-        "sentence": _sentence(metric, values, higher),
+        "sentence": _sentence(metric, values, higher, told.get(metric, {})),
         "notes": task_notes(task),
         "metrics": metrics,
         "protocol": protocols.pop() if len(protocols) == 1 else None,
@@ -100,7 +110,7 @@ def task_section(index: int, name: str, task: Json) -> dict[str, Any]:
     }
 
 
-def _metric_row(name: str, row: Json, primary: bool) -> dict[str, Any]:
+def _metric_row(name: str, row: Json, primary: bool, told: Json) -> dict[str, Any]:
     higher = bool(row.get("higher_is_better", True))
     return {
         "label": metric_label(str(name)),
@@ -111,18 +121,17 @@ def _metric_row(name: str, row: Json, primary: bool) -> dict[str, Any]:
         "before": row.get("before"),
         "after": row.get("after"),
         "champion": row.get("champion"),
-        "change": change(row.get("before"), row.get("after"), higher),
+        "change": told,
         "protocol": str(row.get("protocol") or ""),
     }
 
 
-def _sentence(metric: str, values: Json, higher: bool) -> str:
+def _sentence(metric: str, values: Json, higher: bool, told: Json) -> str:
     if not metric:
         return "No metric was computed."
     label, after = metric_label(metric), finite(values.get("after"))
     if after is None:
         return f"{label} could not be computed on this test part."
-    told = change(values.get("before"), values.get("after"), higher)
     if told["kind"] == "unknown":
         return f"{label} is {number(values.get('after'))} ({_DIRECTION[higher]})."
     if told["kind"] == "same":
@@ -139,8 +148,9 @@ def _slices(task: Json, metric: str, values: Json, higher: bool) -> list[dict[st
     if not rows:
         return []
     count = task.get("num_examples")
-    if count is not None and metric == "lrap":
-        count -= (task.get("counts") or {}).get("unranked", 0)
+    if count is not None:
+        left_out = {"lrap": "unranked", "cosine": "no_direction"}.get(metric, "")
+        count -= (task.get("counts") or {}).get(left_out, 0)
     whole = {"slice": "all", "num_examples": count, "metric": metric, "whole": True}
     rows.insert(0, {**whole, "before": values.get("before"), "after": values.get("after")})
     directions = {
@@ -156,7 +166,11 @@ def _slices(task: Json, metric: str, values: Json, higher: bool) -> list[dict[st
         better = directions.get(str(row.get("metric")), higher)
         ends = [finite(row.get(key)) for key in ("before", "after")]
         place = [None if v is None else f"{100 * (v - low) / (high - low):.2f}" for v in ends]
-        told = change(row.get("before"), row.get("after"), better)
+        told = (
+            _changed(task, metric, values)
+            if row.get("whole")
+            else change(row.get("before"), row.get("after"), better)
+        )
         shown.append(
             {
                 "slice": str(row.get("slice", "")),

@@ -128,8 +128,8 @@ def test_intervals_are_those_of_rows_copied_by_hand(kind: str) -> None:
     }[kind]
     rng = np.random.default_rng(6)
     target, good, bad = examples(kind, rng, 80)
-    if kind == "multilabel":
-        target[:, 0], target[:, 1] = 1, 0  # every row has an order
+    if kind in ("multilabel", "profile"):
+        target[:, 0], target[:, 1] = 1, 0  # every row has an order, and a direction
     user = rng.integers(0, 12, 80)
     primary = metrics.PRIMARY[kind]
     found = compare(KINDS[kind], primary, target, good, bad, 0.9, groups_X=user)
@@ -216,8 +216,8 @@ def scored(rng: np.random.Generator, count: int, levels: int) -> tuple[np.ndarra
 def test_auc_against_scikit_learn(count: int, levels: int, seed: int) -> None:
     target, scores = scored(np.random.default_rng(seed), count, levels)
     both = 0 < target.sum() < count
-    wanted = sk.roc_auc_score(target, scores) if both else 0.5
-    assert auc(target, scores) == pytest.approx(wanted)
+    wanted = sk.roc_auc_score(target, scores) if both else np.nan
+    assert auc(target, scores) == pytest.approx(wanted, nan_ok=True)
 
 
 @settings(deadline=None, max_examples=60)
@@ -231,5 +231,54 @@ def test_weighted_auc_against_scikit_learn(count: int, levels: int, seed: int) -
         weights = rng.integers(0, 4, 7).astype(float)
         rows = weights[group]
         both = (rows * target).sum() > 0 and (rows * (1 - target)).sum() > 0
-        wanted = sk.roc_auc_score(target, scores, sample_weight=rows) if both else 0.5
-        assert measure(weights) == pytest.approx(wanted)
+        wanted = sk.roc_auc_score(target, scores, sample_weight=rows) if both else np.nan
+        assert measure(weights) == pytest.approx(wanted, nan_ok=True)
+
+
+def rare(positives: int, fall: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """170 rows of as many users with few yes; targets, then scores before, after (AUC `fall` lower) and users."""
+    target = np.zeros(170, dtype=np.float32)
+    target[:positives] = 1
+    noes = np.linspace(0, 1, 170 - positives)
+    before, after = (np.concatenate([np.full(positives, level), noes]) for level in (0.675, 0.675 - fall))
+    return target, before, after, np.arange(170)
+
+
+@pytest.mark.parametrize("positives", [1, 2, 30])
+def test_draws_without_a_yes_do_not_count_as_no_difference(positives: int) -> None:
+    """With one yes a third of the draws has none; their zeros used to reach into the interval of a clear loss."""
+    target, before, after, user = rare(positives, 0.1)
+    found = compare(KINDS["binary"], "auc", target, after, before, 0.95, groups_X=user)
+    assert found.difference == pytest.approx(-0.1, abs=0.01)
+    assert found.low < found.difference < found.high < -0.05
+    assert found.verdict == "worse"
+
+
+def test_the_left_out_draws_are_those_that_sampling_by_hand_cannot_measure() -> None:
+    target, before, after, _ = rare(1, 0.1)
+    found = compare(KINDS["binary"], "auc", target, after, before, 0.9)
+    rng = np.random.default_rng(1)
+    differences: list[float] = []
+    while len(differences) < 600:
+        rows = rng.integers(0, 170, 170)
+        if target[rows].any():
+            values = [sk.roc_auc_score(target[rows], scores[rows]) for scores in (after, before)]
+            differences.append(values[0] - values[1])
+    low, high = np.quantile(differences, [0.05, 0.95])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * (high - low))
+
+
+def test_one_class_alone_is_compared_with_nothing() -> None:
+    found = compare(KINDS["binary"], "auc", np.ones(20), np.linspace(0, 1, 20), np.zeros(20), 0.95)
+    assert np.isnan([found.difference, found.low, found.high]).all()
+    assert found.verdict == "worse"
+
+
+def test_profiles_without_a_direction_do_not_soften_a_difference() -> None:
+    """Their cosine is 0 for every model and would pull the difference to 0."""
+    target, good, bad = examples("profile", np.random.default_rng(0))
+    has = target.any(1)
+    target, good, bad = target[has], good[has], bad[has]
+    plain = compare(KINDS["profile"], "cosine", target, good, bad, 0.95)
+    more = [np.concatenate([target, np.zeros_like(target)])] + [np.concatenate([p, p]) for p in (good, bad)]
+    assert compare(KINDS["profile"], "cosine", more[0], more[1], more[2], 0.95) == plain

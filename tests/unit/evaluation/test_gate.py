@@ -144,6 +144,68 @@ def test_the_reason_shows_the_interval() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("positives", "negatives", "words"),
+    [
+        (1, 169, "; only 1 positive among 170 test rows"),
+        (9, 161, "; only 9 positives among 170 test rows"),
+        (1200, 2, "; only 2 negatives among 1,202 test rows"),
+        (10, 160, ""),
+    ],
+)
+def test_few_of_a_class_are_told_and_change_no_verdict(positives: int, negatives: int, words: str) -> None:
+    given = evaluation(
+        auc=measured(True, 0.5, 0.7, 0.6), auc_comparison=difference(0.1, 0.05, 0.15, "better"), champion=None
+    )
+    given["tasks"]["purchase"]["counts"] = {"positives": positives, "negatives": negatives}
+    decision = decide(given, Gate(floors={"purchase.auc": 0.6}))
+    assert decision["verdict"] == "pass"
+    for found in decision["rules"]:
+        about = found["task"] == "purchase"
+        assert found["why"].endswith(words) if about else "among" not in found["why"]
+        assert ("among" in found["why"]) == (about and bool(words))
+    assert {r["kind"] for r in decision["rules"] if r["task"] == "purchase"} == {
+        "floor",
+        "improvement",
+        "no_regression",
+    }
+
+
+@pytest.mark.parametrize("counts", [{"positives": 0, "negatives": 170}, {"positives": 170, "negatives": 0}])
+def test_an_auc_of_one_class_cannot_be_judged(counts: dict[str, int]) -> None:
+    """Nothing passes for want of a measurement: not the floor, not the improvement, not against the champion."""
+    given = evaluation(auc=measured(True, None, None), auc_improvement=None, rmse_comparison=CHANCE)
+    given["tasks"]["purchase"]["counts"] = counts
+    given["champion"] = {"name": "shop", "version": "3", "tasks": ["rating", "purchase"]}
+    decision = decide(given, Gate(floors={"purchase.auc": 0.1}))
+    name = "positive" if not counts["positives"] else "negative"
+    failed = {r["kind"]: r["why"] for r in decision["rules"] if r["verdict"] == "fail"}
+    assert failed == {
+        "floor": f"not measured against 0.1; no {name} among 170 test rows",
+        "improvement": f"cannot be judged: not measured; no {name} among 170 test rows",
+        "incomparable": f"auc was not measured; no {name} among 170 test rows; give more data, or raise "
+        "split.test, or set gate.allow_dropped_tasks: true",
+    }
+    assert decision["verdict"] == "fail"
+
+
+def test_a_loss_within_chance_is_called_so() -> None:
+    given = evaluation(
+        rmse=measured(False, 0.9, 0.91, 0.905),
+        rmse_improvement=CHANCE,
+        rmse_comparison=CHANCE,
+        auc=measured(True, 0.5, 0.7, 0.69),
+        auc_comparison=difference(0.01, -0.01, 0.03, "same"),
+    )
+    decision = decide(given, Gate())
+    assert decision["verdict"] == "pass"
+    for kind in ("improvement", "no_regression"):
+        assert rule(decision, kind, "rmse")["why"].endswith("[-0.0100, +0.0300], within chance")
+        assert "within chance" not in rule(decision, kind, "auc")["why"], "it is no loss"
+    given["tasks"]["rating"]["improvement"] = WORSE
+    assert "within chance" not in rule(decide(given, Gate()), "improvement", "rmse")["why"]
+
+
 def test_only_primary_metrics_must_improve() -> None:
     decision = decide(evaluation(), Gate())  # ece got worse
     assert decision["verdict"] == "pass"

@@ -237,6 +237,54 @@ def test_a_task_without_a_row_to_rank_is_not_measured(scenario: Scenario) -> Non
     assert found["counts"] == {"unranked": ROWS}
 
 
+def with_target(name: str, target: np.ndarray) -> Judged:
+    models = [
+        with_rows(answers(seed, skill), name, target=target) for seed, skill in ((1, 0.1), (2, 0.7), (3, 0.5))
+    ]
+    return Judged(before=models[0], after=models[1], champion=models[2])
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_one_class_has_no_auc_and_is_compared_with_nothing(scenario: Scenario, value: float) -> None:
+    models = with_target("purchase", np.full(ROWS, value, dtype=np.float32))
+    found = judge(models, scenario, LABELS, slices(), ITEMS)["purchase"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    values = found["metrics"]["auc"]
+    assert (values["before"], values["after"], values["champion"]) == (None, None, None)
+    assert found["metrics"]["log_loss"]["after"] is not None
+    assert (found["improvement"], found["comparison"]) == (None, None)
+    assert found["num_examples"] == ROWS
+    assert found["counts"] == {"positives": int(value) * ROWS, "negatives": ROWS - int(value) * ROWS}
+    assert found["slices"]
+    assert {(row["before"], row["after"]) for row in found["slices"]} == {(None, None)}
+
+
+def test_a_slice_of_one_class_is_not_measured_and_the_others_are(scenario: Scenario) -> None:
+    rows = answers(2, 0.7).rows["purchase"]
+    target = np.where(rows.item < 10, 0, rows.target)
+    found = judge(with_target("purchase", target), scenario, LABELS, slices(), ITEMS)["purchase"]
+    measured = {row["slice"]: row["after"] is not None for row in found["slices"]}
+    assert measured == {"cold items": True, "long tail": True, "head": False, "light users": True}
+    assert found["improvement"]["verdict"] == "better"
+
+
+def test_profiles_without_a_direction_are_left_out_and_counted(scenario: Scenario) -> None:
+    target = answers(2, 0.7).rows["profile"].target
+    none = int((target == 0).all(1).sum())
+    assert none > 10
+    found = judge(with_target("profile", target), scenario, LABELS, slices(), ITEMS)["profile"]
+    assert found["counts"] == {"no_direction": none}
+    assert found["num_examples"] == ROWS
+    predicted = answers(2, 0.7).rows["profile"].predicted[target.any(1)]
+    assert found["metrics"]["cosine"]["after"] == pytest.approx(
+        metrics.cosine(target[target.any(1)], predicted).mean()
+    )
+    (light,) = found["slices"]
+    assert light["num_examples"] < ROWS - none
+    empty = judge(with_target("profile", np.zeros_like(target)), scenario, LABELS, slices(), ITEMS)["profile"]
+    assert (empty["num_examples"], empty["metrics"], empty["counts"]) == (0, {}, {"no_direction": ROWS})
+
+
 def test_unseen_classes_count_as_wrong_and_are_counted(scenario: Scenario, alone: dict[str, Any]) -> None:
     def without(given: Answers) -> Answers:
         target = given.rows["category"].target.copy()
@@ -265,7 +313,7 @@ def test_values_outside_the_labels_are_counted(scenario: Scenario) -> None:
     after = with_rows(with_rows(answers(2, 0.7), "tags", outside=outside), "profile", outside=outside)
     found = judged(scenario, after=after)
     assert found["tags"]["counts"]["outside_values"] == 3
-    assert found["profile"]["counts"] == {"outside_values": 3}
+    assert found["profile"]["counts"]["outside_values"] == 3
     assert found["next_item"]["counts"] == found["rating"]["counts"] == {}
 
 

@@ -32,11 +32,13 @@ def test_binary_by_hand() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
-def test_binary_with_one_class_is_undecided(value: float) -> None:
-    found = m.binary(np.full(4, value), np.array([0.9, 0.6, 0.4, 0.1]))
-    assert found["auc"] == 0.5
-    assert found["average_precision"] == value
-    assert all(math.isfinite(v) for v in found.values())
+def test_what_one_class_cannot_tell_is_not_measured(value: float) -> None:
+    target, probability = np.full(4, value), np.array([0.9, 0.6, 0.4, 0.1])
+    found = m.binary(target, probability)
+    unmeasured = {name for name, number in found.items() if math.isnan(number)}
+    assert unmeasured == {"auc", "average_precision", *(() if value else ("recall", "f1"))}
+    assert found["accuracy"] == 0.5
+    assert m.skill(KINDS["binary"], target, probability, [0.5]) == 0
 
 
 def test_classification_by_hand() -> None:
@@ -75,7 +77,21 @@ def test_rows_without_labels_or_with_all_are_not_ranked() -> None:
     assert math.isnan(m.multilabel(target[2:], probability[2:])["lrap"])
     assert m.skill(KINDS["multilabel"], target[2:], probability[2:], []) == 0
     assert m.measured_rows(KINDS["multilabel"], target).tolist() == [True, True, False, False]
-    assert m.measured_rows(KINDS["profile"], target).all()
+    assert m.measured_rows(KINDS["regression"], target[:, 0]).all()
+
+
+def test_labels_that_nobody_has_or_is_given_are_no_part_of_the_mean() -> None:
+    """A label of the vocabulary that the test part lacks used to count as an F1 of 0, however good the model."""
+    target = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    perfect = np.array([[0.9, 0.1, 0.1], [0.1, 0.9, 0.1]])
+    assert m.multilabel(target, perfect)["macro_f1"] == 1
+    # One that is given to a row but belongs to none is a mistake: it has an F1 of 0.
+    alarm = np.array([[0.9, 0.1, 0.8], [0.1, 0.9, 0.1]])
+    assert m.multilabel(target, alarm)["macro_f1"] == pytest.approx(2 / 3)
+    nothing = m.multilabel(np.zeros((2, 3)), np.full((2, 3), 0.1))
+    assert math.isnan(nothing["macro_f1"])
+    assert math.isnan(nothing["micro_f1"])
+    assert nothing["hamming_loss"] == 0
 
 
 def test_a_class_that_training_never_saw_is_wrong() -> None:
@@ -98,7 +114,12 @@ def test_cosine_by_hand() -> None:
     target = np.array([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
     predicted = np.array([[3.0, 4.0], [2.0, 2.0], [1.0, 1.0]])
     assert m.cosine(target, predicted) == pytest.approx([0.6, 1.0, 0.0])
-    assert m.compute(KINDS["profile"], target, predicted) == pytest.approx({"cosine": 1.6 / 3})
+    # A target without a direction is left out; a prediction without one is a miss.
+    assert m.compute(KINDS["profile"], target, predicted) == pytest.approx({"cosine": 1.6 / 2})
+    assert m.compute(KINDS["profile"], target, predicted * [[0], [1], [1]]) == pytest.approx({"cosine": 0.5})
+    assert m.measured_rows(KINDS["profile"], target).tolist() == [True, True, False]
+    assert math.isnan(m.compute(KINDS["profile"], target[2:], predicted[2:])["cosine"])
+    assert m.skill(KINDS["profile"], target[2:], predicted[2:], []) == 0
 
 
 def test_reliability_by_hand() -> None:

@@ -208,6 +208,49 @@ def test_what_a_metric_leaves_out_is_said_in_words() -> None:
     assert "41 test examples carry none or all of the labels" in Page(render(evaluation=evaluation)).text
 
 
+@pytest.mark.parametrize(
+    ("positives", "negatives", "words"),
+    [
+        (1, 169, "Only 1 positive among 170 test rows, so AUC and its interval rest on very little."),
+        (1200, 9, "Only 9 negatives among 1,209 test rows, so AUC and its interval rest on very little."),
+        (0, 170, "No positive among 170 test rows, so AUC cannot be measured."),
+        (10, 10, ""),
+    ],
+)
+def test_few_of_a_class_are_told(positives: int, negatives: int, words: str) -> None:
+    evaluation = sample_evaluation()
+    evaluation["tasks"]["purchase"]["counts"] = {"positives": positives, "negatives": negatives}
+    text = Page(render(evaluation=evaluation)).text
+    assert words in text
+    assert ("test rows, so" in text) == bool(words)
+
+
+def test_a_loss_within_chance_is_called_so_beside_its_badge() -> None:
+    evaluation = sample_evaluation()
+    rating = evaluation["tasks"]["rating"]
+    rating["metrics"]["rmse"].update(before=0.7076, after=0.7132)
+    rating["improvement"].update(difference=0.0056, low=-0.01, high=0.02, verdict="same")
+    page = render(evaluation=evaluation)
+    # In the overview, in the task's table and in the row of its slices that stands for all.
+    assert page.count('<span class="told worse">0.8 % worse (within chance)</span>') == 3
+    assert "up to 0.713: 0.8 % worse (within chance)." in Page(page).text
+    rating["improvement"].update(low=0.004, verdict="worse")
+    text = render(evaluation=evaluation)
+    assert '<span class="told worse">0.8 % worse</span>' in text
+    assert "within chance" not in text
+
+
+def test_what_this_test_part_cannot_measure_is_not_called_another_declaration() -> None:
+    evaluation = sample_evaluation()
+    purchase = evaluation["tasks"]["purchase"]
+    purchase["metrics"]["auc"].update(before=None, after=None, champion=None)
+    purchase.update(improvement=None, comparison=None)
+    text = Page(render(evaluation=evaluation)).text
+    assert "Not measurable on this test part, so without a comparison: purchase." in text
+    assert "Declared differently" not in text
+    assert "AUC could not be computed on this test part." in text
+
+
 def test_the_whole_of_lrap_s_slices_is_what_lrap_is_measured_on() -> None:
     evaluation = sample_evaluation()
     tags = evaluation["tasks"]["tags"]
