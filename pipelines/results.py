@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mtrec.data.contract import replacing_file, replacing_folder
+from mtrec.evaluation.notes import WITHIN_CHANCE, within_chance
 from mtrec.tracking import promotion_command
 from pipelines.workspace import Run, callable_as, shown
 
@@ -143,9 +144,17 @@ def _metrics_table(result: RunResult) -> Table:
         row = [name, f"{task['primary']} {arrow}", _number(metric["before"]), _after(metric)]
         if has_champion:
             row.append(_number(metric.get("champion")))
-        row.append(Text("fail", style="red") if name in failed else Text("pass", style="green"))
+        rules = [rule for rule in result.gate["rules"] if rule["task"] == name]
+        row.append(Text("fail", style="red") if name in failed else Text(_passed(task, rules), style="green"))
         table.add_row(*row)
     return table
+
+
+def _passed(task: Mapping[str, Any], rules: list[dict[str, Any]]) -> str:
+    """`pass`, and whether a rule holds only because chance alone could explain the loss."""
+    compared = {"improvement": "before", "no_regression": "champion"}
+    against = [compared[rule["kind"]] for rule in rules if rule.get("kind") in compared]
+    return f"pass ({WITHIN_CHANCE})" if any(within_chance(task, other) for other in against) else "pass"
 
 
 def _facts(result: RunResult) -> list[tuple[str, str | Text]]:

@@ -15,8 +15,8 @@ def _metric(before: float | None, after: float | None, better: bool, champion: f
     return {"higher_is_better": better, "before": before, "after": after, "champion": champion}
 
 
-def _rule(task: str, verdict: str) -> dict[str, Any]:
-    return {"rule": f"{task} holds", "task": task, "verdict": verdict, "why": "0.9 against 0.5"}
+def _rule(task: str, verdict: str, kind: str = "floor") -> dict[str, Any]:
+    return {"rule": f"{task} holds", "task": task, "kind": kind, "verdict": verdict, "why": "0.9 against 0.5"}
 
 
 def _result(folder: Path, *, verdict: str = "pass", champion: float | None = None) -> RunResult:
@@ -88,6 +88,30 @@ def test_the_table_has_everything_a_person_wants_to_know(tmp_path: Path, monkeyp
     assert "mlflow ui --backend-store-uri sqlite:///.mtrec/mlflow.db" in text
     assert "Next" not in text, "the champion needs no promotion"
     assert "champion" not in text.split("Gate")[0], "no column without a champion"
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "champion", "verdict", "shown"),
+    [
+        ("improvement", 0.9, None, "same", "pass (within chance)"),
+        ("improvement", 0.9, None, "worse", "pass"),
+        ("improvement", 0.95, None, "same", "pass"),
+        ("no_regression", 1.21, 0.9, "same", "pass (within chance)"),
+        ("no_regression", 1.21, 0.9, "worse", "pass"),
+        ("no_regression", 1.21, 0.95, "same", "pass"),
+        ("floor", 0.9, 0.9, "same", "pass"),
+    ],
+)
+def test_a_loss_that_passes_is_said_to_be_within_chance(
+    kind: str, before: float, champion: float | None, verdict: str, shown: str, tmp_path: Path
+) -> None:
+    result = _result(tmp_path, champion=champion)
+    rating = result.evaluation["tasks"]["rating"]
+    rating["metrics"]["rmse"]["before"] = before
+    rating["improvement" if kind == "improvement" else "comparison"] = {"verdict": verdict}
+    result.gate["rules"][0] = _rule("rating", "pass", kind)
+    (row,) = [line for line in _shown(result).splitlines() if "rmse" in line]
+    assert row.strip("│ ").endswith(f"  {shown}")
 
 
 def test_a_refusal_lists_every_reason_and_registers_nothing(tmp_path: Path) -> None:
