@@ -2,12 +2,17 @@
 
 import re
 import shlex
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 
+from mtrec import tracking
+from mtrec.config import Scenario, load_scenario
 from pipelines.cli import app
 
 
@@ -49,3 +54,44 @@ def test_commands_and_options_exist(readme: str) -> None:
 def test_shown_tasks_are_those_of_the_scenario(readme: str, repository: Path) -> None:
     shown = re.findall(r"```yaml\n(tasks:.*?)```", readme, flags=re.DOTALL)[0]
     assert shown.strip() in (repository / "scenarios" / "ecommerce.yaml").read_text(encoding="utf-8")
+
+
+def test_the_registered_model_is_used_as_shown(
+    readme: str, uri: str, tiny_model: Path, scenario: Scenario, judged: Callable[..., dict[str, Path]]
+) -> None:
+    """The README's lines against a real registered model, and their answers in the form that the README shows."""
+    lineage = dict.fromkeys(("data_version", "code_revision", "parameters_hash", "image", "pipeline_run"), "x")
+    files = judged()
+    tracking.register(
+        tiny_model,
+        evaluation=files["evaluation"],
+        gate=files["gate"],
+        report=files["report"],
+        scenario=scenario,
+        lineage=lineage,
+    )
+    code, shown = re.findall(r"```python\n(.*?)```\n\n```text\n(.*?)```", readme, flags=re.DOTALL)[0]
+    folder = Path(uri.removeprefix("sqlite:///")).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [_form(line) for line in done.stdout.splitlines()] == [_form(line) for line in shown.splitlines()]
+    assert "scores=[#, #, #]" in _form(shown)
+
+
+def _form(text: str) -> str:
+    """The text without its numbers and without which items it names."""
+    return re.sub(r"-?\d+\.\d+(e-?\d+)?…?", "#", re.sub(r"'i\d{5}'", "'item'", text))
+
+
+def test_the_sources_shown_are_what_the_scenarios_want(readme: str, repository: Path) -> None:
+    line = re.findall(r"^mtrec run --scenario online-retail .*$", readme, flags=re.MULTILINE)[0]
+    mapped = load_scenario(repository / "scenarios" / "online-retail.yaml").source
+    assert mapped.interactions is not None
+    assert mapped.interactions.file in line
+    (own,) = re.findall(r"^mtrec run --scenario my-shop.yaml .*$", readme, flags=re.MULTILINE)
+    assert "docs/scenario.md" in own
+
+
+def test_the_default_remote_is_where_the_readme_says(readme: str, repository: Path) -> None:
+    assert "`.mtrec/dvc-remote`" in readme
+    assert "url = ../.mtrec/dvc-remote" in (repository / ".dvc" / "config").read_text()
