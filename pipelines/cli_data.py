@@ -16,7 +16,7 @@ from pipelines.cli_options import (
     new_app,
     scenario_from,
 )
-from pipelines.targets import checked_folder, new_folder, tables_folder
+from pipelines.targets import checked_folder, new_folder, remove_empty, tables_folder
 
 if TYPE_CHECKING:
     from mtrec.data.contract import Tables
@@ -92,7 +92,8 @@ def validate(
         tables = Path(temporary) / "tables"
         read_source(loaded, data).write(tables)
         target.mkdir(parents=True, exist_ok=True)
-        summary = run_stage("validate", inputs={"tables": tables}, outputs=outputs, scenario=loaded)
+        inputs = {"tables": tables, "source": str(data) if data else f"scenario '{loaded.name}'"}
+        summary = run_stage("validate", inputs=inputs, outputs=outputs, scenario=loaded)
     _print_validation(summary, out)
 
 
@@ -118,9 +119,14 @@ def download(
             last = tenth
             typer.echo(f"{file}: {done / 1e6:.1f} MB{f' of {total / 1e6:.1f} MB' if total else ''}", err=True)
 
+    made = [folder for folder in (to, *to.parents) if not folder.exists()]
     if name in PUBLIC_SETS:
         new_folder(to / name, "--to")
-    folder = fetch(name, to, progress)
+    try:
+        folder = fetch(name, to, progress)
+    except BaseException:
+        remove_empty(made)
+        raise
     known = PUBLIC_SETS[name]
     typer.echo(f"{folder}\nterms: {known.terms}\nuse it: mtrec run --scenario {known.scenario} --data {folder}")
 
@@ -128,20 +134,27 @@ def download(
 @app.command()
 def snapshot(
     folder: Annotated[Path, typer.Argument(help="The data drop to version.")],
-    name: Annotated[str, typer.Option("--name", "-n", help="Name of this series of drops.")],
+    name: Annotated[
+        str | None, typer.Option("--name", "-n", help="Name of this series of drops. Default: the folder's name.")
+    ] = None,
     root: RootOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Version a data drop with DVC and push it to the remote; print its version."""
+    from mtrec.data.versioning import repository
     from mtrec.data.versioning import snapshot as take
+    from pipelines.workspace import shown
 
     drop = take(folder, name, root)
-    typer.echo(f"{drop.version}  {drop.name}: {drop.num_files} files, {drop.num_bytes} bytes, {drop.pointer}")
+    pointer = shown((root or repository()).resolve() / drop.pointer)
+    typer.echo(f"{drop.version}  {drop.name}: {drop.num_files} files, {drop.num_bytes} bytes, {pointer}")
 
 
 @app.command()
 def restore(
-    data_version: Annotated[str, typer.Argument(metavar="VERSION", help="A version that snapshot printed.")],
+    data_version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="A version that snapshot printed, or its beginning.")
+    ],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="A folder that does not exist yet.")],
     root: RootOption = None,
     debug: DebugOption = False,
@@ -149,8 +162,8 @@ def restore(
     """Bring back the exact bytes of a data version, for example the one named by a registered model."""
     from mtrec.data.versioning import restore as bring_back
 
-    bring_back(data_version, new_folder(to, "--to"), root)
-    typer.echo(f"{to} holds {data_version}")
+    version = bring_back(data_version, new_folder(to, "--to"), root)
+    typer.echo(f"{to} holds {version}")
 
 
 @app.command()

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -167,7 +168,7 @@ def _call(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
 def _explain(error: Exception, steps: Steps, run: Run, log: Log) -> StepFailed:
     name = steps.failed.name if steps.failed else "the workflow"
     if steps.failure is not None and steps.failure.expected:
-        explained = StepFailed(steps.failure.message.replace(f"{Path.cwd()}{os.sep}", ""))
+        explained = StepFailed(as_given(steps.failure.message, run).replace(f"{Path.cwd()}{os.sep}", ""))
     elif steps.failure is not None:
         explained = StepFailed(f"{name} failed: {steps.failure.message}; the whole story is in {shown(run.log)}")
     elif steps.failed:
@@ -180,6 +181,14 @@ def _explain(error: Exception, steps: Steps, run: Run, log: Log) -> StepFailed:
         explained.exit_code = steps.failure.exit_code
     explained.log_text = steps.failure.traceback if steps.failure else "\n".join(log.tail)
     return explained
+
+
+def as_given(message: str, run: Run) -> str:
+    """A step's message that is about the ingested tables, with the raw data that the user gave in their place."""
+    state = run.state
+    given = state.get("data") or f"scenario '{state.get('scenario')}'"
+    tables = rf"{re.escape(str(run.outputs))}/[^/]+/ingest-data/tables(?=: )"
+    return re.sub(rf"\A{tables}", lambda _: str(given), message)
 
 
 def _end_in_mlflow(scenario: Scenario, run: Run, tracking_uri: str, status: str) -> None:

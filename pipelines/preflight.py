@@ -21,8 +21,8 @@ def preflight(scenario: Scenario, data: Path | None, tracking_uri: str) -> None:
         tracking_uri: MLflow's resolved tracking URI.
 
     Raises:
-        InputError: the data is not there or not recognised, the encoder is neither a folder nor a hub id, or
-            MLflow knows no such kind of URI.
+        InputError: the data is not there or not recognised, a dial of the simulator is wrong, the encoder is
+            neither a folder nor a hub id, or MLflow knows no such kind of URI.
         RunError: MLflow cannot be used, or the champion's files are gone.
     """
     _check_data(scenario, data)
@@ -33,7 +33,11 @@ def preflight(scenario: Scenario, data: Path | None, tracking_uri: str) -> None:
 def _check_data(scenario: Scenario, data: Path | None) -> None:
     if data is not None and not data.exists():
         raise InputError(f"--data {data}: no such file or folder")
-    if (data is None and scenario.source.type != "simulated") or (data is not None and data.is_dir()):
+    if data is None and scenario.source.type == "simulated":
+        from mtrec.data.sources.simulated import Dials
+
+        Dials.parse(scenario.source.options)
+    elif data is None or data.is_dir():
         from mtrec.data.sources import recognise_source
 
         recognise_source(scenario, data)

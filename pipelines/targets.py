@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 TABLES = ("users.parquet", "items.parquet", "interactions.parquet")
@@ -87,6 +88,13 @@ def new_file(path: Path, option: str, example: str) -> Path:
     if target.is_dir():
         raise InputError(f"{option} {path}: is a folder; give a file, e.g. {option} {path / example}")
     return target
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, as far as they exist and hold nothing."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _others(folder: Path, patterns: Iterable[str]) -> list[str]:

@@ -87,6 +87,8 @@ def test_version_names_the_code(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--scenario", "nope"], "--scenario nope: unknown; choose one of"),
         (["run", "--data", "nowhere"], "--data nowhere: no such file or folder"),
         (["run", "--set", "training.epochs=0"], "training.epochs: Input should be greater than or equal to 1"),
+        (["run", "--set", "training.seed=-1"], "--set training.seed: Input should be greater than or equal to 0"),
+        (["run", "--set", "source.options.seed=-1"], "source.options: seed: Input should be greater"),
         (["run", "--set", "training"], "--set training: write it as key.sub=value"),
         (["compile", "--release"], "can change under its name"),
         (["compile", "--scenario", "missing.yaml"], "missing.yaml: no such scenario file"),
@@ -112,6 +114,16 @@ def test_a_wrong_option_is_exit_code_2(here: Path, capsys: pytest.CaptureFixture
     code, _, error = _main(capsys, "run", "--speed", "9")
     assert code == 2
     assert "No such option: --speed" in error
+
+
+@pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
+def test_a_seed_out_of_bounds_is_refused_before_the_run(
+    here: Path, capsys: pytest.CaptureFixture[str], seed: str
+) -> None:
+    code, _, error = _main(capsys, "run", "--seed", seed)
+    assert code == 2
+    assert "Invalid value for '--seed'" in error
+    assert list(here.iterdir()) == []
 
 
 def test_debug_adds_the_traceback_and_only_then(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -194,11 +206,39 @@ def test_data_is_simulated_validated_and_versioned(here: Path, capsys: pytest.Ca
     assert code == 0
     data_version = output.split()[0]
     assert data_version.endswith(".dir")
+    assert output.endswith(", .mtrec/dvc/data/shop.dvc\n")
+    assert (here / ".mtrec" / "dvc" / "data" / "shop.dvc").is_file()
     assert data_version in _main(capsys, "data", "versions")[1]
     code, output, _ = _main(capsys, "data", "restore", data_version, "--to", "back")
     assert code == 0
     for path in (here / "shop").iterdir():
         assert (here / "back" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_snapshot_is_named_by_its_folder_and_found_by_the_beginning_of_its_version(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "drops" / "sales").mkdir(parents=True)
+    (here / "drops" / "sales" / "a.csv").write_text("a\n1\n")
+    code, output, error = _main(capsys, "data", "snapshot", "drops/sales/")
+    assert code == 0, error
+    version = output.split()[0]
+    assert "  sales: 1 files, 4 bytes, " in output
+    code, output, error = _main(capsys, "data", "restore", version[:8], "--to", "back")
+    assert (code, output) == (0, f"back holds {version}\n"), error
+    assert (here / "back" / "a.csv").read_text() == "a\n1\n"
+
+
+def test_data_that_does_not_pass_is_named_as_it_was_given(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ("--set", "validation.min_rows={interactions: 9999}")
+    code, _, error = _main(capsys, "data", "validate", "--out", "checked", *SMALL_SHOP, *few)
+    assert code == 2
+    assert error.startswith("mtrec: scenario 'ecommerce': ")
+    assert _main(capsys, "data", "simulate", "--out", "shop", *SMALL_SHOP)[0] == 0
+    code, _, error = _main(capsys, "data", "validate", "--data", "shop", "--out", "checked", *few)
+    assert code == 2
+    assert error.startswith("mtrec: shop: ")
+    assert "/tmp" not in error.replace(str(here), "")
 
 
 def test_data_validate_writes_what_it_found(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -228,6 +268,40 @@ def test_data_download_fetches_and_says_how_to_use_it(
     assert "terms: https://example.org/terms" in output
     assert "use it: mtrec run --scenario video --data sets/rows" in output
     assert "rows.csv" in error
+
+
+def test_a_download_that_fails_leaves_no_folder(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public = PublicSet(
+        files={"rows.csv": (here / "nothing.csv").as_uri()}, scenario="video", terms="https://example.org/terms"
+    )
+    monkeypatch.setitem(PUBLIC_SETS, "rows", public)
+    code, _, error = _main(capsys, "data", "download", "rows", "--to", "deep/sets")
+    assert code == 2
+    assert "cannot be reached" in error
+    assert list(here.iterdir()) == []
+    (here / "sets").mkdir()
+    assert _main(capsys, "data", "download", "rows", "--to", "sets")[0] == 2
+    assert [path.name for path in here.iterdir()] == ["sets"], "a folder that was there stays"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "shop"]])
+@pytest.mark.parametrize("option", [True, False])
+def test_a_database_that_was_asked_for_and_is_not_there_is_wrong_input(
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    option: bool,
+) -> None:
+    uri = f"sqlite:///{here}/no/such/x.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "" if option else uri)
+    code, output, error = _main(capsys, "models", *arguments, *(["--tracking-uri", uri] if option else []))
+    assert (code, output) == (2, "")
+    given = "--tracking-uri" if option else "MLFLOW_TRACKING_URI"
+    assert error.startswith(f"mtrec: {given} {uri}: no such file {here}/no/such/x.db; ")
+    assert list(here.iterdir()) == []
 
 
 def test_models_list_says_when_there_is_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

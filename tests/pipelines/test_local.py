@@ -19,7 +19,7 @@ from mtrec.errors import ConfigError, InputError, RunError
 from mtrec.tracking import pipeline_run
 from mtrec.tracking.connection import connected
 from pipelines import local
-from pipelines.local import STEPS, StepFailed, run_training
+from pipelines.local import STEPS, StepFailed, as_given, run_training
 from pipelines.results import RunResult
 from pipelines.workspace import Workspace
 
@@ -244,3 +244,15 @@ def test_a_run_that_broke_off_is_ended_in_mlflow(folder: Path) -> None:
     local._end_in_mlflow(scenario, run, uri, "KILLED")
     with connected(uri) as client:
         assert client.get_run(known.run_id).info.status == "KILLED"
+
+
+@pytest.mark.parametrize(("data", "given"), [("/x/my shop", "/x/my shop"), ("", "scenario 'ecommerce'")])
+def test_what_a_step_says_about_the_ingested_tables_names_what_was_given(
+    folder: Path, data: str, given: str
+) -> None:
+    run = Workspace.here().open_run("ecommerce", "abcdef")
+    run.update(data=data, scenario="ecommerce")
+    tables = f"{run.outputs}/mtrec-training-1/ingest-data/tables"
+    assert as_given(f"{tables}: interactions.parquet: 3 rows", run) == f"{given}: interactions.parquet: 3 rows"
+    for other in (f"cannot write {tables}: the disk is full", f"{tables}/items.parquet: no such file"):
+        assert as_given(other, run) == other

@@ -99,7 +99,7 @@ def push(folder: Path, root: Path = EMBEDDED) -> str:
     return str(push_folder(folder, root)[1].oid)
 
 
-def snapshot(folder: Path, name: str, root: Path | None = None) -> DataVersion:
+def snapshot(folder: Path, name: str | None = None, root: Path | None = None) -> DataVersion:
     """Version a new data drop: push its bytes, write its pointer, and remember it.
 
     In the DVC repository at `root` it writes `data/<name>.dvc`, so that `dvc pull data/<name>.dvc` brings the
@@ -107,7 +107,7 @@ def snapshot(folder: Path, name: str, root: Path | None = None) -> DataVersion:
 
     Args:
         folder: the data as it came.
-        name: letters, digits, `.`, `_` and `-`; names the series of drops.
+        name: letters, digits, `.`, `_` and `-`; names the series of drops. By default the folder's own name.
         root: the DVC repository; by default the one around the working directory, else the embedded one.
 
     Returns:
@@ -118,11 +118,13 @@ def snapshot(folder: Path, name: str, root: Path | None = None) -> DataVersion:
         ConfigError: the repository names no usable remote.
         RunError: the remote did not take the bytes.
     """
+    own = "" if name else " (the folder's name; give --name)"
+    name = name or folder.resolve().name
     if not re.fullmatch(r"\w[\w.-]*", name):
         raise DataError(
-            f"'{name}': not a name for a data version; use letters, digits, '.', '_' and '-', like sales-2026"
+            f"'{name}'{own}: not a name for a data version; use letters, digits, '.', '_' and '-', like sales-2026"
         )
-    root = _find_root() if root is None else root
+    root = repository() if root is None else root
     meta, tree = push_folder(folder, root)
     drop = DataVersion(
         name=name,
@@ -153,7 +155,7 @@ def versions(root: Path | None = None) -> list[DataVersion]:
     Raises:
         DataError: the history file is damaged.
     """
-    path = (_find_root() if root is None else root) / HISTORY
+    path = (repository() if root is None else root) / HISTORY
     if not path.is_file():
         return []
     drops = []
@@ -165,39 +167,46 @@ def versions(root: Path | None = None) -> list[DataVersion]:
     return drops
 
 
-def restore(version: str, to: Path, root: Path | None = None) -> None:
+def restore(version: str, to: Path, root: Path | None = None) -> str:
     """Bring back the exact bytes of a data version from the remote.
 
     Every file is checked by its md5 before anything appears at `to`.
 
     Args:
-        version: what `directory_hash`, `push` or `snapshot` returned.
+        version: what `directory_hash`, `push` or `snapshot` returned, or the beginning of it: at least 4 digits
+            that only one version among the snapshots, or in a remote that is cheap to list, begins with.
         to: a folder that does not exist yet or is empty; one that holds this version already is left alone.
         root: as for `snapshot`.
 
+    Returns:
+        The whole version.
+
     Raises:
-        DataError: an unknown version (the message names the known ones), a damaged or missing object in the
-            remote, or a `to` that holds something else.
+        DataError: an unknown or ambiguous version (the message names the known ones), a damaged or missing object
+            in the remote, or a `to` that holds something else.
         ConfigError: the repository names no usable remote.
         RunError: the remote could not be read.
     """
-    root = _find_root() if root is None else root
+    root = repository() if root is None else root
     if not (root / ".dvc").is_dir():
         raise DataError(f"{root}: not a DVC repository; nothing was versioned there")
     store = open_remote(root)
+    version = _whole(version, store, root)
     with explained(root):
         tree = read_tree(store, version)
     if tree is None:
         raise DataError(f"{version}: no such data version in {store.path} ({_known(store, root)})")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         if to.is_dir() and directory_hash(to) == version:
-            return
+            return version
         raise DataError(f"{to}: exists and holds something else; give a folder that does not exist yet")
     with explained(root), replacing_folder(to) as temporary:
         download(store, tree, temporary, version)
+    return version
 
 
-def _find_root() -> Path:
+def repository() -> Path:
+    """The DVC repository around the working directory, else the embedded one."""
     from dvc.exceptions import NotDvcRepoError
     from dvc.repo import Repo
 
@@ -233,13 +242,28 @@ def _write_pointer(root: Path, drop: DataVersion, meta: Meta, tree: Tree) -> Non
         raise DataError(f"{root / drop.pointer}: DVC refuses this pointer ({one_line(error)})") from error
 
 
+def _whole(version: str, store: HashFileDB, root: Path) -> str:
+    """The known version that begins with `version`; itself where none does."""
+    if not re.fullmatch(r"[0-9a-f]{4,32}", version):
+        return version
+    found = [known for known in _listed(store, root) if known.startswith(version)]
+    if len(found) > 1:
+        raise DataError(f"{version}: {len(found)} data versions begin with it ({', '.join(found[:5])}); give more")
+    return found[0] if found else version
+
+
 def _known(store: HashFileDB, root: Path) -> str:
-    """Say which versions exist: the snapshots, and the other folders of a remote that is cheap to list."""
+    """Say which versions exist."""
+    drops = list(_listed(store, root).values())
+    rest = f" and {len(drops) - 5} more" if len(drops) > 5 else ""
+    return f"known: {', '.join(drops[:5])}{rest}" if drops else "none is known there"
+
+
+def _listed(store: HashFileDB, root: Path) -> dict[str, str]:
+    """Each version with a few words: the snapshots, and the other folders of a remote that is cheap to list."""
     drops = {drop.version: f"{drop.version} ({drop.name}, {drop.time})" for drop in reversed(versions(root))}
     if store.fs.protocol == "local" and store.fs.exists(store.path):
         for oid in sorted(store._list_oids()):
             if oid.endswith(".dir"):
                 drops.setdefault(oid, oid)
-    shown = list(drops.values())[:5]
-    rest = f" and {len(drops) - 5} more" if len(drops) > 5 else ""
-    return f"known: {', '.join(shown)}{rest}" if shown else "none is known there"
+    return drops

@@ -35,6 +35,8 @@ class Inputs:
     """Contract tables as ingest wrote them."""
     now: str | None = None
     """ISO time against which future timestamps are judged; the clock when not given."""
+    source: str | None = None
+    """What people call the data, for the messages; the tables' path when not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]
     now = _read_now(inputs.now)
     report("validate", 0.0, "reading the tables")
     tables = Tables.read(inputs.tables)
-    check_structure(tables, scenario, where=str(inputs.tables))
+    check_structure(tables, scenario, where=inputs.source or str(inputs.tables))
     report("validate", 0.1, "starting Great Expectations")
     judge = Judge(scenario)
     ledgers: dict[str, Ledger] = {}
@@ -207,7 +209,7 @@ def _refusal(inputs: Inputs, outputs: Outputs, summary: dict[str, Any]) -> str:
     reasons = "; ".join(f"{reason} ({count})" for reason, count in totals.most_common(3))
     frequent = f" Most frequent reasons: {reasons}." if reasons else ""
     return (
-        f"{inputs.tables}: the data did not pass. {'; '.join(summary['failures'])}.{frequent} "
+        f"{inputs.source or inputs.tables}: the data did not pass. {'; '.join(summary['failures'])}.{frequent} "
         f"Look at {outputs.data_docs / 'index.html'} and the rows in {outputs.quarantine}"
     )
 

@@ -309,3 +309,25 @@ def test_importing_does_nothing_to_the_working_directory(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_beginning_of_a_version_is_enough_where_it_is_the_only_one(drop: Path, tmp_path: Path) -> None:
+    root = tmp_path / "dvc"
+    version = versioning.push(drop, root)
+    assert versioning.restore(version[:8], tmp_path / "back", root) == version
+    assert contents(tmp_path / "back") == contents(drop)
+    twin = stored(root, version).with_name(f"{version[2:30]}{'00' if version[30:32] != '00' else '11'}.dir")
+    twin.write_text("[]")
+    with pytest.raises(DataError, match=r"2 data versions begin with it \(.*\); give more"):
+        versioning.restore(version[:8], tmp_path / "again", root)
+    assert versioning.restore(version, tmp_path / "again", root) == version
+    for short in (version[:3], "0" * 8 if version[:8] != "0" * 8 else "1" * 8):
+        with pytest.raises(DataError, match="no such data version"):
+            versioning.restore(short, tmp_path / "third", root)
+
+
+def test_a_snapshot_takes_the_folder_s_name_where_it_can(drop: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'käufe 2026' \(the folder's name; give --name\): not a name"):
+        versioning.snapshot(drop, root=tmp_path / "dvc")
+    sales = drop.rename(tmp_path / "sales")
+    assert versioning.snapshot(sales, root=tmp_path / "dvc").name == "sales"

@@ -361,7 +361,5 @@ def test_wrong_dials_are_listed_in_one_line() -> None:
                  "nois: unknown dial (known: num_users, num_items", "start: "):  # fmt: skip
         assert part in message
     for seed in (-1, 2**32):
-        with pytest.raises(
-            ConfigError, match="seed: Input should be (greater|less) than or equal"
-        ):
+        with pytest.raises(ConfigError, match=r"seed: Input should be (greater|less) than or equal"):
             Dials.parse({"seed": seed})
