@@ -56,6 +56,9 @@ def test_two_equal_runs_end_in_one_registered_version(tmp_path: Path, encoder: P
     second = _mtrec_run(folder, encoder)
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("(cached)") == 2
+    models = [json.loads(p.read_text())["model"] for p in (folder / ".mtrec" / "runs").glob("*/evaluation.json")]
+    assert len(models) == 2
+    assert models[0] == models[1], "the seconds of training are the first run's: it is not trained again"
     uri = f"sqlite:///{folder / '.mtrec' / 'mlflow.db'}"
     candidates = [model for model in list_models(uri) if model.name == "ecommerce-candidate"]
     assert [candidate.version for candidate in candidates] == ["1"]
