@@ -224,7 +224,7 @@ def _write_pointer(root: Path, drop: DataVersion, meta: Meta, tree: Tree) -> Non
     folder = root.resolve() / Path(drop.pointer).parent
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with Repo(str(root.resolve()), _wait_for_lock=True) as repo, repo.lock, repo.scm_context():
+        with Repo(str(root.resolve()), _wait_for_lock=True) as repo, repo.lock, repo.scm_context(quiet=True):
             stage = repo.stage.create(
                 single_stage=True,
                 validate=False,
