@@ -39,8 +39,12 @@ def _changed(task: Json, name: str, values: Json) -> dict[str, str]:
     """The change of a metric in words; of the primary one also whether chance alone could explain a loss."""
     told = change(values.get("before"), values.get("after"), bool(values.get("higher_is_better", True)))
     if told["kind"] == "worse" and name == task.get("primary") and within_chance(task, "before"):
-        return {**told, "text": f"{told['text']} ({WITHIN_CHANCE})"}
-    return told
+        return {**told, "note": WITHIN_CHANCE}
+    return {**told, "note": ""}
+
+
+def _in_words(told: Json) -> str:
+    return f"{told['text']} ({told['note']})" if told["note"] else str(told["text"])
 
 
 def _spans(values: Sequence[float | None]) -> list[tuple[str, str] | None]:
@@ -76,7 +80,7 @@ def before_after(index: int, name: str, task: Json) -> dict[str, Any]:
         "change": told,
         "alt": f"{name}, {metric_label(metric)}, {_DIRECTION[higher]}: "
         + ", ".join(f"{label} {number(value)}" for _, label, value in shown)
-        + f"; {told['text']}.",
+        + f"; {_in_words(told)}.",
     }
 
 
@@ -139,7 +143,7 @@ def _sentence(metric: str, values: Json, higher: bool, told: Json) -> str:
     way = "up" if after > (finite(values.get("before")) or 0.0) else "down"
     return (
         f"Fine-tuning brought {label} from {number(values.get('before'))} {way} to {number(values.get('after'))}: "
-        f"{told['text']}."
+        f"{_in_words(told)}."
     )
 
 
@@ -166,11 +170,9 @@ def _slices(task: Json, metric: str, values: Json, higher: bool) -> list[dict[st
         better = directions.get(str(row.get("metric")), higher)
         ends = [finite(row.get(key)) for key in ("before", "after")]
         place = [None if v is None else f"{100 * (v - low) / (high - low):.2f}" for v in ends]
-        told = (
-            _changed(task, metric, values)
-            if row.get("whole")
-            else change(row.get("before"), row.get("after"), better)
-        )
+        told = {**change(row.get("before"), row.get("after"), better), "note": ""}
+        if row.get("whole"):
+            told = _changed(task, metric, values)
         shown.append(
             {
                 "slice": str(row.get("slice", "")),

@@ -232,7 +232,7 @@ def test_a_loss_within_chance_is_called_so_beside_its_badge() -> None:
     rating["improvement"].update(difference=0.0056, low=-0.01, high=0.02, verdict="same")
     page = render(evaluation=evaluation)
     # In the overview, in the task's table and in the row of its slices that stands for all.
-    assert page.count('<span class="told worse">0.8 % worse (within chance)</span>') == 3
+    assert page.count('0.8 % worse</span> <small class="note">(within chance)</small>') == 3
     assert "up to 0.713: 0.8 % worse (within chance)." in Page(page).text
     rating["improvement"].update(low=0.004, verdict="worse")
     text = render(evaluation=evaluation)
