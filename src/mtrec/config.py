@@ -287,7 +287,13 @@ class Model(Frozen):
     """Sizes of the shared model."""
 
     encoder: Encoder = Encoder()
-    sharing: Literal["shared_bottom"] = "shared_bottom"
+    sharing: Literal["shared_bottom", "mmoe", "ple"] = "shared_bottom"
+    experts: Annotated[int, Field(ge=1)] = 4
+    """Experts that all tasks of a place share (mmoe, ple)."""
+    private_experts: Annotated[int, Field(ge=1)] = 1
+    """Experts of each task alone (ple)."""
+    levels: Annotated[int, Field(ge=1)] = 1
+    """Stacked extraction levels (ple); 1 is customized gate control."""
     width: Annotated[int, Field(ge=4)] = 64
     history: Annotated[int, Field(ge=1)] = 50
     """How many of a user's most recent interactions the user representation reads."""

@@ -24,7 +24,7 @@ from mtrec.models.encoder import TextEncoder
 from mtrec.models.heads import Head, NextItemHead, PairFactors
 from mtrec.models.items import FeatureTensors, ItemTower, kept
 from mtrec.models.neighbours import Neighbours
-from mtrec.models.sharing.shared_bottom import SharedBottom
+from mtrec.models.sharing.choice import make_sharing
 from mtrec.models.trust import Trust
 from mtrec.models.users import History, UserTower
 
@@ -86,7 +86,11 @@ class Recommender(nn.Module):
         heads = {name: t for name, t in self.tasks.items() if not isinstance(t, NextItem)}
         used = {t.on for t in heads.values()}
         self.bottoms = nn.ModuleDict(
-            {place: SharedBottom(n, 2 * width, config.dropout) for place, n in places.items() if place in used}
+            {
+                place: make_sharing(config, [n for n, t in heads.items() if t.on == place], num_inputs, 2 * width)
+                for place, num_inputs in places.items()
+                if place in used
+            }
         )
         self.heads = nn.ModuleDict({n: Head(t, encoding.labels[n], 2 * width) for n, t in heads.items()})
         self.rankers = nn.ModuleDict(
@@ -242,8 +246,7 @@ class Recommender(nn.Module):
     def _outputs(self, place: str, inputs_XI: Tensor) -> dict[str, Tensor]:
         if place not in self.bottoms:
             return {}
-        shared = self.bottoms[place](inputs_XI)
-        return {n: head(shared) for n, head in self.heads.items() if self.tasks[n].on == place}
+        return {name: self.heads[name](shared) for name, shared in self.bottoms[place](inputs_XI).items()}
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
