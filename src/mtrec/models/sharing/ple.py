@@ -77,7 +77,7 @@ class Level(nn.Module):
         self.shared_gate = None if last else Gate(num_inputs, everything)
 
     def forward(self, own: list[Tensor], shared_XI: Tensor) -> tuple[list[Tensor], Tensor]:
-        """K inputs (…, I) and the shared one → K outputs (…, H) and the shared one; the last level keeps the latter."""
+        """K inputs (…, I) and the shared one → as many outputs (…, H); the last level passes the shared one on."""
         common = self.shared(shared_XI)
         private = [experts(inputs) for experts, inputs in zip(self.private, own, strict=True)]
         outputs = [
