@@ -10,6 +10,7 @@ from components.images import IMAGE
 def fine_tune_model(
     scenario: str,
     data_version: str,
+    code_revision: str,
     pipeline_run: str,
     dataset: Input[Dataset],
     model: Output[Model],
@@ -22,12 +23,13 @@ def fine_tune_model(
     Args:
         scenario: The whole scenario as JSON text.
         data_version: DVC's hash of the tables; must be the version that the dataset was made from.
+        code_revision: Revision of the code; a checkpoint of another one is not resumed.
         pipeline_run: Name that ties this run's MLflow run together.
         dataset: Encoded dataset.
         model: Folder with the weights (safetensors) and what serving needs.
         losses: JSON lines, one per logged step and per epoch.
         tracking_uri: MLflow tracking server. Empty: the environment's.
-        checkpoints: Folder to resume from and to save to. Empty: none are kept.
+        checkpoints: Folder to resume from (same code, data and scenario) and to save to. Empty: none are kept.
     """
     from mtrec.stages.execution import check_data_version, run_component
 
@@ -37,6 +39,7 @@ def fine_tune_model(
         inputs={
             "dataset": dataset.path,
             "checkpoints": checkpoints,
+            "code_revision": code_revision,
             "tracking_uri": tracking_uri,
             "pipeline_run": pipeline_run,
         },

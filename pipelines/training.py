@@ -76,7 +76,7 @@ def training_pipeline(
             pipeline_run: Name of this run in MLflow. Empty: the workflow's job id.
             tracking_uri: MLflow tracking server. Empty: the environment's.
             dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed.
-            checkpoints: Folder to resume training from and to save to. Empty: none are kept.
+            checkpoints: Folder to resume from (same code, data and scenario) and to save to. Empty: none are kept.
         """
         ingest = configured(
             ingest_data(
@@ -95,12 +95,11 @@ def training_pipeline(
         dataset = preprocess.outputs["dataset"]
         fine_tune = configured(
             fine_tune_model(
-                scenario=scenario,
-                data_version=version,
                 pipeline_run=run,
                 dataset=dataset,
                 tracking_uri=tracking_uri,
                 checkpoints=checkpoints,
+                **made_from,
             )
         )
         if gpus:

@@ -6,15 +6,20 @@ import pytest
 from safetensors import safe_open
 
 from components.fine_tune_model import fine_tune_model
+from mtrec.config import Scenario
+from mtrec.stages import fine_tune
 from mtrec.tracking.connection import connected
 
 
-def test_the_model_is_written_and_the_curves_are_in_mlflow(run_component: Any, made: Any, tmp_path: Path) -> None:
+def test_the_model_is_written_and_the_curves_are_in_mlflow(
+    run_component: Any, made: Any, scenario: Scenario, tmp_path: Path
+) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     done = run_component(
         fine_tune_model,
         {"dataset": made.dataset},
         data_version="1.dir",
+        code_revision="abc",
         pipeline_run="run-1",
         tracking_uri=uri,
         checkpoints=str(tmp_path / "checkpoints"),
@@ -31,6 +36,9 @@ def test_the_model_is_written_and_the_curves_are_in_mlflow(run_component: Any, m
         runs = client.search_runs([experiment.experiment_id])
     assert "run-1" in {run.data.tags.get("mtrec.pipeline_run") for run in runs}
     assert len(runs) == 2, "one run for the pipeline and a child for the curves"
+    key = json.loads((tmp_path / "checkpoints" / "state.json").read_text())["key"]
+    same, other = (fine_tune.Inputs(dataset=made.dataset, code_revision=revision) for revision in ("abc", "abd"))
+    assert fine_tune._key(same, scenario) == key != fine_tune._key(other, scenario)
 
 
 def test_a_dataset_of_another_data_version_is_refused(
@@ -38,7 +46,12 @@ def test_a_dataset_of_another_data_version_is_refused(
 ) -> None:
     with pytest.raises(RuntimeError):
         run_component(
-            fine_tune_model, {"dataset": made.dataset}, made_from="0.dir", data_version="1.dir", pipeline_run="r"
+            fine_tune_model,
+            {"dataset": made.dataset},
+            made_from="0.dir",
+            data_version="1.dir",
+            code_revision="abc",
+            pipeline_run="r",
         )
     message = "mtrec: the dataset was made from data version 0.dir, this run ingested 1.dir"
     assert message in capfd.readouterr().out

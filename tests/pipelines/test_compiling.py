@@ -179,6 +179,16 @@ def test_only_pure_tasks_are_cached_and_follow_data_and_code(tmp_path: Path) -> 
         assert {"data_version", "code_revision", "scenario"} <= set(tasks[name]["inputs"]["parameters"])
 
 
+def test_training_and_registration_are_told_the_same_code_revision(tmp_path: Path) -> None:
+    spec = yaml.safe_load(compile_training(tmp_path / "training.yaml").read_text())
+    tasks = spec["root"]["dag"]["tasks"]
+    source = {"outputParameterKey": "code_revision", "producerTask": "ingest-data"}
+    assert tasks["fine-tune-model"]["inputs"]["parameters"]["code_revision"]["taskOutputParameter"] == source
+    (branch,) = [task for name, task in tasks.items() if name.startswith("condition")]
+    (handed,) = [p for name, p in branch["inputs"]["parameters"].items() if name.endswith("-code_revision")]
+    assert handed["taskOutputParameter"] == source
+
+
 def test_gpus_are_asked_for_by_fine_tuning_only(tmp_path: Path) -> None:
     spec = yaml.safe_load(compile_training(tmp_path / "training.yaml", gpus=2).read_text())
     executors = spec["deploymentSpec"]["executors"]

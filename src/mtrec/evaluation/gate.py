@@ -101,7 +101,7 @@ def _regressions(evaluation: dict[str, Any], gate: Gate) -> Iterator[dict[str, A
             loss = -sign * comparison["difference"] / max(abs(champion), 1e-12)
             ok = not (loss > gate.max_regression and comparison["verdict"] == "worse")
         yield _rule(
-            f"{name}.{metric} must not fall more than {gate.max_regression:.0%} behind the champion",
+            f"{name}.{metric} must not fall more than {100 * gate.max_regression:.4g}% behind the champion",
             (name, metric, "no_regression"),
             after,
             champion,

@@ -18,6 +18,7 @@ from mtrec.evaluation import metrics as m
 from mtrec.evaluation.compare import RESAMPLES, Comparison, compare, compare_values
 from mtrec.evaluation.predict import Predictions, Ranked
 from mtrec.evaluation.slices import Slices
+from mtrec.models.recommender import Recommender
 
 MIN_SLICE = 10
 """Slices with fewer examples are not reported."""
@@ -41,11 +42,21 @@ class Judged:
     champion: Answers | None
 
 
-def protocol(split: Split) -> dict[str, str]:
-    """How every number was measured."""
+def protocol(split: Split, start: Recommender) -> dict[str, str]:
+    """How every number was measured.
+
+    Args:
+        split: of the scenario.
+        start: the model before fine-tuning, of which the text says what it already knows.
+    """
+    known = ["heads at the averages of the training rows"]
+    if start.factors is not None:
+        known.append("user and item biases fitted in closed form")
+    if start.neighbours is not None:
+        known.append("counted item neighbours")
     parts = {
         "time": "the latest interactions by time are the test part, and a user's history ends where it begins",
-        "random": "test interactions are drawn at random, and a user's history is all of their other interactions",
+        "random": "test interactions are drawn at random, and a user's history is their interactions outside it",
         "leave_last_out": "each user's test part begins where the last new item appears, and the history is all "
         "before it",
     }
@@ -54,10 +65,11 @@ def protocol(split: Split) -> dict[str, str]:
         "seen_items": "excluded",
         "ranking": "full",
         "tie_order": "mean rank of ties",
-        "text": f"{parts[split.by].capitalize()}; rankings "
-        "are over all items the user has not seen; items of equal score share their mean rank. Item and user "
-        "labels are tested on rows held out by a hash of their id. Intervals against the champion come from "
-        f"{RESAMPLES:,} draws of whole users, or of items where a task is about items.",
+        "text": f"{parts[split.by].capitalize()}; rankings are over all items the user has not seen; items of "
+        "equal score share their mean rank. Item and user labels are tested on rows held out by a hash of their "
+        "id. Intervals, against the model before fine-tuning and against the champion, come from "
+        f"{RESAMPLES:,} draws of whole users, or of items where a task is about items. Before fine-tuning means: "
+        f"the pretrained encoder with {', '.join(known[:-1])}{' and ' if known[1:] else ''}{known[-1]}.",
     }
 
 

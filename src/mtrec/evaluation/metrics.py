@@ -196,7 +196,7 @@ def mean_ranks(scores_N: np.ndarray, allowed_N: np.ndarray, relevant: np.ndarray
     """Rank of each relevant item among the allowed ones, 1 the best; items of equal score share their mean rank.
 
     Args:
-        scores_N: a score per item.
+        scores_N: a score per item, no NaN.
         allowed_N: true for candidates; the relevant items are among them.
         relevant: item rows.
 

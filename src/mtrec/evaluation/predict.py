@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mtrec.config import NextItem, Task
+from mtrec.errors import RunError
 from mtrec.evaluation.metrics import CUTOFFS, mean_ranks, ranking_of_user
 from mtrec.evaluation.targets import closed, open_labels, outside_values
 from mtrec.models.inputs import View
@@ -80,6 +81,9 @@ def predict(
 
     Returns:
         Row-wise predictions and rankings, by task.
+
+    Raises:
+        RunError: an answer is NaN or infinite, so that no metric of it would mean anything.
     """
     items = model.item_vectors(catalogue.text_NE, catalogue.features)
     rows = np.flatnonzero(view.dataset.part == part)
@@ -124,6 +128,14 @@ def _targets(task: Task, view: View, name: str, rows: np.ndarray) -> Targets:
     return closed(chosen, first), outside_values(task, view, name, rows)
 
 
+def _check(name: str, usable: np.ndarray) -> None:
+    if not usable.all():
+        raise RunError(
+            f"tasks.{name}: {(~usable).sum():,} of {usable.size:,} answers of the model are NaN or infinite: "
+            "train again with a lower training.lr or training.clip_norm, or a sound encoder"
+        )
+
+
 def _collect(
     model: Recommender, outputs: dict[str, Tensor], targets: dict[str, Targets], user: np.ndarray, item: np.ndarray
 ) -> dict[str, Predictions]:
@@ -132,11 +144,13 @@ def _collect(
         target, outside = targets[name]
         keep = known(target)
         where = keep.cpu().numpy()
+        predicted = model.head(name).predict(output[keep]).float().cpu().numpy()
+        _check(name, np.isfinite(predicted))
         found[name] = Predictions(
             user=user[where],
             item=item[where],
             target=target[keep].cpu().numpy(),
-            predicted=model.head(name).predict(output[keep]).float().cpu().numpy(),
+            predicted=predicted,
             outside=None if outside is None else outside[where],
         )
     return found
@@ -252,6 +266,7 @@ def _rank(
                 continue
             allowed = np.ones(len(scores_N), dtype=bool)
             allowed[seen] = False
+            _check(name, np.isfinite(scores_N) | (np.isneginf(scores_N) & ~allowed))
             order = np.argsort(-np.where(allowed, scores_N, -np.inf), kind="stable")
             found.append(
                 Ranked(

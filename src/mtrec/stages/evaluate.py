@@ -56,7 +56,8 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     Raises:
         DataError: the dataset folder is not whole.
         ModelError: the model folder is not whole.
-        RunError: MLflow cannot be used, or the champion cannot be loaded or cannot read the data.
+        RunError: a model answers NaN, MLflow cannot be used, or the champion cannot be loaded or cannot read the
+            data.
     """
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
@@ -84,7 +85,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             "sharing": scenario.model.sharing,
             **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
         },
-        "protocol": protocol(scenario.split),
+        "protocol": protocol(scenario.split, start.model),
         "champion": about,
         "tasks": tasks,
     }
@@ -177,6 +178,8 @@ def _champion(
             champion = answers(bundle, dataset, encoding, scenario.tasks)
         except InputError as error:
             raise RunError(f"{who} cannot be judged: {str(error).rstrip('.')}. Mend the data, {retire}.") from error
+        except RunError as error:
+            raise RunError(f"{who} cannot be judged: {error}, {retire}.") from error
     return champion, {
         "name": found.name,
         "version": found.version,

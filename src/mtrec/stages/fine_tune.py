@@ -16,6 +16,7 @@ from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import VALID
 from mtrec.evaluation import metrics
 from mtrec.evaluation.predict import predict
+from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import new_model, save_model
@@ -32,7 +33,9 @@ class Inputs:
 
     dataset: Path
     checkpoints: Path | None = None
-    """Folder for checkpoints; a run of the same scenario on the same data resumes there."""
+    """Folder for checkpoints; a run of the same code and scenario on the same data resumes there."""
+    code_revision: str | None = None
+    """The code's revision as the lineage has it; None: asked from the code that runs."""
     tracking_uri: str | None = None
     pipeline_run: str | None = None
     """Name of the pipeline run, under which MLflow keeps the curves; None: nothing is logged."""
@@ -69,7 +72,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         validate=validation(scenario, encoding),
         watch=_progress_of(scenario),
         checkpoints=inputs.checkpoints,
-        key=_key(inputs.dataset, scenario),
+        key=_key(inputs, scenario) if inputs.checkpoints else "",
     )
     with _logging(inputs, scenario, trainer):
         end = trainer.fit()
@@ -88,11 +91,19 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     return summary
 
 
-def _key(dataset: Path, scenario: Scenario) -> str:
-    """Names what is trained on what: the scenario and the dataset's bytes."""
-    digest = hashlib.sha256(scenario.digest.encode())
-    for name in ("users.parquet", "items.parquet", "interactions.parquet", "encoding.json"):
-        digest.update((dataset / name).read_bytes())
+def _key(inputs: Inputs, scenario: Scenario) -> str:
+    """Names what is trained on what by which code: scenario, revision, the bytes of the dataset and of the encoder.
+
+    An encoder's bytes count where it is a local folder. The bundled one is checked against a sum in the code, and
+    one from the hub is as fixed as the scenario's `revision` makes it.
+    """
+    digest = hashlib.sha256(f"{scenario.digest}\0{inputs.code_revision or code_revision()}\0".encode())
+    encoder = Path(scenario.model.encoder.name)
+    tables = [inputs.dataset / f"{name}.parquet" for name in ("users", "items", "interactions")]
+    for path in (*tables, inputs.dataset / "encoding.json", *sorted(encoder.rglob("*"))):
+        if path.is_file():
+            with path.open("rb") as file:
+                digest.update(f"{path.name}\0".encode() + hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

@@ -237,6 +237,9 @@ def test_a_loss_to_a_champion_that_may_know_the_test_rows_says_so(other: list[st
 def test_the_tolerance_is_relative_to_the_champion() -> None:
     changes = {"auc": measured(True, 0.1, 0.7, 0.8), "auc_comparison": difference(-0.1, -0.15, -0.05, "worse")}
     assert decide(evaluation(**changes), Gate(max_regression=0.13))["verdict"] == "pass"
+    for tolerance, words in ((0.13, "13%"), (0.025, "2.5%"), (0.004, "0.4%"), (0, "0%")):
+        found = rule(decide(evaluation(**changes), Gate(max_regression=tolerance)), "no_regression", "auc")
+        assert f"must not fall more than {words} behind" in found["rule"]
     assert decide(evaluation(**changes), Gate(max_regression=0.12))["verdict"] == "fail"
 
 

@@ -8,13 +8,18 @@ import numpy as np
 import pytest
 
 from mtrec.config import Scenario, Split
+from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.labels import Label
 from mtrec.evaluation import metrics
 from mtrec.evaluation.judge import MIN_SLICE, Answers, Judged, align, judge, protocol
 from mtrec.evaluation.predict import Predictions, Ranked
 from mtrec.evaluation.slices import Slices
+from mtrec.models.inputs import View
+from mtrec.models.recommender import Catalogue
+from mtrec.models.store import Bundle, new_model
 from tests.unit.tiny_shop import TASKS, shop_scenario
 
+Start = tuple[Bundle, View, Catalogue]
 USERS, ITEMS, ROWS = 30, 40, 300
 LABELS = {
     "rating": Label(values=[], prior=[3.0]),
@@ -293,18 +298,37 @@ def test_a_task_without_examples_has_an_empty_row(scenario: Scenario) -> None:
     ("by", "history"),
     [
         ("time", "history ends where it begins"),
-        ("random", "history is all of their other interactions"),
+        ("random", "history is their interactions outside it"),
         ("leave_last_out", "begins where the last new item appears, and the history is all before it"),
     ],
 )
-def test_the_protocol_says_how_it_was_measured(by: str, history: str) -> None:
-    found = protocol(Split.model_validate({"by": by}))
+def test_the_protocol_says_how_it_was_measured(by: str, history: str, shop_start: Start) -> None:
+    found = protocol(Split.model_validate({"by": by}), shop_start[0].model)
     assert found["split"] == by
     assert found["seen_items"] == "excluded"
     assert found["ranking"] == "full"
     assert found["tie_order"] == "mean rank of ties"
     assert history in found["text"]
     assert "1,000 draws of whole users" in found["text"]
+    assert "Intervals, against the model before fine-tuning and against the champion" in found["text"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, ", user and item biases fitted in closed form and counted item neighbours."),
+        ({"neighbours": 0}, " and user and item biases fitted in closed form."),
+        ({"user_ids": False}, " and counted item neighbours."),
+        ({"item_ids": False}, "."),
+    ],
+)
+def test_the_protocol_says_what_the_model_knows_before_fine_tuning(
+    settings: dict[str, Any], words: str, shop: Scenario, shop_data: tuple[Dataset, Encoding]
+) -> None:
+    scenario = shop.model_copy(update={"model": shop.model.model_copy(update=settings)})
+    start = new_model(*shop_data, scenario)[0].model
+    text = protocol(scenario.split, start)["text"]
+    assert text.endswith(f"means: the pretrained encoder with heads at the averages of the training rows{words}")
 
 
 def test_columns_of_another_vocabulary_are_brought_into_order() -> None:

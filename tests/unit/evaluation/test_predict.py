@@ -11,6 +11,7 @@ import torch
 from mtrec.config import NextItem, Scenario
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import TEST, TRAIN, VALID
+from mtrec.errors import RunError
 from mtrec.evaluation.metrics import UNSEEN
 from mtrec.evaluation.predict import Predictions, Ranked, predict, user_states
 from mtrec.models.inputs import View
@@ -285,6 +286,23 @@ def test_models_with_other_events_are_asked_about_the_same_users(
     assert ours
     assert [r.user for r in ours] == [r.user for r in theirs]
     assert all((a.relevant == b.relevant).all() for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("name", ["rating", "purchase", "category", "tags", "region", "profile", "next_item"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_answer_that_is_no_number_is_refused_by_its_task(
+    name: str, value: float, shop_start: Start, shop: Scenario
+) -> None:
+    """A NaN would rank first, and a mean over it would be none."""
+    other = copy.deepcopy(shop_start[0].model).eval()
+    ranked = isinstance(shop.tasks[name], NextItem)
+    broken = other.rankers[name].query.weight if ranked else other.heads[name].linear.weight
+    with torch.no_grad():
+        broken.fill_(value)
+    asked = {task: shop.tasks[task] for task in dict.fromkeys(["price", name, "next_sampled"])}
+    with pytest.raises(RunError, match=rf"^tasks\.{name}: .* of .* NaN or infinite.*training\.lr") as caught:
+        predict(other, shop_start[1], shop_start[2], asked, TEST, shop.model.history)
+    assert "\n" not in str(caught.value)
 
 
 def test_asking_for_some_tasks_answers_those(model: Recommender, shop_start: Start, shop: Scenario) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mtrec.config import Columns, NextItem, Scenario
 from mtrec.data.contract import Tables
@@ -390,6 +392,37 @@ def test_a_champion_with_missing_files_stops_the_evaluation(
     assert name.partition("/")[0] in message
     assert "Restore its files in MLflow, or take the alias 'champion' off version 1" in message
     assert "\n" not in message
+    assert not (tmp_path / "out").exists()
+
+
+def broken_model(source: Path, folder: Path) -> Path:
+    """A copy of a model folder in which one weight of the head of `rating` is NaN."""
+    shutil.copytree(source, folder)
+    bundle = load_model(folder)
+    with torch.no_grad():
+        bundle.model.head("rating").linear.weight.view(-1)[0] = float("nan")
+    save_file(bundle.model.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def test_a_candidate_that_answers_nan_stops_the_evaluation(shop_run: Path, shop: Scenario, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"^tasks\.rating: .* of .* NaN or infinite.*train again with a lower"):
+        run(tmp_path / "out", shop_run, shop, model=broken_model(shop_run / "model", tmp_path / "model"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_champion_that_answers_nan_stops_the_evaluation(
+    champion: Path, shop_run: Path, shop: Scenario, tmp_path: Path
+) -> None:
+    weights = broken_model(shop_run / "model", tmp_path / "model") / "model.safetensors"
+    shutil.copy(weights, champion / "model.safetensors")
+    with pytest.raises(RunError) as caught:
+        run(tmp_path / "out", shop_run, shop, champion=True)
+    message = str(caught.value)
+    assert message.startswith("champion tiny-shop version 1 cannot be judged: tasks.rating: ")
+    assert message.endswith(
+        "or take the alias 'champion' off version 1 in MLflow; then nothing is compared with it."
+    )
     assert not (tmp_path / "out").exists()
 
 

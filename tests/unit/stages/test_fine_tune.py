@@ -2,13 +2,14 @@
 
 import json
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from mtrec import tracking
 from mtrec.config import Scenario
@@ -73,6 +74,58 @@ def test_progress_is_reported_from_the_start_to_the_end(shop_run: Path, shop: Sc
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
+def fixed_training(folder: Path) -> None:
+    """Other code."""
+
+
+def changed_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    changed = {name: value + 0.01 for name, value in weights.items() if value.is_floating_point()}
+    save_file(weights | changed, folder / "model.safetensors", {"format": "pt"})
+
+
+def changed_tokenizer(folder: Path) -> None:
+    text = (folder / "tokenizer.json").read_text()
+    assert '"lowercase":true' in "".join(text.split())
+    (folder / "tokenizer.json").write_text(text.replace('"lowercase": true', '"lowercase": false'))
+
+
+@pytest.mark.parametrize("change", [None, fixed_training, changed_weights, changed_tokenizer])
+def test_a_checkpoint_of_other_code_or_of_another_encoder_is_not_resumed(
+    change: Callable[[Path], None] | None, shop_run: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    encoder = shutil.copytree(tiny_bert, tmp_path / "encoder")
+    scenario = shop_scenario(encoder)
+
+    def steps(code_revision: str) -> int:
+        """How many steps a run reports."""
+        heard: list[Progress] = []
+        outputs = fine_tune.Outputs(model=tmp_path / "model", losses=tmp_path / "losses.jsonl")
+        inputs = fine_tune.Inputs(
+            dataset=shop_run / "dataset", checkpoints=tmp_path / "checkpoints", code_revision=code_revision
+        )
+        with listening(heard.append):
+            fine_tune.run(inputs, outputs, scenario)
+        return sum(bool(progress.fraction) for progress in heard)
+
+    whole = steps("one")
+    assert whole > 2
+    if change:
+        change(encoder)
+    assert steps("two" if change is fixed_training else "one") == (whole if change else 0)
+
+
+def test_the_revision_of_a_checkpoint_is_asked_from_the_code_where_none_is_given(
+    shop_run: Path, shop: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fine_tune, "code_revision", lambda: "installed")
+    given, asked, other = (
+        fine_tune._key(fine_tune.Inputs(dataset=shop_run / "dataset", code_revision=revision), shop)
+        for revision in ("installed", None, "other")
+    )
+    assert given == asked != other
+
+
 # ------------------------------------------------------------------------------------------------ MLflow
 
 SKILLS = (0.3, 0.5, 0.7, 0.6)
@@ -102,7 +155,10 @@ def tracked(shop_run: Path, folder: Path, shop: Scenario, pipeline_run: str) -> 
     training = shop.training.model_copy(update={"epochs": len(SKILLS)})
     fine_tune.run(
         fine_tune.Inputs(
-            dataset=shop_run / "dataset", checkpoints=folder / "checkpoints", pipeline_run=pipeline_run
+            dataset=shop_run / "dataset",
+            checkpoints=folder / "checkpoints",
+            code_revision="a-revision",
+            pipeline_run=pipeline_run,
         ),
         fine_tune.Outputs(model=folder / "model", losses=folder / "losses.jsonl"),
         shop.model_copy(update={"training": training}),

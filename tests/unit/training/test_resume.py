@@ -47,7 +47,9 @@ for name, steps in (("after", 0), ("middle", 4)):
     if victim == 0:
         with listening(killer(folder / name, steps)):
             fine_tune.run(
-                fine_tune.Inputs(dataset=folder / "dataset", checkpoints=folder / name),
+                fine_tune.Inputs(
+                    dataset=folder / "dataset", checkpoints=folder / name, code_revision="a-revision"
+                ),
                 fine_tune.Outputs(model=folder / f"{name}-model", losses=folder / f"{name}-losses.jsonl"),
                 scenario,
             )
@@ -87,7 +89,7 @@ def run(folder: Path, name: str, scenario: Scenario, dataset: Path) -> tuple[dic
     reports: list[Progress] = []
     with listening(reports.append):
         summary = fine_tune.run(
-            fine_tune.Inputs(dataset=dataset, checkpoints=folder / name),
+            fine_tune.Inputs(dataset=dataset, checkpoints=folder / name, code_revision="a-revision"),
             fine_tune.Outputs(model=folder / f"{name}-model", losses=folder / f"{name}-losses.jsonl"),
             scenario,
         )

@@ -10,6 +10,7 @@ from mtrec.stages.small import behave
 class Inputs:
     dataset: Path
     checkpoints: Path | None
+    code_revision: str | None
     tracking_uri: str | None
     pipeline_run: str
 
