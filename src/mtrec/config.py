@@ -343,6 +343,16 @@ class Training(Frozen):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of all steps over which the learning rate rises from zero."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    balancing: Literal[
+        "static", "log_sum", "uncertainty", "geometric_mean", "imtl_l", "stch", "dwa", "random", "famo",
+        "gradnorm", "pcgrad", "cagrad", "mgda", "upgrad", "dualproj", "nash_mtl", "imtl_g", "aligned_mtl",
+        "gradvac", "graddrop", "config", "fairgrad",
+    ] = "static"  # fmt: skip
+    """How the tasks' losses become one update; see `mtrec.balancing.methods`. All start from α times the loss."""
+    balancing_options: dict[str, float] = {}
+    """Settings of the method, such as `c` of cagrad."""
+    compare_every: Annotated[int, Field(ge=0)] = 25
+    """Steps between two comparisons of the tasks' gradients, which the report draws; 0: never."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation score before training stops."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtrec.balancing.static import joint_loss
+from mtrec.balancing.features import backward_combined, cosines, effects, task_gradients
+from mtrec.balancing.methods import Balancer
 from mtrec.config import Training
 from mtrec.data.dataset import Encoding
 from mtrec.data.splits import TRAIN
@@ -29,7 +30,7 @@ from mtrec.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from mtrec.training.step import StepData, task_losses
+from mtrec.training.step import StepData, losses_of, represent
 
 RECORD_EVERY = 5
 """Steps between two recorded training losses."""
@@ -100,9 +101,16 @@ class Trainer:
         )
         self.checkpoints = checkpoints
         self.total_steps = sum(self.batches.num_batches(epoch) for epoch in range(self.settings.epochs))
-        self.optimiser = torch.optim.AdamW(
-            list(parameter_groups(bundle.model, self.settings)), betas=(0.9, 0.98), fused=True
+        self.balancer = Balancer(
+            self.settings.balancing, bundle.model.loss_weights, self.settings.balancing_options, view.device
         )
+        groups = list(parameter_groups(bundle.model, self.settings))
+        if self.balancer.learned:
+            learned = {"params": self.balancer.learned, "lr": self.settings.lr, "weight_decay": 0.0}
+            groups.append({**learned, "name": "balancing"})
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+        named = bundle.model.named_parameters()
+        self.above = [p for name, p in named if p.requires_grad and not name.startswith("encoder.")]
         self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.progress = Progress(total_steps=self.total_steps)
         self.best: dict[str, Tensor] = {}
@@ -141,6 +149,7 @@ class Trainer:
         before = self.progress.seconds
         clock = time.perf_counter()
         while self.progress.epoch < self.settings.epochs and not self.progress.stopped:
+            self.balancer.begin_epoch()
             for rows_BT in self.batches.epoch(self.progress.epoch):
                 self._step(rows_BT)
                 self.progress.seconds = before + time.perf_counter() - clock
@@ -161,10 +170,8 @@ class Trainer:
         for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.model.train()
-        losses = task_losses(self.model, self.data, rows_BT)
-        loss = joint_loss(losses, self.model.loss_weights)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = self._backward(rows_BT)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.progress.step += 1
@@ -176,13 +183,47 @@ class Trainer:
                     "kind": "train",
                     "step": step,
                     "epoch": round(step / self.total_steps * self.settings.epochs, 3),
-                    "loss": float(loss.detach()),
+                    "loss": sum(self.model.loss_weights[name] * value for name, value in values.items()),
                     "losses": values,
                     "lr": self.settings.lr * factor,
                     "seconds": round(self.progress.seconds, 2),
                 }
             )
         self.watch(self.progress)
+
+    def _backward(self, rows_BT: np.ndarray) -> dict[str, Tensor]:
+        """Losses of a batch, with the gradient of every parameter set."""
+        step, every = self.progress.step, self.settings.compare_every
+        compare = len(self.model.tasks) > 1 and every > 0 and step % every == 0
+        shared, cut = represent(self.model, self.data, rows_BT), None
+        if compare or self.balancer.combines_gradients:
+            cut, shared = shared.cut()
+        losses = losses_of(self.model, self.data, shared)
+        losses_K = self.balancer.weighted(losses)
+        if cut is None:
+            self.balancer.joint(losses_K).backward()
+            return losses
+        combines = self.balancer.combines_gradients
+        gradients = task_gradients(losses_K, cut, self.above, keep_graph=not combines)
+        if compare:
+            self._record_comparison(gradients.jacobian_KD, losses_K.detach())
+        if combines:
+            backward_combined(gradients, cut, lambda rows_KD: self.balancer.combine(rows_KD, losses_K.detach()))
+        else:
+            self.balancer.joint(losses_K).backward()
+            cut.backward([leaf.grad for leaf in cut.read])
+        return losses
+
+    def _record_comparison(self, jacobian_KD: Tensor, losses_K: Tensor) -> None:
+        self.progress.lines.append(
+            {
+                "kind": "tasks",
+                "step": self.progress.step,
+                "tasks": self.balancer.tasks,
+                "cosines": cosines(jacobian_KD).tolist(),
+                "effects": effects(jacobian_KD, losses_K).tolist(),
+            }
+        )
 
     def _end_epoch(self, clock: float, before: float) -> None:
         progress = self.progress
@@ -224,6 +265,7 @@ class Trainer:
             "best": self.best,
             "optimiser": optimiser_tensors(self.optimiser),
             "catalogue": {"text": self.data.catalogue.text_NE},
+            "balancer": self.balancer.memory(),
         }
         save_checkpoint(self.checkpoints, groups, {"progress": vars(self.progress), "key": self.key})
 
@@ -238,6 +280,7 @@ class Trainer:
             self.best = groups["best"]
             restore_optimiser(self.optimiser, groups["optimiser"])
             self.data.catalogue.text_NE = groups["catalogue"]["text"].to(self.view.device)
+            self.balancer.remember(groups.get("balancer", {}))
             self.progress = Progress(**state["progress"])
         except (LookupError, TypeError, RuntimeError, ValueError) as error:
             raise damaged(self.checkpoints, error) from error
