@@ -51,20 +51,20 @@ class TaskGradients:
 
 
 def task_gradients(
-    losses_K: Tensor, cut: Cut, parameters: Sequence[nn.Parameter], *, keep_graph: bool = False
+    losses: Sequence[Tensor], cut: Cut, parameters: Sequence[nn.Parameter], *, keep_graph: bool = False
 ) -> TaskGradients:
     """Run each loss backward down to the cut.
 
     Args:
-        losses_K: losses that depend on `cut.read`.
+        losses: K scalars that depend on `cut.read`; not slices of one tensor, whose graphs would all be the same.
         cut: where to stop.
         parameters: those that may lie above the cut.
         keep_graph: leave the graphs for another backward.
     """
     rows, found = [], []
-    for k, loss in enumerate(losses_K):
+    for k, loss in enumerate(losses):
         grads = torch.autograd.grad(
-            loss, [*cut.read, *parameters], retain_graph=keep_graph or k + 1 < len(losses_K), allow_unused=True
+            loss, [*cut.read, *parameters], retain_graph=keep_graph or k + 1 < len(losses), allow_unused=True
         )
         rows.append([torch.zeros_like(t) if g is None else g for t, g in zip(cut.read, grads, strict=False)])
         found.append(grads[len(cut.read) :])

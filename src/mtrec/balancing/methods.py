@@ -73,8 +73,7 @@ class Balancer:
         options: Mapping[str, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.method, self.tasks = method, list(weights)
-        self.alpha = torch.tensor(list(weights.values()), device=device)
+        self.method, self.alpha, self.device = method, dict(weights), device
         self.core = _make(method, len(weights), dict(options or {})).to(device)
         self.combines_gradients = method == "gradnorm" or method in GRADIENT_METHODS
 
@@ -83,9 +82,9 @@ class Balancer:
         """Parameters that the run's optimiser learns together with the model's."""
         return list(self.core.parameters()) if self.method in ("uncertainty", "imtl_l") else []
 
-    def weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """α times the losses, (K,)."""
-        return torch.stack([losses[name] for name in self.tasks]) * self.alpha
+    def weighted(self, losses: Mapping[str, Tensor]) -> list[Tensor]:
+        """α times each loss."""
+        return [alpha * losses[name] for name, alpha in self.alpha.items()]
 
     def joint(self, losses_K: Tensor) -> Tensor:
         """One loss of the weighted K, for methods that do not combine gradients."""
@@ -103,15 +102,19 @@ class Balancer:
         combined: Tensor = self.core(jacobian_KD, losses_K) if self.method == "gradnorm" else self.core(jacobian_KD)
         return combined
 
-    def begin_epoch(self) -> None:
+    def end_epoch(self) -> None:
         """Roll on what counts epochs; forget what no checkpoint could hold."""
         if self.method == "dwa":
             self.core.step()
-        elif self.method != "famo" and hasattr(self.core, "reset"):
+        elif self.method == "famo":
+            self.core._prev_losses = None
+        elif hasattr(self.core, "reset"):
             self.core.reset()
 
     def memory(self) -> dict[str, Tensor]:
         """What the method has learned so far, for `remember`."""
+        if self.method in GRADIENT_METHODS:
+            return {}
         held = {f"core.{name}": value for name, value in self.core.state_dict().items()}
         if self.method == "dwa":
             held |= {f"average.{i}": value for i, value in enumerate(self.core._previous_averages)}
@@ -122,10 +125,12 @@ class Balancer:
 
     def remember(self, held: Mapping[str, Tensor]) -> None:
         """Go on where `memory` was taken."""
+        if self.method in GRADIENT_METHODS:
+            return
         groups: dict[str, dict[str, Tensor]] = {"core": {}, "average": {}, "adam": {}}
         for key, value in held.items():
             group, _, name = key.partition(".")
-            groups[group][name] = value.to(self.alpha.device)
+            groups[group][name] = value.to(self.device)
         self.core.load_state_dict(groups["core"])
         if self.method == "dwa":
             self.core._previous_averages = [groups["average"][i] for i in sorted(groups["average"])]

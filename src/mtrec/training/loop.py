@@ -149,7 +149,6 @@ class Trainer:
         before = self.progress.seconds
         clock = time.perf_counter()
         while self.progress.epoch < self.settings.epochs and not self.progress.stopped:
-            self.balancer.begin_epoch()
             for rows_BT in self.batches.epoch(self.progress.epoch):
                 self._step(rows_BT)
                 self.progress.seconds = before + time.perf_counter() - clock
@@ -199,12 +198,13 @@ class Trainer:
         if compare or self.balancer.combines_gradients:
             cut, shared = shared.cut()
         losses = losses_of(self.model, self.data, shared)
-        losses_K = self.balancer.weighted(losses)
+        weighted = self.balancer.weighted(losses)
+        losses_K = torch.stack(weighted)
         if cut is None:
             self.balancer.joint(losses_K).backward()
             return losses
         combines = self.balancer.combines_gradients
-        gradients = task_gradients(losses_K, cut, self.above, keep_graph=not combines)
+        gradients = task_gradients(weighted, cut, self.above, keep_graph=not combines)
         if compare:
             self._record_comparison(gradients.jacobian_KD, losses_K.detach())
         if combines:
@@ -219,7 +219,7 @@ class Trainer:
             {
                 "kind": "tasks",
                 "step": self.progress.step,
-                "tasks": self.balancer.tasks,
+                "tasks": list(self.balancer.alpha),
                 "cosines": cosines(jacobian_KD).tolist(),
                 "effects": effects(jacobian_KD, losses_K).tolist(),
             }
@@ -254,6 +254,7 @@ class Trainer:
                 "seconds": round(progress.seconds, 2),
             }
         )
+        self.balancer.end_epoch()
         self._save()
         self.watch(progress)
 

@@ -85,7 +85,7 @@ def test_the_joint_gradient_is_the_weighted_sum(
 ) -> None:
     alpha = dict(zip(TASKS, weights, strict=True))
     balancer = Balancer("static", alpha)
-    joint = flat_gradient(balancer.joint(balancer.weighted(losses(*world))), world[0])
+    joint = flat_gradient(balancer.joint(torch.stack(balancer.weighted(losses(*world)))), world[0])
     wanted = torch.stack([alpha[name] * single[name] for name in TASKS]).sum(0)
     scale = max(alpha[name] * float(single[name].norm()) for name in TASKS)
     assert float((joint - wanted).norm()) <= 1e-4 * scale + 1e-7
