@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -193,6 +193,11 @@ class Binary(TaskBase):
     threshold: float | None = None
     exposure: list[str] = []
     positive: list[str] = []
+    after: str | None = None
+    """A binary task over the same exposures that must be a yes first, as a cart comes before a purchase.
+
+    This task then learns P(yes | yes there) and answers with the product, over all exposures (ESMM).
+    """
 
     @model_validator(mode="after")
     def _one_kind_of_label(self) -> Binary:
@@ -417,6 +422,8 @@ class Scenario(Frozen):
                     f"tasks.{name}: 'positive' events need split.by: time, for by {self.split.by} an exposure and "
                     "its outcome can lie in different parts; set split.by to time, or give the task a label"
                 )
+            if isinstance(task, Binary) and task.after:
+                problems += [f"tasks.{name}.after: {problem}" for problem in self._wrong_chain(name, task)]
             if self.events:
                 used = [
                     *getattr(task, "events", []),
@@ -434,6 +441,22 @@ class Scenario(Frozen):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def _wrong_chain(self, name: str, task: Binary) -> Iterator[str]:
+        seen, step = {name}, task.after
+        while step is not None:
+            first = self.tasks.get(step)
+            if not isinstance(first, Binary) or first.on != "pair" or not first.positive:
+                yield f"'{step}' is no binary task on pairs with 'positive' events"
+                return
+            if task.on != "pair" or set(first.exposure) != set(task.exposure):
+                yield f"'{step}' has other exposures; both tasks need the same"
+                return
+            if step in seen:
+                yield f"'{step}' would come after itself"
+                return
+            seen.add(step)
+            step = first.after
 
     def as_dict(self) -> dict[str, Any]:
         """The scenario as plain JSON types; `parse_scenario` turns it back into an equal object."""

@@ -122,6 +122,21 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         pair(on="item", exposure=["view"], positive=["purchase"]),
         "'positive' events describe pairs: set on: pair",
     ),
+    "a chain after a task that is none": (
+        "tasks/new",
+        pair(exposure=["view"], positive=["purchase"], after="rating"),
+        "tasks.new.after: 'rating' is no binary task on pairs with 'positive' events",
+    ),
+    "a chain of other exposures": (
+        "tasks/new",
+        pair(exposure=["purchase"], positive=["view"], after="buys"),
+        "tasks.new.after: 'buys' has other exposures; both tasks need the same",
+    ),
+    "a chain that bites its tail": (
+        "tasks/buys",
+        pair(exposure=["view"], positive=["purchase"], after="buys"),
+        "tasks.buys.after: 'buys' would come after itself",
+    ),
     "an event nobody declared": (
         "tasks/next_item/events",
         ["like"],

@@ -18,11 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtrec.config import NextItem, Scenario, Task
+from mtrec.config import Binary, NextItem, Scenario, Task
 from mtrec.data.dataset import Encoding
 from mtrec.models.encoder import TextEncoder
 from mtrec.models.heads import Head, NextItemHead, PairFactors
 from mtrec.models.items import FeatureTensors, ItemTower, kept
+from mtrec.models.losses import chained_logit
 from mtrec.models.neighbours import Neighbours
 from mtrec.models.sharing.choice import make_sharing
 from mtrec.models.trust import Trust
@@ -93,6 +94,10 @@ class Recommender(nn.Module):
             }
         )
         self.heads = nn.ModuleDict({n: Head(t, encoding.labels[n], 2 * width) for n, t in heads.items()})
+        self.chained = _first_things_first(heads)
+        """Binary tasks that come after another one, each with that one."""
+        for name, first in self.chained:
+            self.head(name).start_at(encoding.labels[name].prior[0] / max(encoding.labels[first].prior[0], 1e-6))
         self.rankers = nn.ModuleDict(
             {
                 n: NextItemHead(t, len(encoding.items.ids), width)
@@ -189,6 +194,8 @@ class Recommender(nn.Module):
             )
             for k, name in enumerate(self.factored):
                 outputs[name] = outputs[name] + scores_XK[:, k]
+        for name, first in self.chained:
+            outputs[name] = chained_logit(outputs[first], outputs[name])
         return outputs
 
     def nearby(
@@ -252,3 +259,13 @@ class Recommender(nn.Module):
     def loss_weights(self) -> Mapping[str, float]:
         """α per task."""
         return {name: task.weight for name, task in self.tasks.items()}
+
+
+def _first_things_first(tasks: Mapping[str, Task]) -> list[tuple[str, str]]:
+    """Tasks that come after another one, with that one, in an order in which chains can be multiplied up."""
+    after = {name: t.after for name, t in tasks.items() if isinstance(t, Binary) and t.after}
+
+    def depth(name: str) -> int:
+        return 1 + depth(after[name]) if name in after else 0
+
+    return sorted(after.items(), key=lambda pair: depth(pair[0]))

@@ -92,7 +92,10 @@ def _start_biases(bundle: Bundle, view: View) -> None:
         for ids, rows in ((view.users.ids, view.dataset.user), (view.items.ids, view.dataset.item))
     )
     sizes = len(bundle.encoding.users.ids) + 1, len(bundle.encoding.items.ids) + 1
+    chained = {name for name, _ in model.chained}  # what comes first carries their biases too
     for k, name in enumerate(model.factored):
+        if name in chained:
+            continue
         label_R = view.labels[name].cpu().numpy().astype(np.float64)
         rows = train & ~np.isnan(label_R)
         label = bundle.encoding.labels[name]
