@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -383,6 +384,91 @@ class Gate(Frozen):
     """Let a candidate pass that lacks a task which the champion has, or has one that cannot be compared with it."""
 
 
+# ------------------------------------------------------------------------------------------------- search
+
+Value = bool | int | float | str | None
+
+
+class Parameter(Frozen):
+    """The values of one setting that a search may try: from `low` to `high`, or one of `choices`.
+
+    A setting that holds a whole number gets whole numbers.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    """Included."""
+    log: bool = False
+    """Draw on a logarithmic scale, for values that span several powers of ten."""
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Only `low` plus multiples of it."""
+    choices: list[Value] | None = None
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _numbers(cls, choices: Any) -> Any:
+        """YAML reads 1e-3, without a point, as text."""
+        number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+        if not isinstance(choices, list):
+            return choices
+        return [float(c) if isinstance(c, str) and number.fullmatch(c) else c for c in choices]
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Parameter:
+        if self.choices is not None:
+            if len({(type(choice), choice) for choice in self.choices}) < max(len(self.choices), 1):
+                raise ValueError("'choices' must name at least one value, each once")
+            if self.low is not None or self.high is not None or self.log or self.step is not None:
+                raise ValueError("give either 'choices' or 'low' and 'high'")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give 'low' and 'high', or 'choices'")
+        if not (math.isfinite(self.low) and math.isfinite(self.high)) or self.low >= self.high:
+            raise ValueError(f"empty range: low {self.low:g} must be less than high {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("'log' needs a low above 0 and takes no 'step'")
+        return self
+
+
+class Search(Frozen):
+    """What `mtrec tune` tries."""
+
+    space: dict[str, Parameter] = {}
+    """Dotted setting → its values, e.g. training.lr: {low: 0.0003, high: 0.01, log: true}.
+
+    Settings under model and training, and the weights of tasks, can be searched. A later entry of the same setting
+    replaces the earlier one, one with only some keys changes these, and null takes the setting out.
+    """
+    sampler: Literal["tpe", "grid", "random"] = "tpe"
+    """tpe: tree-structured Parzen estimator (Bergstra et al. 2011); grid: every combination once."""
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    """What stops a trial early, by its value after each epoch."""
+    trials: Annotated[int, Field(ge=1)] = 20
+    """Trials of a study in all; a grid has as many as it has points."""
+    seed: int = 0
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flat(cls, space: Any) -> Any:
+        return _flat_space(space, "", {}) if isinstance(space, Mapping) else space
+
+
+def _flat_space(space: Mapping[str, Any], prefix: str, flat: dict[str, Any]) -> dict[str, Any]:
+    """Parameters by their dotted paths; `--set search.space.training.lr.low=…` makes sections out of a path."""
+    for key, value in space.items():
+        path = f"{prefix}{key}"
+        if value is None:
+            flat.pop(path, None)
+        elif not isinstance(value, Mapping):
+            flat[path] = value
+        elif not value or set(value) & set(Parameter.model_fields):
+            whole = "choices" in value or {"low", "high"} <= set(value)
+            flat[path] = dict(value) if whole else {**flat.get(path, {}), **value}
+        else:
+            _flat_space(value, f"{path}.", flat)
+    return flat
+
+
 # ------------------------------------------------------------------------------------------------- scenario
 
 
@@ -403,6 +489,7 @@ class Scenario(Frozen):
     model: Model = Model()
     training: Training = Training()
     gate: Gate = Gate()
+    search: Search = Search()
 
     @model_validator(mode="after")
     def _tasks_do_not_leak(self) -> Scenario:
@@ -463,9 +550,14 @@ class Scenario(Frozen):
         return self.model_dump(mode="json")
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What decides how a model turns out: the scenario as plain JSON types, without what a search would try."""
+        return {key: value for key, value in self.as_dict().items() if key != "search"}
+
+    @property
     def digest(self) -> str:
-        """sha256 of the scenario's content: the parameters hash in a model's lineage."""
-        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        """sha256 of the settings: the parameters hash in a model's lineage."""
+        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -275,7 +275,7 @@ def _open_child(client: MlflowClient, parent: Run, name: str) -> Run:
 def _log_params(client: MlflowClient, run: Run, scenario: Scenario) -> None:
     from mlflow.entities import Param
 
-    settings = flatten(scenario.as_dict())
+    settings = flatten(scenario.settings)
     known = client.get_run(run.run_id).data.params
     wanted = {key: value[:_PARAM_LENGTH] for key, value in settings.items() if value}
     changed = [key for key, value in wanted.items() if key in known and known[key] != value]
