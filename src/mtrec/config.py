@@ -357,7 +357,7 @@ class Training(Frozen):
     """How the tasks' losses become one update; see `mtrec.balancing.methods`. All start from α times the loss."""
     balancing_options: dict[str, float] = {}
     """Settings of the method, such as `c` of cagrad."""
-    compare_every: Annotated[int, Field(ge=0)] = 25
+    compare_every: Annotated[int, Field(ge=0)] = 10
     """Steps between two comparisons of the tasks' gradients, which the report draws; 0: never."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation score before training stops."""

@@ -220,6 +220,7 @@ class Trainer:
                 "kind": "tasks",
                 "step": self.progress.step,
                 "tasks": list(self.balancer.alpha),
+                "norms": jacobian_KD.norm(dim=1).tolist(),
                 "cosines": cosines(jacobian_KD).tolist(),
                 "effects": effects(jacobian_KD, losses_K).tolist(),
             }
