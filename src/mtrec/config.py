@@ -416,7 +416,7 @@ class Parameter(Frozen):
     @model_validator(mode="after")
     def _one_kind(self) -> Parameter:
         if self.choices is not None:
-            if len({(type(choice), choice) for choice in self.choices}) < max(len(self.choices), 1):
+            if len(set(self.choices)) < max(len(self.choices), 1):  # 1 and true are equal
                 raise ValueError("'choices' must name at least one value, each once")
             if self.low is not None or self.high is not None or self.log or self.step is not None:
                 raise ValueError("give either 'choices' or 'low' and 'high'")
