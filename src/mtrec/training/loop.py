@@ -18,7 +18,7 @@ from mtrec.balancing.methods import Balancer
 from mtrec.config import Training
 from mtrec.data.dataset import Encoding
 from mtrec.data.splits import TRAIN
-from mtrec.errors import RunError
+from mtrec.errors import Diverged
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
@@ -308,7 +308,7 @@ def score(skills: dict[str, float], top: dict[str, float]) -> float:
 def _check_finite(what: str, values: dict[str, float], step: int) -> None:
     wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
     if wrong is not None:
-        raise RunError(
+        raise Diverged(
             f"training: {what} of {wrong} is {values[wrong]} at step {step}; lower training.lr or "
             "training.clip_norm, or look at the label's outliers. The last checkpoint is untouched."
         )
