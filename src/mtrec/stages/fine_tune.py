@@ -19,7 +19,7 @@ from mtrec.evaluation.predict import predict
 from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
-from mtrec.models.store import new_model, save_model
+from mtrec.models.store import Bundle, new_model, save_model
 from mtrec.progress import report
 from mtrec.training.loop import Progress, Trainer, Validate
 
@@ -64,12 +64,10 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
     report("fine_tune", 0.0, "encoding the item texts")
-    bundle, view, catalogue = new_model(dataset, encoding, scenario)
-    trainer = Trainer(
-        bundle,
-        view,
-        catalogue,
-        validate=validation(scenario, encoding),
+    bundle, trainer = trainer_for(
+        dataset,
+        encoding,
+        scenario,
         watch=_progress_of(scenario),
         checkpoints=inputs.checkpoints,
         key=_key(inputs, scenario) if inputs.checkpoints else "",
@@ -89,6 +87,24 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     with replacing_file(outputs.losses) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in end.lines), encoding="utf-8")
     return summary
+
+
+def trainer_for(
+    dataset: Dataset, encoding: Encoding, scenario: Scenario, **settings: Any
+) -> tuple[Bundle, Trainer]:
+    """A new model of the scenario and what trains it, judged by every task's skill on the validation part.
+
+    Args:
+        dataset: what preprocess made.
+        encoding: its encoding.
+        scenario: model, tasks and training.
+        settings: `watch`, `checkpoints` and `key` of the trainer.
+
+    Raises:
+        ModelError: the encoder cannot be loaded.
+    """
+    bundle, view, catalogue = new_model(dataset, encoding, scenario)
+    return bundle, Trainer(bundle, view, catalogue, validate=validation(scenario, encoding), **settings)
 
 
 def _key(inputs: Inputs, scenario: Scenario) -> str:
