@@ -75,14 +75,18 @@ def _told(study: Study, trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def identity_of(scenario: Scenario, paths: Mapping[str, Any]) -> str:
-    """A hash over the settings that all trials share: all but those searched, the gate and the words."""
-    raw = scenario.settings
-    for path in paths:
-        node = raw
+def shared_settings(scenario: Scenario) -> dict[str, Any]:
+    """The settings that all trials share: all but those searched, the gate and the description."""
+    raw = {key: value for key, value in scenario.settings.items() if key not in ("gate", "description")}
+    for path in scenario.search.space:
+        node: Any = raw
         *parents, last = path.split(".")
         for part in parents:
             node = node.get(part) or {}
         node.pop(last, None)
-    kept = {key: value for key, value in raw.items() if key not in ("gate", "description")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    return raw
+
+
+def identity_of(settings: Mapping[str, Any]) -> str:
+    """A short hash over settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
