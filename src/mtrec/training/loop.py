@@ -150,7 +150,7 @@ class Trainer:
         clock = time.perf_counter()
         while self.progress.epoch < self.settings.epochs and not self.progress.stopped:
             for rows_BT in self.batches.epoch(self.progress.epoch):
-                self._step(rows_BT)
+                self.train_step(rows_BT)
                 self.progress.seconds = before + time.perf_counter() - clock
             self._end_epoch(clock, before)
         self.model.load_state_dict(self.best)
@@ -162,7 +162,8 @@ class Trainer:
         if self.settings.texts_per_step:
             self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
 
-    def _step(self, rows_BT: np.ndarray) -> None:
+    def train_step(self, rows_BT: np.ndarray) -> None:
+        """One update on a batch of windows, (B, T) interaction rows."""
         step = self.progress.step
         torch.manual_seed(hash((self.settings.seed, step)) % 2**31)
         factor = learning_rate_factor(step, self.total_steps, self.settings.warmup)
