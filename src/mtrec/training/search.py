@@ -43,7 +43,7 @@ def search(
     trials: int | None = None,
     timeout: float | None = None,
     begun: Callable[[Attempt], None] = lambda attempt: None,
-    ended: Callable[[Ended], None] = lambda ended: None,
+    ended: Callable[[Attempt, Ended], None] = lambda attempt, ended: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> None:
     """Work on a study. Other processes may work on it at the same time.
@@ -74,7 +74,7 @@ def search(
             time.sleep(_WAIT_SECONDS)
             continue
         begun(attempt)
-        ended(_run(study, attempt, objective))
+        ended(attempt, _run(study, attempt, objective))
 
 
 def _run(study: Study, attempt: Attempt, objective: Objective) -> Ended:

@@ -6,8 +6,10 @@ values.
 
 The value of a trial is the mean over tasks of the validation skill as a share of a fixed reference: the skill that
 trial 0, the scenario's own settings, ended with. So 1 is as good as the scenario as it stands, each task counts the
-same whatever its metric, and values of all trials compare. A share is between 0 and `MAX_SHARE`, so that one task
-that trial 0 hardly learned cannot outweigh the others, and a reference below `MIN_REFERENCE` counts as that.
+same whatever its metric, and values of all trials compare. The score that decides when a run stops early would not
+do: its unit is what that same run reached. A share lies between 0 and `MAX_SHARE`, and what is above or below a
+reference under `MIN_REFERENCE` is measured in that, so that one task that trial 0 hardly learned cannot outweigh
+the others.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-MIN_REFERENCE = 0.01
+MIN_REFERENCE = 0.02
 MAX_SHARE = 2.0
 MAX_DEATHS = 3
 """A point whose process died so often is given up: usually it needs more memory than there is."""
@@ -37,9 +39,9 @@ Skills = dict[str, float]
 
 
 def value_of(skills: Mapping[str, float], reference: Mapping[str, float]) -> float:
-    """The value of a trial: mean share of the reference, see above."""
-    shares = [max(skills.get(task, 0.0), 0.0) / max(base, MIN_REFERENCE) for task, base in reference.items()]
-    return sum(min(share, MAX_SHARE) for share in shares) / max(len(shares), 1)
+    """The value of a trial: mean share of the reference, see above; 1 for the reference itself."""
+    shares = [1 + (skills.get(task, 0.0) - base) / max(base, MIN_REFERENCE) for task, base in reference.items()]
+    return sum(min(max(share, 0.0), MAX_SHARE) for share in shares) / max(len(shares), 1)
 
 
 @dataclass(kw_only=True)
@@ -100,14 +102,14 @@ class Study:
         storage: where it is kept.
         name: its name there.
         scenario: the settings, the space, sampler, pruner and seed.
-        made_from: what else the values depend on, e.g. the data version; text values.
+        data_version: of the data that is trained on.
 
     Raises:
         ConfigError: the name is taken by a study of another space, data or settings.
         RunError: the storage cannot be reached.
     """
 
-    def __init__(self, storage: Storage, name: str, scenario: Scenario, made_from: Mapping[str, str]) -> None:
+    def __init__(self, storage: Storage, name: str, scenario: Scenario, data_version: str) -> None:
         import optuna
 
         space.check_space(scenario)
@@ -116,7 +118,8 @@ class Study:
         identity = {
             "space": {path: parameter.model_dump(mode="json") for path, parameter in self.search.space.items()},
             "grid": self._grid is not None,
-            **made_from,
+            "data_version": data_version,
+            "settings": _flat(shared_settings(scenario)),
         }
         with storage.lock(), storage.reached():
             self.optuna = optuna.create_study(
@@ -129,7 +132,7 @@ class Study:
                 self._check(known, identity)
             self.optuna.pruner = sampling.pruner(self.search.pruner, self._max_epochs())
             self._recover()
-            if self._reference() is None and not self.with_states("RUNNING", "WAITING"):
+            if self.reference() is None and not self.with_states("RUNNING", "WAITING"):
                 self.optuna.enqueue_trial(space.start(scenario), user_attrs={"reference": True})
 
     def _check(self, known: Any, now: dict[str, Any]) -> None:
@@ -141,10 +144,17 @@ class Study:
         if known.get("grid") != now["grid"]:
             kind = "is a grid" if known.get("grid") else "is no grid"
             raise ConfigError(f"{where}: {kind}, so its sampler stays; give --study another name")
-        for key in now:
-            if known.get(key) != now[key]:
-                other = f"made from other {key.replace('_', ' ')} ({known.get(key)}, now {now[key]})"
-                raise ConfigError(f"{where}: {other}, so values would not compare; give --study another name")
+        if known.get("data_version") != now["data_version"]:
+            versions = f"version {known.get('data_version')}, now {now['data_version']}"
+            raise ConfigError(f"{where}: exists with other data ({versions}); give --study another name")
+        both = known.get("settings", {}).keys() & now["settings"].keys()  # a later version may know more settings
+        for key in sorted(both):
+            if known["settings"][key] != now["settings"][key]:
+                there, here = (json.dumps(settings[key]) for settings in (known["settings"], now["settings"]))
+                raise ConfigError(
+                    f"{where}: exists with other settings ({key}: {there} there, {here} here), so values would "
+                    "not compare; give --study another name"
+                )
 
     # ------------------------------------------------------------------------------------------ claiming
 
@@ -163,7 +173,7 @@ class Study:
         """
         with self.storage.lock(), self.storage.reached():
             self._recover()
-            reference, used = self._reference(), self._used()
+            reference, used = self.reference(), self._used()
             if used >= self._budget(trials):
                 return "done"
             if reference is None and self.with_states("RUNNING"):
@@ -259,9 +269,30 @@ class Study:
 
         return self.optuna.get_trials(deepcopy=False, states=tuple(TrialState[name] for name in names))
 
-    def _reference(self) -> Skills | None:
+    def reference(self) -> Skills | None:
+        """The skills that values are shares of; None until trial 0 has ended."""
         found = (t for t in self.with_states("COMPLETE") if t.user_attrs.get("reference"))
         return next((dict(trial.user_attrs["skills"]) for trial in found), None)
+
+
+def shared_settings(scenario: Scenario) -> dict[str, Any]:
+    """The settings that all trials share: all but those searched, the gate and the description."""
+    raw = {key: value for key, value in scenario.settings.items() if key not in ("gate", "description")}
+    for path in scenario.search.space:
+        node: Any = raw
+        *parents, last = path.split(".")
+        for part in parents:
+            node = node.get(part) or {}
+        node.pop(last, None)
+    return raw
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        path = f"{prefix}{key}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, dict) and value else {path: value}
+    return flat
 
 
 def _deaths(trial: FrozenTrial) -> int:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mtrec.config import Scenario
 from mtrec.training import space
 
 if TYPE_CHECKING:
@@ -73,20 +70,3 @@ def _told(study: Study, trial: FrozenTrial) -> dict[str, Any]:
         "seconds": trial.duration.total_seconds() if trial.duration else None,
         **{key: trial.user_attrs[key] for key in _NOTES if key in trial.user_attrs},
     }
-
-
-def shared_settings(scenario: Scenario) -> dict[str, Any]:
-    """The settings that all trials share: all but those searched, the gate and the description."""
-    raw = {key: value for key, value in scenario.settings.items() if key not in ("gate", "description")}
-    for path in scenario.search.space:
-        node: Any = raw
-        *parents, last = path.split(".")
-        for part in parents:
-            node = node.get(part) or {}
-        node.pop(last, None)
-    return raw
-
-
-def identity_of(settings: Mapping[str, Any]) -> str:
-    """A short hash over settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
