@@ -21,6 +21,7 @@ from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle, new_model, save_model
 from mtrec.progress import report
+from mtrec.training.cost import seconds_per_step
 from mtrec.training.loop import Progress, Trainer, Validate
 
 RANKED_USERS = 1_000
@@ -47,14 +48,16 @@ class Outputs:
 
     model: Path
     losses: Path
-    """JSON lines: a `train` line every few steps, a `valid` line every epoch."""
+    """JSON lines: a `train` line every few steps, a `valid` line every epoch, and a `tasks` line whenever the
+    tasks' gradients were compared."""
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """Train all tasks together.
 
     Returns:
-        epochs, best_epoch, steps, seconds, parameters and trained_parameters.
+        epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters and
+        trained_parameters.
 
     Raises:
         ModelError: the encoder cannot be loaded.
@@ -80,6 +83,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         "best_epoch": end.best_epoch,
         "steps": end.step,
         "seconds": round(end.seconds, 1),
+        "seconds_per_step": seconds_per_step(end.lines),
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
     }
