@@ -16,10 +16,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from mtrec.errors import MtrecError
 from pipelines.steps import Steps, plain
 from pipelines.workspace import Run, Workspace
 
 _GRACE_SECONDS = 10.0
+
+
+class Interrupted(MtrecError):
+    """The user stopped the run."""
+
+    exit_code = 130
 
 
 class Log(io.TextIOBase):

@@ -122,7 +122,8 @@ def _headline(trials: Sequence[Json], best: Json | None) -> str:
     if best.get("reference"):
         return "No trial was better than the scenario's own settings."
     told = change(1.0, best["value"], higher_is_better=True)["text"]
-    return f"Trial {best['number']} is the best: its skills are {told} than those of the scenario's own settings."
+    name = f"Trial {best['number']} is the best"
+    return f"{name}: over all tasks its skills are {told} than under the scenario's own settings."
 
 
 def _counts(trials: Sequence[Json]) -> str:

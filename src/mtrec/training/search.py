@@ -6,6 +6,7 @@ the model it would keep. `mtrec.stages.tune` has the one that trains.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,7 +80,6 @@ def search(
 
 def _run(study: Study, attempt: Attempt, objective: Objective) -> Ended:
     import optuna
-    import torch
 
     clock = time.monotonic()
 
@@ -93,7 +93,7 @@ def _run(study: Study, attempt: Attempt, objective: Objective) -> Ended:
                 return told("complete", study.finish(attempt, objective(attempt)))
             except optuna.TrialPruned as pruned:
                 why = str(pruned)
-            except torch.OutOfMemoryError:
+            except _out_of_memory():
                 why = _unless_reference(attempt, "not enough memory on the device")
             except (Diverged, ConfigError) as error:
                 why = _unless_reference(attempt, str(error))
@@ -104,6 +104,12 @@ def _run(study: Study, attempt: Attempt, objective: Objective) -> Ended:
     except BaseException as error:
         _give_back(study, attempt, error)
         raise
+
+
+def _out_of_memory() -> tuple[type[Exception], ...]:
+    """The device's error, where anything has used a device."""
+    torch = sys.modules.get("torch")
+    return (torch.OutOfMemoryError,) if torch else ()
 
 
 def _unless_reference(attempt: Attempt, why: str) -> str:

@@ -64,9 +64,11 @@ def distributions(scenario: Scenario) -> dict[str, BaseDistribution]:
         if p.choices is not None:
             return CategoricalDistribution(p.choices)
         low, high = _ends(p)
+        if p.step:
+            high = _steps(p)[-1]
         if _is_whole(scenario, path):
             return IntDistribution(int(low), int(high), log=p.log, step=int(p.step or 1))
-        return FloatDistribution(low, _steps(p)[-1] if p.step else high, log=p.log, step=p.step)
+        return FloatDistribution(low, high, log=p.log, step=p.step)
 
     return {path: one(path, parameter) for path, parameter in scenario.search.space.items()}
 
@@ -74,6 +76,15 @@ def distributions(scenario: Scenario) -> dict[str, BaseDistribution]:
 def start(scenario: Scenario) -> Point:
     """The point of the space nearest to the scenario's own settings: in each parameter the nearest value."""
     return {path: _nearest(scenario, path) for path in scenario.search.space}
+
+
+def moved(scenario: Scenario) -> list[str]:
+    """Where the scenario's own settings lie outside the space, in words: `training.lr: 0.5, tried from 0.01`."""
+    return [
+        f"{path}: {_yaml(_present(scenario, path))}, tried from {_yaml(value)}"
+        for path, value in start(scenario).items()
+        if value != _present(scenario, path)
+    ]
 
 
 def grid(scenario: Scenario) -> list[Point]:

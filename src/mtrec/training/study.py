@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import optuna
     from optuna.trial import FrozenTrial
 
-MIN_REFERENCE = 0.02
+MIN_REFERENCE = 0.05
 MAX_SHARE = 2.0
 MAX_DEATHS = 3
 """A point whose process died so often is given up: usually it needs more memory than there is."""
