@@ -15,13 +15,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.errors import ConfigError, InputError
 from mtrec.lineage import code_revision, data_fingerprint
-from mtrec.progress import listening
+from mtrec.progress import Listener, Progress, listening
 from mtrec.stages import tune
 from mtrec.stages.execution import run_stage
 from mtrec.tracking import resolve_uri
@@ -100,7 +101,7 @@ def run_search(
     page, picture, written = (folder / f"trials.{kind}" for kind in ("html", "svg", "json"))
     outputs = tune.Outputs(page=page, picture=picture, summary=written)
     folder.mkdir(parents=True, exist_ok=True)
-    with View(console) as view, _aside(folder / "log.txt"), listening(view.heard), stoppable():
+    with View(console) as view, _aside(folder / "log.txt"), stoppable() as asked, listening(_or_stop(view, asked)):
         try:
             view.opened(name, kept.shown, moved(scenario))
             version = _prepare(scenario, data, folder, view)
@@ -127,6 +128,17 @@ def run_search(
         tracking_uri=uri,
         seconds=time.monotonic() - started,
     )
+
+
+def _or_stop(view: View, asked: Event) -> Listener:
+    """Show progress, or stop where somebody has asked for it and it got lost."""
+
+    def heard(said: Progress) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        view.heard(said)
+
+    return heard
 
 
 def _default_name(scenario: Scenario, data: Path | None) -> str:
