@@ -100,6 +100,7 @@ def run_training(
             "tracking_uri": uri,
             "dvc_root": str(workspace.dvc_root),
             "checkpoints": str(workspace.checkpoints / key),
+            "text_cache": str(workspace.texts),
         }
         console.print(f"{again} {run.name}, log in {shown(run.log)}", markup=False, highlight=False, soft_wrap=True)
         echo = (lambda line: console.print(line, markup=False, highlight=False)) if verbose else None

@@ -333,6 +333,10 @@ class Training(Frozen):
     """Distinct item texts encoded with gradient per step; the others use slightly stale vectors."""
     refresh_epochs: Annotated[int, Field(ge=1)] = 4
     """Every so many epochs the whole catalogue is encoded anew, and always at the end."""
+    cache_mb: Annotated[int, Field(ge=0)] = 2048
+    """Room for what the encoder's frozen layers give for each text, so that they run once per text: megabytes of
+    memory, or of the folder where one is given. Texts beyond it run through all layers; 0: all do.
+    """
     lr_encoder: Annotated[float, Field(gt=0)] = 2e-5
     lr: Annotated[float, Field(gt=0)] = 2e-3
     """Learning rate of everything outside the encoder and the id tables."""

@@ -25,8 +25,8 @@ MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9d
 """sha256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2 as published."""
 HUB_SECONDS = 5.0
 """How long the hub may take to answer before only its local cache is read."""
-GROUP_TOKENS = {"cpu": 64, "cuda": 8192}
-"""What running one more group of texts costs in a step, in tokens. The number for GPUs is reckoned, not measured."""
+GROUP_TOKENS = {"cpu": 128, "cuda": 8192}
+"""What running one more group of texts costs in a step, in tokens; for GPUs reckoned, not measured."""
 
 
 def bundled_minilm() -> Path:
@@ -105,7 +105,18 @@ class TextEncoder(nn.Module):
         `encode_all` fills the cache, and every pass reads it. Where the layers cannot be run apart, which is tried
         at the first pass, all of them run as before. None ends it.
         """
-        self.frozen = FrozenPart(self.backbone, transformer_layers(self.backbone), cache) if cache else None
+        self.frozen = FrozenPart(self.backbone, list(transformer_layers(self.backbone)), cache) if cache else None
+
+    def reused(self) -> dict[str, Any] | None:
+        """What runs once per text, for people; None: nothing does.
+
+        Returns:
+            layers (how many run once), texts (whose states are kept), from_earlier_runs (of them), without_room
+            (texts that run through all layers every time), mb.
+        """
+        if self.frozen is None or self.frozen.split is None:
+            return None
+        return {"layers": len(self.frozen.split.lower), **self.frozen.cache.summary()}
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut at `max_length`; an empty text is one padding token."""
@@ -122,18 +133,18 @@ class TextEncoder(nn.Module):
         kept, place = distinct(tokens)
         device = self._device
         groups = length_groups([len(row) for row in kept], GROUP_TOKENS.get(device.type, GROUP_TOKENS["cuda"]))
-        vectors = torch.cat([self._encode([kept[i] for i in group]) for group in groups])
+        with self._autocast():  # around all groups, so that weights are cast once
+            vectors = torch.cat([self._encode([kept[i] for i in group]) for group in groups])
         position = {i: n for n, i in enumerate(i for group in groups for i in group)}
         return nn.functional.embedding(torch.tensor([position[i] for i in place], device=device), vectors)
 
     def _encode(self, tokens: Tokens, keep: bool = False) -> Tensor:
-        """Encode distinct texts in one batch; `keep` lets the cache grow."""
+        """Encode distinct texts in one batch, under the caller's autocast; `keep` lets the cache grow."""
         ids_BL, mask_BL = padded(tokens, self.tokenizer.pad_token_id, self._device)
-        with self._autocast():
-            if self.frozen is not None and self.frozen.usable(self.precision, self._trial):
-                hidden_BLE = self.frozen.hidden(tokens, ids_BL, mask_BL, keep)
-            else:
-                hidden_BLE = self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+        if self.frozen is not None and self.frozen.usable(self.precision, self._trial):
+            hidden_BLE = self.frozen.hidden(tokens, ids_BL, mask_BL, keep)
+        else:
+            hidden_BLE = self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
         return nn.functional.normalize(pool(hidden_BLE.float(), mask_BL, self.pooling), dim=-1)
 
     @torch.no_grad()
@@ -153,7 +164,8 @@ class TextEncoder(nn.Module):
         out = torch.zeros(len(kept), self.width, device=self._device)
         done = 0
         for rows in length_batches(kept, tokens_per_batch):
-            out[rows] = self._encode([kept[i] for i in rows], keep=True)
+            with self._autocast():
+                out[rows] = self._encode([kept[i] for i in rows], keep=True)
             done += len(rows)
             if progress:
                 progress(done / len(kept))

@@ -33,6 +33,7 @@ class FrozenPart:
         self.split: SplitBackbone | None = None
         self._stamp: Any = None
         self._dtype = torch.float32
+        self._key = ""
 
     def usable(self, precision: torch.dtype, trial: Callable[[], tuple[Tensor, Tensor]]) -> bool:
         """Whether there is such a part, now that weights or what learns may have changed.
@@ -51,8 +52,11 @@ class FrozenPart:
                 self.split = None
                 log.warning("the encoder's frozen layers run at every step (%s)", error)
             if self.split is not None:
-                self.cache.open(f"{self.split.fingerprint()[:32]}-{str(precision)[6:]}-{ids_BL.device.type}")
-        return self.split is not None
+                self._key = f"{self.split.fingerprint()[:32]}-{str(precision)[6:]}-{ids_BL.device.type}"
+        if self.split is None:
+            return False
+        self.cache.open(self._key)
+        return True
 
     def load(self, tokens: Tokens) -> None:
         """Read from disk what there is of texts that will be asked for."""

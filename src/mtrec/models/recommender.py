@@ -136,9 +136,10 @@ class Recommender(nn.Module):
     def fresh_text(self, catalogue: Catalogue, rows: Tensor) -> Tensor:
         """Encode some items' texts with gradient and put them among the stale ones, (N, E).
 
-        Each row of `rows` is distinct; the catalogue's own copy is brought up to date too.
+        Each row of `rows` is distinct; the catalogue's own copy is brought up to date too. Of an encoder that
+        learns nothing no vector is ever stale.
         """
-        if len(rows) == 0:
+        if len(rows) == 0 or not self.encoder.learns:
             return catalogue.text_NE
         vectors = self.encoder([catalogue.tokens[i] for i in rows.tolist()])
         text_NE = catalogue.text_NE.index_copy(0, rows, vectors)

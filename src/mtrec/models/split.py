@@ -73,7 +73,7 @@ class SplitBackbone:
         raise LookupError("it does not run its layers one after the other")
 
     def above(self, states_BLE: Tensor, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """The backbone's last hidden state, (B, L, E), from what `below` gave; at padding that may be any number."""
+        """The backbone's last hidden state, (B, L, E), from what `below` gave; at padding it may be any number."""
 
         def hand_on(*args: Any, **kwargs: Any) -> Any:
             states = states_BLE.to(_states(args, kwargs).dtype)

@@ -3,8 +3,9 @@
 They depend on the frozen layers and the text's tokens alone, so that every epoch uses them, and so does every later
 run with the same frozen layers; new items are added. On disk:
 
-    <folder>/<key>/<segment>.safetensors    key: hash of the frozen layers, precision and device; segment: of its texts
-        states (T, E), lengths (n,), digests (n, 16); in the metadata a checksum of the states
+    <folder>/<key>/<segment>.safetensors    states (T, E), lengths (n,), digests (n, 16); checksum in the metadata
+
+The key is a hash of the frozen layers, with precision and device; a segment's name is a hash of its texts.
 
 Segments are memory-mapped, complete or not there at all, and never changed. Runs may share a folder: what two of
 them write at once is written twice, what one of them deletes stays readable for the others that use it.
@@ -14,6 +15,7 @@ Shapes: T tokens of n texts, E the encoder's width.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -66,12 +68,15 @@ class StateCache:
         """Texts whose states an earlier run had left on disk."""
         self.refused: set[bytes] = set()
         """Texts for which there was no room."""
+        self._said = False
         self._used: set[Path] = set()
         self._waiting: list[tuple[list[bytes], Tensor]] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StateCache:
-        """A copied encoder has the same frozen layers, hence the same states."""
-        return self
+        """A cache of its own that holds the same states: they never change."""
+        copied = StateCache(self.folder, self.max_bytes)
+        vars(copied).update({name: copy.copy(value) for name, value in vars(self).items()})
+        return copied
 
     def open(self, key: str) -> None:
         """Take up the states of some frozen layers; those of others are let go."""
@@ -90,6 +95,9 @@ class StateCache:
             try:
                 found, states = _read_segment(path, missing)
             except FileNotFoundError:  # another run has made room
+                continue
+            except OSError as error:
+                log.warning("%s: cannot be read (%s); computed anew", path, _line(error))
                 continue
             except Exception as error:  # safetensors, torch and the system each raise their own
                 log.warning("%s: damaged (%s); computed anew", path, _line(error))
@@ -125,6 +133,14 @@ class StateCache:
 
     def flush(self) -> None:
         """Write what is not on disk yet, and use it from there. Where that fails it stays in memory."""
+        if self.refused and not self._said:
+            self._said = True
+            log.warning(
+                "training.cache_mb: %d MB have room for %d texts; %d more run through all layers every time",
+                self.max_bytes // 2**20,
+                len(self.states),
+                len(self.refused),
+            )
         waiting, self._waiting = self._waiting, []
         if self.folder is None or not waiting:
             return
@@ -141,6 +157,7 @@ class StateCache:
             self._make_room(states.nbytes)
             with replacing_file(path) as temporary:
                 save_file(tensors, temporary, {"checksum": _checksum(tensors)})
+                temporary.chmod(0o644)  # the runs that share a folder may be of several users
             _, mapped = _read_segment(path, set(names))
         except Exception as error:  # a full disk, a folder that cannot be written
             log.warning("%s: cannot be written (%s); kept in memory", path, _line(error))

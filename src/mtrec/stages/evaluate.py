@@ -65,7 +65,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     card = _read(inputs.dataset / "card.json", DataError)
     training = _read(inputs.model / "training.json", ModelError)
     report("evaluate", 0.05, "before fine-tuning")
-    start, view, catalogue = new_model(dataset, encoding, scenario)
+    start, view, catalogue = new_model(dataset, encoding, scenario, to_train=False)
     start.model.eval()
     rows, rankings = predict(start.model, view, catalogue, scenario.tasks, TEST, scenario.model.history)
     before = Answers(rows=rows, rankings=rankings)

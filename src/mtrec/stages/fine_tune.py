@@ -37,6 +37,9 @@ class Inputs:
     """Folder for checkpoints; a run of the same code and scenario on the same data resumes there."""
     code_revision: str | None = None
     """The code's revision as the lineage has it; None: asked from the code that runs."""
+    text_cache: Path | None = None
+    """Folder in which what the encoder's frozen layers give for each text is kept for later runs, within
+    `training.cache_mb`; None: in memory."""
     tracking_uri: str | None = None
     pipeline_run: str | None = None
     """Name of the pipeline run, under which MLflow keeps the curves; None: nothing is logged."""
@@ -56,8 +59,8 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """Train all tasks together.
 
     Returns:
-        epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters and
-        trained_parameters.
+        epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
+        trained_parameters and text_cache (`TextEncoder.reused`).
 
     Raises:
         ModelError: the encoder cannot be loaded.
@@ -71,6 +74,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         dataset,
         encoding,
         scenario,
+        text_cache=inputs.text_cache,
         watch=_progress_of(scenario),
         checkpoints=inputs.checkpoints,
         key=_key(inputs, scenario) if inputs.checkpoints else "",
@@ -86,6 +90,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         "seconds_per_step": seconds_per_step(end.lines),
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "text_cache": bundle.model.encoder.reused(),
     }
     save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary)
     with replacing_file(outputs.losses) as temporary:
@@ -94,7 +99,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
 
 def trainer_for(
-    dataset: Dataset, encoding: Encoding, scenario: Scenario, **settings: Any
+    dataset: Dataset, encoding: Encoding, scenario: Scenario, *, text_cache: Path | None = None, **settings: Any
 ) -> tuple[Bundle, Trainer]:
     """A new model of the scenario and what trains it, judged by every task's skill on the validation part.
 
@@ -102,12 +107,13 @@ def trainer_for(
         dataset: what preprocess made.
         encoding: its encoding.
         scenario: model, tasks and training.
+        text_cache: see `Inputs`.
         settings: `watch`, `checkpoints` and `key` of the trainer.
 
     Raises:
         ModelError: the encoder cannot be loaded.
     """
-    bundle, view, catalogue = new_model(dataset, encoding, scenario)
+    bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache)
     return bundle, Trainer(bundle, view, catalogue, validate=validation(scenario, encoding), **settings)
 
 

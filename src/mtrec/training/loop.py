@@ -154,12 +154,14 @@ class Trainer:
                 self.progress.seconds = before + time.perf_counter() - clock
             self._end_epoch(clock, before)
         self.model.load_state_dict(self.best)
-        self._refresh_texts()
+        refreshed = self.progress.epoch % self.settings.refresh_epochs == 0
+        if self.progress.best_epoch < self.progress.epoch or not refreshed:
+            self._refresh_texts()
         return self.progress
 
     def _refresh_texts(self) -> None:
         """Encode the whole catalogue with the present weights, unless the encoder learns nothing."""
-        if self.settings.texts_per_step:
+        if self.settings.texts_per_step and self.model.encoder.learns:
             self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
 
     def train_step(self, rows_BT: np.ndarray) -> None:
