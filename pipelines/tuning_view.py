@@ -6,6 +6,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ class View:
 
     def opened(self, study: str, storage: str, moved: Sequence[str]) -> None:
         """The study that is worked on, and which settings of the scenario lie outside its space."""
-        self._line(f"Study {study} in {storage}")
+        self._line(f"Study {study} in {_near(storage)}")
         for told in moved:
             self._line(f"outside the space, so trial 0 has the nearest value: {told}")
 
@@ -159,7 +160,7 @@ def _tasks_table(summary: dict[str, Any]) -> Table:
     reference = next(t for t in summary["trials"] if t.get("reference") and t["state"] == "complete")
     table = Table(box=None, padding=(0, 2), header_style="bold")
     table.add_column("task")
-    for name in ("skill", f"of trial {best['number']}"):
+    for name in ("skill: scenario", f"trial {best['number']}"):
         table.add_column(name, justify="right")
     for task, skill in reference["skills"].items():
         table.add_row(task, f"{skill:.4f}", f"{best['skills'][task]:.4f}")
@@ -167,7 +168,8 @@ def _tasks_table(summary: dict[str, Any]) -> Table:
 
 
 def _facts(result: Searched) -> list[tuple[str, str]]:
-    trials = result.summary["trials"]
+    summary = result.summary
+    trials = summary["trials"]
     states = ("complete", "pruned", "running", "waiting")
     counts = {state: sum(t["state"] == state for t in trials) for state in states}
     told = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none"
@@ -177,6 +179,12 @@ def _facts(result: Searched) -> list[tuple[str, str]]:
     return [
         ("Trials", told),
         ("Plots", f"{shown(result.page)}, {shown(result.picture)}"),
-        ("Study", result.storage),
-        ("MLflow", f"{mlflow_command(result.tracking_uri)}   (run {result.summary['name']})"),
+        ("Study", f"{summary['name']} in {_near(result.storage)}"),
+        ("MLflow", f"{mlflow_command(result.tracking_uri)}   (run {summary['name']})"),
     ]
+
+
+def _near(url: str) -> str:
+    """A database's URL as people see it: a file's path relative to the working directory when it lies inside."""
+    prefix = "sqlite:///"
+    return f"{prefix}{shown(Path(url.removeprefix(prefix)))}" if url.startswith(prefix) else url

@@ -6,6 +6,8 @@
 .mtrec/pipelines/     outputs of each step, one folder per run, and the cache of the pure steps
 .mtrec/checkpoints/   training states of runs that have not ended
 .mtrec/texts/         what frozen layers of encoders give for texts, within training.cache_mb; may be deleted
+.mtrec/search.db      studies of mtrec tune (SQLite)
+.mtrec/search/<study>/  dataset, plots and log of a study
 .mtrec/runs/<run>/    what people look at: report.html, gate.json, evaluation.json, log.txt …
 """
 

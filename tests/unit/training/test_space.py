@@ -1,13 +1,15 @@
 """The space of a search: what may be searched, its points, and the settings they stand for."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from mtrec.config import Scenario, load_scenario, parse_scenario
+from mtrec.config import Scenario, load_scenario, parse_scenario, read_yaml
 from mtrec.errors import ConfigError
 from mtrec.training import space
 from tests.unit.tiny_shop import shop_scenario
@@ -26,6 +28,18 @@ def test_the_shipped_spaces_are_whole_and_hold_the_weight_of_every_task(name: st
     assert {f"tasks.{task}.weight" for task in scenario.tasks} <= set(scenario.search.space)
     assert {"training.lr", "training.lr_ids", "model.dropout", "model.id_dropout"} <= set(scenario.search.space)
     assert space.moved(scenario) == []
+
+
+def test_the_space_in_the_documentation_is_one(repository: Path) -> None:
+    text = (repository / "docs" / "search.md").read_text()
+    (block,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    raw = load_scenario(repository / "scenarios" / "ecommerce.yaml").as_dict() | read_yaml(block)
+    scenario = parse_scenario(raw)
+    space.check_space(scenario)
+    assert len(scenario.search.space) == 4
+    for setting in re.findall(r"`--set ([^`]+)`", text):
+        (word,) = shlex.split(setting)
+        space.check_space(load_scenario(repository / "scenarios" / "ecommerce.yaml", [word]))
 
 
 @pytest.mark.parametrize(
