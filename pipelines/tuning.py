@@ -112,6 +112,7 @@ def run_search(
                 study=name,
                 trials=trials,
                 timeout=timeout,
+                text_cache=workspace.texts,
                 tracking_uri=uri,
                 command=command,
             )

@@ -46,6 +46,8 @@ class Inputs:
     """Trials that the study should have in all; None: as many as the scenario's search says."""
     timeout: float | None = None
     """Seconds after which no trial is begun."""
+    text_cache: Path | None = None
+    """Folder that keeps the work of the encoder's frozen layers from trial to trial; None: each does it anew."""
     tracking_uri: str | None = None
     command: Sequence[str] = ("mtrec", "run")
     """Words of the command that trains with the scenario; the best settings are added to it."""
@@ -95,7 +97,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario, listeners: Listene
         tracking_uri=inputs.tracking_uri,
     )
     _end_lost(study, parent)
-    trials = _Trials(study, parent, Dataset.read(inputs.dataset), Encoding.read(inputs.dataset / "encoding.json"))
+    trials = _Trials(study, parent, inputs)
 
     def ended(attempt: Attempt, end: Ended) -> None:
         trials.end(attempt, end)
@@ -130,8 +132,10 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario, listeners: Listene
 class _Trials:
     """Trains trials, each with a child run in MLflow."""
 
-    def __init__(self, study: Study, parent: tracking.Run, dataset: Dataset, encoding: Encoding) -> None:
-        self.study, self.parent, self.dataset, self.encoding = study, parent, dataset, encoding
+    def __init__(self, study: Study, parent: tracking.Run, inputs: Inputs) -> None:
+        self.study, self.parent, self.text_cache = study, parent, inputs.text_cache
+        self.dataset = Dataset.read(inputs.dataset)
+        self.encoding = Encoding.read(inputs.dataset / "encoding.json")
         self.revision = code_revision()
         self.open: dict[int, tracking.Run] = {}
 
@@ -145,7 +149,7 @@ class _Trials:
         self.open[attempt.number] = child
         attempt.note(mlflow_run=child.run_id, code_revision=self.revision)
         watch = _watch(attempt, child, scenario.training.epochs)
-        end = trainer_for(self.dataset, self.encoding, scenario, watch=watch)[1].fit()
+        end = trainer_for(self.dataset, self.encoding, scenario, text_cache=self.text_cache, watch=watch)[1].fit()
         attempt.note(best_epoch=end.best_epoch)
         return end.best_skills
 
