@@ -261,6 +261,17 @@ def test_bf16_states_take_half_the_room_and_cost_little(make: Callable[..., Text
     assert (found - exact).abs().max() < 2 * (whole - exact).abs().max()
 
 
+def test_the_trial_leaves_no_weights_without_gradient_behind(make: Callable[..., TextEncoder]) -> None:
+    """Autocast would hand on the copies that a pass without gradient has made."""
+    encoder = make()
+    tokens = encoder.tokenize(TEXTS)
+    encoder.precision = torch.bfloat16
+    wanted = gradients(encoder, tokens)
+    encoder.reuse(StateCache(None, 2**24))
+    for found, other in zip(gradients(encoder, tokens), wanted, strict=True):
+        torch.testing.assert_close(found, other, rtol=0, atol=0.1 * float(other.abs().max()) + 1e-4)
+
+
 # ------------------------------------------------------------------------------------------------ fewer texts
 
 
