@@ -46,7 +46,7 @@ class View:
             disable=not console.is_terminal,
         )
         self._task = self._bars.add_task("starting", total=1.0, note="")
-        self._best: tuple[float, int] | None = None
+        self._best: dict[str, Any] | None = None
         self._waits = False
 
     def __enter__(self) -> View:
@@ -80,19 +80,20 @@ class View:
         """Progress of whatever runs."""
         self._bars.update(self._task, completed=said.fraction, note=said.message)
 
-    def begun(self, attempt: Attempt) -> None:
-        """A trial begins."""
-        best = f", best {self._best[0]:.4f} (trial {self._best[1]})" if self._best else ""
-        self._bars.reset(self._task, description=f"trial {attempt.number}{best}", total=1.0, note="")
+    def begun(self, attempt: Attempt, total: int) -> None:
+        """A trial begins; `total` is how many there should be in all."""
+        best = f", best {self._best['value']:.4f} (trial {self._best['number']})" if self._best else ""
+        self._bars.reset(
+            self._task, description=f"trial {attempt.number}, {total} in all{best}", total=1.0, note=""
+        )
         self._waits = False
 
-    def ended(self, end: Ended) -> None:
-        """A trial ended."""
-        if end.state == "complete" and end.value is not None and (self._best is None or end.value > self._best[0]):
-            self._best = end.value, end.number
+    def ended(self, end: Ended, best: dict[str, Any] | None) -> None:
+        """A trial ended; `best` is the best one of the study so far."""
+        self._best = best
         value = "      –" if end.value is None else f"{end.value:7.4f}"
         told = f"trial {end.number:<4}  {end.state:<8}  {value}  {end.seconds:6.1f} s"
-        if self._best is not None and self._best[1] == end.number and end.number:
+        if best is not None and best["number"] == end.number and not best.get("reference"):
             told += "  the best so far"
         self._line(f"{told}  {end.why}" if end.why else told)
 

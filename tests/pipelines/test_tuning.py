@@ -1,5 +1,6 @@
 """mtrec tune: what it prints and leaves, how it goes on, how it fails."""
 
+import io
 import json
 import os
 import re
@@ -12,10 +13,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mtrec.config import load_scenario
+from mtrec.training.search import Ended
 from pipelines import cli
-from pipelines.tuning_view import pasted
+from pipelines.tuning import Searched
+from pipelines.tuning_view import View, pasted, print_search
 from tests.unit.tiny_shop import DIALS, TASKS, save_bert, shop_scenario, shop_tables, words
 
 Tune = Callable[..., "subprocess.Popen[str]"]
@@ -203,3 +207,65 @@ def test_a_command_is_written_for_pasting() -> None:
     assert pasted(command) == "mtrec run \\\n  --scenario 'my shop.yaml' \\\n  --set 'a.b=[1, 2]' \\\n  --set c=3"
     assert shlex.split(pasted(command).replace("\\\n", "")) == command
     assert pasted(["mtrec", "run"]) == "mtrec run"
+
+
+def test_the_view_tells_each_trial_in_a_line_and_which_is_the_best() -> None:
+    output = io.StringIO()
+    ends = [
+        Ended(number=0, state="complete", value=1.0, point={}, seconds=61.04),
+        Ended(number=1, state="pruned", value=0.8, point={}, seconds=9.0, why="worse than others after epoch 2"),
+        Ended(number=2, state="complete", value=1.25, point={}, seconds=60.0),
+        Ended(number=3, state="pruned", value=None, point={}, seconds=1.0, why="loss of rating is nan [0]"),
+        Ended(number=14, state="complete", value=1.1, point={}, seconds=60.0),
+    ]
+    first = {"number": 0, "value": 1.0, "reference": True}
+    with View(Console(file=output, width=40)) as view:
+        view.opened("monday", f"sqlite:///{Path.cwd()}/search.db", ["training.lr: 0.5, tried from 0.01"])
+        view.waiting()
+        view.waiting()
+        for end in ends:
+            view.ended(end, first if end.number < 2 else {"number": 2, "value": 1.25})
+    assert output.getvalue().splitlines() == [
+        "Study monday in sqlite:///search.db",
+        "outside the space, so trial 0 has the nearest value: training.lr: 0.5, tried from 0.01",
+        "waiting for trial 0, the scenario's own settings, which another process trains",
+        "trial 0     complete   1.0000    61.0 s",
+        "trial 1     pruned     0.8000     9.0 s  worse than others after epoch 2",
+        "trial 2     complete   1.2500    60.0 s  the best so far",
+        "trial 3     pruned          –     1.0 s  loss of rating is nan [0]",
+        "trial 14    complete   1.1000    60.0 s",
+    ]
+
+
+def test_the_table_at_the_end_has_the_best_trials_and_always_the_scenario_s_own(tmp_path: Path) -> None:
+    same = {"state": "complete", "epochs": [1.0] * 5, "seconds": 59.6}
+    values = [1.0, 1.1, 1.2, 1.3, 1.05, 1.15, 1.01]
+    trials = [{**same, "number": n, "value": v, "skills": {"rating": v / 4}} for n, v in enumerate(values)]
+    trials[0]["reference"] = True
+    trials += [{"number": 7, "state": "failed"}, {"number": 8, "state": "pruned"}]
+    summary = {"name": "monday", "trials": trials, "best": trials[3], "command": ["mtrec", "run", "--set", "a=1"]}
+    result = Searched(
+        summary=summary,
+        folder=tmp_path,
+        page=tmp_path / "trials.html",
+        picture=tmp_path / "trials.svg",
+        storage="postgresql://db/studies",
+        tracking_uri="http://mlflow:5000",
+        seconds=61.0,
+    )
+    output = io.StringIO()
+    print_search(result, Console(file=output, width=120))
+    said = output.getvalue()
+    assert re.findall(r"│ +(\d) +(1\.\d{4}) +5 +60 s", said) == [
+        ("3", "1.3000"),
+        ("2", "1.2000"),
+        ("5", "1.1500"),
+        ("1", "1.1000"),
+        ("4", "1.0500"),
+        ("0", "1.0000"),
+    ]
+    assert re.search(r"rating +0\.2500 +0\.3250", said)
+    assert "7 complete, 1 pruned; 1 broken off" in said
+    assert "monday in postgresql://db/studies" in said
+    assert "open http://mlflow:5000" in said
+    assert said.endswith("Train with the settings of trial 3:\nmtrec run \\\n  --set a=1\n")

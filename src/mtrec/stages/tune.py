@@ -69,8 +69,10 @@ class Outputs:
 class Listeners:
     """Who hears how the search goes."""
 
-    begun: Callable[[Attempt], None] = lambda attempt: None
-    ended: Callable[[Ended], None] = lambda ended: None
+    begun: Callable[[Attempt, int], None] = lambda attempt, total: None
+    """Called with a trial that begins, and how many the study should have in all."""
+    ended: Callable[[Ended, dict[str, Any] | None], None] = lambda ended, best: None
+    """Called with the end of a trial and the best trial of the study so far."""
     waiting: Callable[[], None] = lambda: None
     """Called every second while another process measures the reference."""
 
@@ -101,8 +103,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario, listeners: Listene
 
     def ended(attempt: Attempt, end: Ended) -> None:
         trials.end(attempt, end)
-        listeners.ended(end)
-        _write(study, parent, inputs, outputs)
+        listeners.ended(end, _write(study, parent, inputs, outputs)["best"])
 
     def close(status: str) -> dict[str, Any]:
         trials.close(status)

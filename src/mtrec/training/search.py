@@ -43,7 +43,7 @@ def search(
     *,
     trials: int | None = None,
     timeout: float | None = None,
-    begun: Callable[[Attempt], None] = lambda attempt: None,
+    begun: Callable[[Attempt, int], None] = lambda attempt, total: None,
     ended: Callable[[Attempt, Ended], None] = lambda attempt, ended: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> None:
@@ -57,7 +57,7 @@ def search(
         objective: trains one trial.
         trials: trials that the study should have in all; None: as many as its settings say.
         timeout: seconds after which no trial is begun.
-        begun: called with each trial before it is trained.
+        begun: called with each trial before it is trained, and how many the study should have in all.
         ended: called with each trial after.
         waiting: called every second while another process measures the reference.
 
@@ -74,7 +74,7 @@ def search(
             waiting()
             time.sleep(_WAIT_SECONDS)
             continue
-        begun(attempt)
+        begun(attempt, study.budget(trials))
         ended(attempt, _run(study, attempt, objective))
 
 

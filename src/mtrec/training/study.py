@@ -174,7 +174,7 @@ class Study:
         with self.storage.lock(), self.storage.reached():
             self._recover()
             reference, used = self.reference(), self._used()
-            if used >= self._budget(trials):
+            if used >= self.budget(trials):
                 return "done"
             if reference is None and self.with_states("RUNNING"):
                 return "wait"
@@ -183,6 +183,7 @@ class Study:
             self.optuna.sampler = sampling.sampler(self.search.sampler, self.search.seed, used)
             trial = self.optuna.ask(space.distributions(self.scenario))
             trial.set_user_attr("process", me())
+            self.storage.optuna.record_heartbeat(trial._trial_id)
         point = space.settled(self.scenario, trial.params)
         return Attempt(number=trial.number, point=point, reference=reference, trial=trial, storage=self.storage)
 
@@ -217,7 +218,8 @@ class Study:
             attempt.note(why=why, **({"interrupted": True} if state == "failed" else {}))
             self.optuna.tell(attempt.trial, state=states[state])
 
-    def _budget(self, trials: int | None) -> int:
+    def budget(self, trials: int | None) -> int:
+        """How many trials the study should have in all, where so many are asked for; see `claim`."""
         if self._grid is None:
             return self.search.trials if trials is None else trials
         return len(self._grid) if trials is None else min(trials, len(self._grid))

@@ -17,7 +17,7 @@ from mtrec.training import space
 from mtrec.training.search import Ended
 from mtrec.training.storage import Storage
 from mtrec.training.study import Attempt, Study, value_of
-from mtrec.training.trials import trials_of
+from mtrec.training.trials import best_of, trials_of
 from tests.unit.tiny_shop import TASKS, shop_scenario
 
 SPACE = {
@@ -72,14 +72,15 @@ def curve(uri: str, run: Any, name: str) -> list[tuple[int, float]]:
 def test_trials_are_trained_told_written_and_logged(
     tuned: Tune, searched: Scenario, shop_run: Path, tmp_path: Path, uri: str
 ) -> None:
-    ended: list[Ended] = []
+    ended: list[tuple[Ended, dict[str, Any] | None]] = []
     heard: list[Progress] = []
     with listening(heard.append):
-        said = tuned(listeners=tune.Listeners(ended=ended.append))
+        said = tuned(listeners=tune.Listeners(ended=lambda end, best: ended.append((end, best))))
     assert said == json.loads((tmp_path / "trials.json").read_text())
     trials = said["trials"]
     assert [trial["state"] for trial in trials] == ["complete"] * 3
-    assert [end.value for end in ended] == [trial["value"] for trial in trials]
+    assert [end.value for end, _ in ended] == [trial["value"] for trial in trials]
+    assert [best for _, best in ended] == [best_of(trials[: n + 1]) for n in range(3)]
     assert trials[0]["point"] == {"training.lr": 0.002, "model.dropout": 0.2, "tasks.rating.weight": 1.0}
     assert trials[0]["value"] == 1.0
     assert said["best"] == max(trials, key=lambda trial: trial["value"])
@@ -143,7 +144,8 @@ class Stop:
     def __init__(self, error: BaseException) -> None:
         self.error, self.trial = error, 0
 
-    def begun(self, attempt: Attempt) -> None:
+    def begun(self, attempt: Attempt, total: int) -> None:
+        assert total == 2
         self.trial = attempt.number
 
     def __call__(self, said: Progress) -> None:
