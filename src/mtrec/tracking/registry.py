@@ -17,9 +17,10 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,10 +204,9 @@ def _candidate(
             client.delete_model_version(name, found.version)
             found, created = kept, False
     for key in ("gate", "champion_compared"):
-        client.set_model_version_tag(name, found.version, key, tags[key])
+        _twice(partial(client.set_model_version_tag, name, found.version, key, tags[key]))
     client.update_model_version(name, found.version, card)
-    newest = versions_of(client, name)[0]
-    client.set_registered_model_alias(name, CANDIDATE, newest.version)
+    _twice(lambda: client.set_registered_model_alias(name, CANDIDATE, versions_of(client, name)[0].version))
     return client.get_model_version(name, found.version), created
 
 
@@ -302,12 +302,12 @@ def _first_champion(client: MlflowClient, uri: str, scenario: Scenario, candidat
         champion = _first_approved(client, uri, name, candidate)
         if champion is not None:
             origin = f"{candidate.name}/{candidate.version}"
-            client.set_model_version_tag(name, champion.version, "copied_from", origin)
-            client.set_registered_model_alias(name, CHAMPION, champion.version)
+            _twice(partial(client.set_model_version_tag, name, champion.version, "copied_from", origin))
+            _twice(partial(client.set_registered_model_alias, name, CHAMPION, champion.version))
     if champion is None:
         return None
     if _FIRST not in model.tags:
-        client.set_registered_model_tag(name, _FIRST, str(champion.version))
+        _twice(partial(client.set_registered_model_tag, name, _FIRST, str(champion.version)))
     return str(champion.version) if _same_lineage(champion, candidate) else None
 
 
@@ -335,6 +335,18 @@ def _ensure_model(client: MlflowClient, name: str, scenario: Scenario, descripti
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         return client.get_registered_model(name)
+
+
+def _twice(write: Callable[[], object]) -> None:
+    """Write, and once more where another machine's write came between MLflow's look and its own write."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        write()
+    except MlflowException as error:
+        if error.error_code not in ("BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST"):
+            raise
+        write()
 
 
 # ------------------------------------------------------------------------------------------- checking
