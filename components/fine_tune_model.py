@@ -17,6 +17,7 @@ def fine_tune_model(
     losses: Output[dsl.Artifact],
     tracking_uri: str = "",
     checkpoints: str = "",
+    text_cache: str = "",
 ) -> None:
     """Fine-tune the shared language model on all tasks together; curves go to MLflow.
 
@@ -30,6 +31,7 @@ def fine_tune_model(
         losses: JSON lines, one per logged step and per epoch.
         tracking_uri: MLflow tracking server. Empty: the environment's.
         checkpoints: Folder to resume from (same code, data and scenario) and to save to. Empty: none are kept.
+        text_cache: Folder that keeps the work of the encoder's frozen layers for later runs. Empty: in memory.
     """
     from mtrec.stages.execution import check_data_version, run_component
 
@@ -39,6 +41,7 @@ def fine_tune_model(
         inputs={
             "dataset": dataset.path,
             "checkpoints": checkpoints,
+            "text_cache": text_cache,
             "code_revision": code_revision,
             "tracking_uri": tracking_uri,
             "pipeline_run": pipeline_run,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines import cli_data, cli_models
+from pipelines import cli_data, cli_models, cli_tune
 from pipelines.cli_options import (
     DataOption,
     DebugOption,
@@ -79,6 +79,9 @@ def run(
     print_result(result, output)
     if not result.passed:
         raise GateRefused(f"the gate refused the candidate: {'; '.join(result.reasons)}")
+
+
+app.command()(cli_tune.tune)
 
 
 @app.command("compile")

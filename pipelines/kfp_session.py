@@ -13,13 +13,21 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from types import FrameType
 from typing import Any, TextIO
 
+from mtrec.errors import MtrecError
 from pipelines.steps import Steps, plain
 from pipelines.workspace import Run, Workspace
 
 _GRACE_SECONDS = 10.0
+
+
+class Interrupted(MtrecError):
+    """The user stopped the run."""
+
+    exit_code = 130
 
 
 class Log(io.TextIOBase):
@@ -111,14 +119,20 @@ def local_kfp(run: Run, workspace: Workspace) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[Event]:
     """Let Ctrl-C and SIGTERM stop the run at once.
+
+    What is raised gets lost where a signal finds Python in the callback of a weak reference: long work that is not
+    only waiting should also look at the event now and then, which is set by then.
 
     Ctrl-C needs it too: polars, once imported, has put a handler before Python's that restarts the read in which
     this process waits for a step.
     """
 
+    asked = Event()
+
     def stop(number: int, frame: FrameType | None) -> None:
+        asked.set()
         raise KeyboardInterrupt
 
     previous: dict[signal.Signals, Any] = {}
@@ -128,7 +142,7 @@ def stoppable() -> Iterator[None]:
         with contextlib.suppress(ValueError):  # outside the main thread no signal arrives
             previous[number] = signal.signal(number, stop)
     try:
-        yield
+        yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -28,7 +28,7 @@ from mtrec.stages.execution import STAGES
 from mtrec.tracking import finish_run, pipeline_run, resolve_uri
 from pipelines.compiling import compile_training
 from pipelines.display import showing
-from pipelines.kfp_session import Log, local_kfp, quiet, stop_children, stoppable
+from pipelines.kfp_session import Interrupted, Log, local_kfp, quiet, stop_children, stoppable
 from pipelines.preflight import preflight
 from pipelines.results import RunResult, collect
 from pipelines.steps import Steps
@@ -38,12 +38,6 @@ STEPS = tuple(f"{stage}_{'data' if stage in ('ingest', 'validate', 'preprocess')
 LOCAL_IMAGE = f"local/python:{platform.python_version()}"
 """What the lineage names as image when the steps run outside a container."""
 _MAX_SCENARIO = 100_000
-
-
-class Interrupted(MtrecError):
-    """The user stopped the run."""
-
-    exit_code = 130
 
 
 class StepFailed(RunError):
@@ -111,6 +105,7 @@ def run_training(
             "tracking_uri": uri,
             "dvc_root": str(workspace.dvc_root),
             "checkpoints": str(workspace.checkpoints / key),
+            "text_cache": str(workspace.texts),
         }
         console.print(f"{again} {run.name}, log in {shown(run.log)}", markup=False, highlight=False, soft_wrap=True)
         echo = (lambda line: console.print(line, markup=False, highlight=False)) if verbose else None

@@ -66,6 +66,7 @@ def training_pipeline(
         tracking_uri: str = "",
         dvc_root: str = "",
         checkpoints: str = "",
+        text_cache: str = "",
     ) -> Results:
         """From interaction data to a registered, gated multi-task recommender.
 
@@ -77,6 +78,7 @@ def training_pipeline(
             tracking_uri: MLflow tracking server. Empty: the environment's.
             dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed.
             checkpoints: Folder to resume from (same code, data and scenario) and to save to. Empty: none are kept.
+            text_cache: Folder that keeps the work of the encoder's frozen layers for later runs. Empty: in memory.
         """
         ingest = configured(
             ingest_data(
@@ -99,6 +101,7 @@ def training_pipeline(
                 dataset=dataset,
                 tracking_uri=tracking_uri,
                 checkpoints=checkpoints,
+                text_cache=text_cache,
                 **made_from,
             )
         )

@@ -5,6 +5,9 @@
 .mtrec/dvc/           DVC repository of ingested tables; its remote is .mtrec/dvc-remote
 .mtrec/pipelines/     outputs of each step, one folder per run, and the cache of the pure steps
 .mtrec/checkpoints/   training states: of runs that have not ended, and of each scenario's last finished run
+.mtrec/texts/         what frozen layers of encoders give for texts, within training.cache_mb; may be deleted
+.mtrec/search.db      studies of mtrec tune (SQLite)
+.mtrec/search/<study>/  dataset, plots and log of a study
 .mtrec/runs/<run>/    what people look at: report.html, gate.json, evaluation.json, log.txt …
 """
 
@@ -55,6 +58,11 @@ class Workspace:
     def checkpoints(self) -> Path:
         """Training states."""
         return self.root / "checkpoints"
+
+    @property
+    def texts(self) -> Path:
+        """What frozen layers of encoders give for texts, for all runs."""
+        return self.root / "texts"
 
     @property
     def runs(self) -> Path:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -232,6 +233,11 @@ class Binary(TaskBase):
     """Events that are examples, e.g. [view]."""
     positive: list[str] = []
     """Events that make an example a yes when they follow, e.g. [purchase]."""
+    after: str | None = None
+    """A binary task over the same exposures that must be a yes first, as a cart comes before a purchase.
+
+    This task then learns P(yes | yes there) and answers with the product, over all exposures (ESMM).
+    """
 
     @model_validator(mode="after")
     def _one_kind_of_label(self) -> Binary:
@@ -335,8 +341,14 @@ class Model(Frozen):
 
     encoder: Encoder = Encoder()
     """The language model that reads item texts."""
-    sharing: Literal["shared_bottom"] = "shared_bottom"
+    sharing: Literal["shared_bottom", "mmoe", "ple"] = "shared_bottom"
     """How tasks share what they learn."""
+    experts: Annotated[int, Field(ge=1)] = 4
+    """Experts that all tasks of a place share (mmoe, ple)."""
+    private_experts: Annotated[int, Field(ge=1)] = 1
+    """Experts of each task alone (ple)."""
+    levels: Annotated[int, Field(ge=1)] = 1
+    """Stacked extraction levels (ple); 1 is customized gate control."""
     width: Annotated[int, Field(ge=4)] = 64
     """Size of the item and user vectors; a multiple of `user_heads`."""
     history: Annotated[int, Field(ge=1)] = 50
@@ -378,6 +390,10 @@ class Training(Frozen):
     """Distinct item texts encoded with gradient per step; the others use slightly stale vectors."""
     refresh_epochs: Annotated[int, Field(ge=1)] = 4
     """Every so many epochs the whole catalogue is encoded anew, and always at the end."""
+    cache_mb: Annotated[int, Field(ge=0)] = 2048
+    """Room for what the encoder's frozen layers give for each text, so that they run once per text: megabytes of
+    memory, or of the folder where one is given. Texts beyond it run through all layers; 0: all do.
+    """
     lr_encoder: Annotated[float, Field(gt=0)] = 2e-5
     """Learning rate of the encoder's top layer."""
     lr: Annotated[float, Field(gt=0)] = 2e-3
@@ -397,6 +413,16 @@ class Training(Frozen):
     """Share of all steps over which the learning rate rises from zero."""
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients longer than this are shortened to it."""
+    balancing: Literal[
+        "static", "log_sum", "uncertainty", "geometric_mean", "imtl_l", "stch", "dwa", "random", "famo",
+        "gradnorm", "pcgrad", "cagrad", "mgda", "upgrad", "dualproj", "nash_mtl", "imtl_g", "aligned_mtl",
+        "gradvac", "graddrop", "config", "fairgrad",
+    ] = "static"  # fmt: skip
+    """How the tasks' losses become one update; see `mtrec.balancing.methods`. All start from α times the loss."""
+    balancing_options: dict[str, float] = {}
+    """Settings of the method, such as `c` of cagrad."""
+    compare_every: Annotated[int, Field(ge=0)] = 10
+    """Steps between two comparisons of the tasks' gradients, which the report draws; 0: never."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation score before training stops."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -423,6 +449,91 @@ class Gate(Frozen):
     """No task's primary metric may be worse than before fine-tuning, beyond chance (paired bootstrap interval)."""
     allow_dropped_tasks: bool = False
     """Let a candidate pass that lacks a task which the champion has, or has one that cannot be compared with it."""
+
+
+# ------------------------------------------------------------------------------------------------- search
+
+Value = bool | int | float | str | None
+
+
+class Parameter(Frozen):
+    """The values of one setting that a search may try: from `low` to `high`, or one of `choices`.
+
+    A setting that holds a whole number gets whole numbers.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    """Included."""
+    log: bool = False
+    """Draw on a logarithmic scale, for values that span several powers of ten."""
+    step: Annotated[float, Field(gt=0)] | None = None
+    """Only `low` plus multiples of it."""
+    choices: list[Value] | None = None
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _numbers(cls, choices: Any) -> Any:
+        """YAML reads 1e-3, without a point, as text."""
+        number = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
+        if not isinstance(choices, list):
+            return choices
+        return [float(c) if isinstance(c, str) and number.fullmatch(c) else c for c in choices]
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Parameter:
+        if self.choices is not None:
+            if len(set(self.choices)) < max(len(self.choices), 1):  # 1 and true are equal
+                raise ValueError("'choices' must name at least one value, each once")
+            if self.low is not None or self.high is not None or self.log or self.step is not None:
+                raise ValueError("give either 'choices' or 'low' and 'high'")
+            return self
+        if self.low is None or self.high is None:
+            raise ValueError("give 'low' and 'high', or 'choices'")
+        if not (math.isfinite(self.low) and math.isfinite(self.high)) or self.low >= self.high:
+            raise ValueError(f"empty range: low {self.low:g} must be less than high {self.high:g}")
+        if self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("'log' needs a low above 0 and takes no 'step'")
+        return self
+
+
+class Search(Frozen):
+    """What `mtrec tune` tries."""
+
+    space: dict[str, Parameter] = {}
+    """Dotted setting → its values, e.g. training.lr: {low: 0.0003, high: 0.01, log: true}.
+
+    Settings under model and training, and the weights of tasks, can be searched. A later entry of the same setting
+    replaces the earlier one, one with only some keys changes these, and null takes the setting out.
+    """
+    sampler: Literal["tpe", "grid", "random"] = "tpe"
+    """tpe: tree-structured Parzen estimator (Bergstra et al. 2011); grid: every combination once."""
+    pruner: Literal["median", "hyperband", "none"] = "median"
+    """What stops a trial early, by its value after each epoch."""
+    trials: Annotated[int, Field(ge=1)] = 20
+    """Trials of a study in all; a grid has as many as it has points."""
+    seed: int = 0
+
+    @field_validator("space", mode="before")
+    @classmethod
+    def _flat(cls, space: Any) -> Any:
+        return _flat_space(space, "", {}) if isinstance(space, Mapping) else space
+
+
+def _flat_space(space: Mapping[str, Any], prefix: str, flat: dict[str, Any]) -> dict[str, Any]:
+    """Parameters by their dotted paths; `--set search.space.training.lr.low=…` makes sections out of a path."""
+    for key, value in space.items():
+        path = f"{prefix}{key}"
+        if value is None:
+            flat.pop(path, None)
+        elif not isinstance(value, Mapping):
+            flat[path] = value
+        elif not value or set(value) & set(Parameter.model_fields):
+            whole = "choices" in value or {"low", "high"} <= set(value)
+            flat[path] = dict(value) if whole else {**flat.get(path, {}), **value}
+        else:
+            _flat_space(value, f"{path}.", flat)
+    return flat
 
 
 # ------------------------------------------------------------------------------------------------- scenario
@@ -457,6 +568,8 @@ class Scenario(Frozen):
     """Optimiser and loop."""
     gate: Gate = Gate()
     """What a candidate must reach."""
+    search: Search = Search()
+    """The search of `mtrec tune`."""
 
     @model_validator(mode="after")
     def _tasks_do_not_leak(self) -> Scenario:
@@ -476,6 +589,8 @@ class Scenario(Frozen):
                     f"tasks.{name}: 'positive' events need split.by: time, for by {self.split.by} an exposure and "
                     "its outcome can lie in different parts; set split.by to time, or give the task a label"
                 )
+            if isinstance(task, Binary) and task.after:
+                problems += [f"tasks.{name}.after: {problem}" for problem in self._wrong_chain(name, task)]
             if self.events:
                 used = [
                     *getattr(task, "events", []),
@@ -494,14 +609,35 @@ class Scenario(Frozen):
             raise ValueError("; ".join(problems))
         return self
 
+    def _wrong_chain(self, name: str, task: Binary) -> Iterator[str]:
+        seen, step = {name}, task.after
+        while step is not None:
+            first = self.tasks.get(step)
+            if not isinstance(first, Binary) or first.on != "pair" or not first.positive:
+                yield f"'{step}' is no binary task on pairs with 'positive' events"
+                return
+            if task.on != "pair" or set(first.exposure) != set(task.exposure):
+                yield f"'{step}' has other exposures; both tasks need the same"
+                return
+            if step in seen:
+                yield f"'{step}' would come after itself"
+                return
+            seen.add(step)
+            step = first.after
+
     def as_dict(self) -> dict[str, Any]:
         """The scenario as plain JSON types; `parse_scenario` turns it back into an equal object."""
         return self.model_dump(mode="json")
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """What decides how a model turns out: the scenario as plain JSON types, without what a search would try."""
+        return {key: value for key, value in self.as_dict().items() if key != "search"}
+
+    @property
     def digest(self) -> str:
-        """sha256 of the scenario's content: the parameters hash in a model's lineage."""
-        text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
+        """sha256 of the settings: the parameters hash in a model's lineage."""
+        text = json.dumps(self.settings, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@
     │   ├── DataError          a data file or table                         exit code 2
     │   └── ModelError         a model name, folder or weights file         exit code 2
     ├── RunError               a stage of a run failed                      exit code 1
+    │   └── Diverged           training left the finite numbers             exit code 1
     └── GateRefused            the run succeeded, the gate said no          exit code 3
 
 A message says what is wrong, where, and how to mend it, in one line. The command line prints it as
@@ -39,6 +40,10 @@ class ModelError(InputError):
 
 class RunError(MtrecError):
     """A stage of a run failed."""
+
+
+class Diverged(RunError):
+    """Training left the finite numbers: its settings, not the machine, are to blame."""
 
 
 class GateRefused(MtrecError):

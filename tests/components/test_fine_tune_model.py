@@ -23,11 +23,13 @@ def test_the_model_is_written_and_the_curves_are_in_mlflow(
         pipeline_run="run-1",
         tracking_uri=uri,
         checkpoints=str(tmp_path / "checkpoints"),
+        text_cache=str(tmp_path / "texts"),
     )
     (weights,) = done.path("model").glob("model*.safetensors")
     with safe_open(weights, framework="numpy") as tensors:
         assert len(list(tensors.keys())) > 10
     assert not list(done.path("model").rglob("*.pkl"))
+    assert list((tmp_path / "texts").rglob("*.safetensors"))
     kinds = [json.loads(line)["kind"] for line in done.path("losses").read_text().splitlines()]
     assert "train" in kinds
     assert kinds.count("valid") == done.metadata("model")["epochs"] == 1

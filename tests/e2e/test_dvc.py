@@ -123,5 +123,6 @@ def test_the_whole_pipeline(checkout: Checkout) -> None:
         "losses/validation score.csv",
         "metrics/next_item.csv",
         "reliability/purchase.csv",
+        "cosines/next_item.csv",
     ):
         assert picture in page, f"no picture of {picture}"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mtrec.config import Scenario, Split, load_scenario, parse_scenario, read_yaml, scenario_path
+from mtrec import config
+from mtrec.config import Parameter, Scenario, Split, load_scenario, parse_scenario, read_yaml, scenario_path
 from mtrec.errors import ConfigError, InputError
 
 GOOD: dict[str, Any] = {
@@ -121,6 +122,21 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         "tasks/new",
         pair(on="item", exposure=["view"], positive=["purchase"]),
         "'positive' events describe pairs: set on: pair",
+    ),
+    "a chain after a task that is none": (
+        "tasks/new",
+        pair(exposure=["view"], positive=["purchase"], after="rating"),
+        "tasks.new.after: 'rating' is no binary task on pairs with 'positive' events",
+    ),
+    "a chain of other exposures": (
+        "tasks/new",
+        pair(exposure=["purchase"], positive=["view"], after="buys"),
+        "tasks.new.after: 'buys' has other exposures; both tasks need the same",
+    ),
+    "a chain that bites its tail": (
+        "tasks/buys",
+        pair(exposure=["view"], positive=["purchase"], after="buys"),
+        "tasks.buys.after: 'buys' would come after itself",
     ),
     "an event nobody declared": (
         "tasks/next_item/events",
@@ -426,3 +442,60 @@ def test_labels_know_their_table_and_templates_their_fields() -> None:
 def test_errors_of_the_input_end_with_code_two() -> None:
     assert issubclass(ConfigError, InputError)
     assert (ConfigError.exit_code, Split().by) == (2, "time")
+
+
+# ------------------------------------------------------------------------------------------------ search
+
+
+def searched(*overrides: str, **section: Any) -> Scenario:
+    """The small scenario with a search over the learning rate, overridden by `--set`."""
+    space = {"training.lr": {"low": 0.001, "high": 0.1, "log": True}}
+    raw = {**GOOD, "search": {"space": space, **section}}
+    for item in overrides:
+        config._apply_override(raw, item)
+    return parse_scenario(raw)
+
+
+def test_a_space_can_be_overridden_by_its_dotted_paths() -> None:
+    first = searched().search.space
+    assert first == {"training.lr": Parameter(low=0.001, high=0.1, log=True)}
+    lower = searched("search.space.training.lr.low=0.01").search.space
+    assert lower == {"training.lr": Parameter(low=0.01, high=0.1, log=True)}
+    other = searched("search.space.training.lr={choices: [1e-3, 0.5, true, null]}").search.space
+    assert other == {"training.lr": Parameter(choices=[0.001, 0.5, True, None])}
+    more = searched("search.space.model.dropout={low: 0, high: 0.5, step: 0.1}", "search.space.training.lr=null")
+    assert more.search.space == {"model.dropout": Parameter(low=0, high=0.5, step=0.1)}
+    assert parse_scenario(more.as_dict()) == more
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("{low: null}", "give 'low' and 'high', or 'choices'"),
+        ("3", "a valid dictionary"),
+        ("{low: 1, log: true}", "empty range: low 1 must be less than high 0.1"),
+        ("{low: 2, high: 2}", "empty range: low 2 must be less than high 2"),
+        ("{low: .nan, high: 2}", "empty range"),
+        ("{low: 1, high: .inf}", "empty range"),
+        ("{low: 0, high: 2, log: true}", "'log' needs a low above 0 and takes no 'step'"),
+        ("{low: 1, high: 2, log: true, step: 1}", "'log' needs a low above 0 and takes no 'step'"),
+        ("{low: 1, high: 2, step: 0}", "greater than 0"),
+        ("{choices: []}", "'choices' must name at least one value, each once"),
+        ("{choices: [1, 1]}", "'choices' must name at least one value, each once"),
+        ("{choices: [1], low: 2}", "give either 'choices' or 'low' and 'high'"),
+        ("{low: 1, high: 2, width: 3}", "width: unknown key"),
+    ],
+)
+def test_a_wrong_parameter_of_a_search_is_refused(parameter: str, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        searched(f"search.space.training.lr={parameter}")
+    assert "search.space.training.lr" in str(caught.value)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_search_would_try_is_no_part_of_what_a_model_was_made_from() -> None:
+    plain = parse_scenario(GOOD)
+    assert searched(trials=3).digest == plain.digest
+    assert "search" in plain.as_dict()
+    assert "search" not in plain.settings

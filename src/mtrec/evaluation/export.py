@@ -5,6 +5,7 @@ python -m mtrec.evaluation.export --evaluation FILE --losses FILE --metrics FILE
     losses/<task>.csv        step, value; also of all tasks together, and of the validation score
     metrics/<task>.csv       metric (with before, after or champion), value
     reliability/<task>.csv   predicted, observed, count
+    cosines/<task>.csv       task, value: the mean cosine of the two tasks' gradients in training
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from mtrec.data.contract import replacing_file, replacing_folder
 from mtrec.errors import MtrecError, RunError
+from mtrec.evaluation.relations import relations
 
 
 def flat_metrics(evaluation: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -50,14 +52,16 @@ def write_plots(folder: Path, evaluation: Mapping[str, Any], losses: Iterable[Ma
     """Write the CSV files of the plots; the folder appears whole or not at all.
 
     Args:
-        folder: holds losses/, metrics/ and reliability/ afterwards.
+        folder: holds losses/, metrics/, reliability/ and cosines/ afterwards.
         evaluation: content of evaluation.json.
         losses: lines of losses.jsonl.
     """
+    losses = list(losses)
     with replacing_folder(folder) as temporary:
         _write(temporary / "losses", ("step", "value"), _loss_rows(losses))
         _write(temporary / "metrics", ("metric", "value"), _metric_rows(evaluation))
         _write(temporary / "reliability", ("predicted", "observed", "count"), _reliability_rows(evaluation))
+        _write(temporary / "cosines", ("task", "value"), _cosine_rows(losses))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -100,7 +104,7 @@ def _loss_rows(lines: Iterable[Mapping[str, Any]]) -> Rows:
             rows["all tasks"].append((line["step"], line["loss"]))
             for task, value in line["losses"].items():
                 rows[task].append((line["step"], value))
-        else:
+        elif line["kind"] == "valid":
             rows["validation score"].append((line["step"], line["score"]))
     return rows
 
@@ -122,6 +126,20 @@ def _reliability_rows(evaluation: Mapping[str, Any]) -> Rows:
         task: [(entry["predicted"], entry["observed"], entry["count"]) for entry in result["reliability"]["bins"]]
         for task, result in evaluation["tasks"].items()
         if result.get("reliability")
+    }
+
+
+def _cosine_rows(losses: Sequence[Mapping[str, Any]]) -> Rows:
+    found = relations(losses)
+    if found is None:
+        return {}
+    return {
+        task: [
+            (other, pair.mean)
+            for j, other in enumerate(found.tasks)
+            if i != j and (pair := found.between(i, j)).mean is not None
+        ]
+        for i, task in enumerate(found.tasks)
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mtrec.evaluation.wording import finite, metric_label, plural
+from mtrec.evaluation.wording import and_list, finite, metric_label, plural
 
 Json = Mapping[str, Any]
 
@@ -112,17 +112,13 @@ def champion_notes(evaluation: Json) -> list[str]:
     unmeasured = [name for name, task in lacking.items() if name not in empty and not is_measured(task)]
     other = [name for name in lacking if name not in empty and name not in unmeasured]
     if dropped:
-        told.append(f"The champion also has {_list(dropped)}, which this model lacks.")
+        told.append(f"The champion also has {and_list(dropped)}, which this model lacks.")
     if new:
-        told.append(f"New in this model, so without a comparison: {_list(new)}.")
+        told.append(f"New in this model, so without a comparison: {and_list(new)}.")
     if other:
-        told.append(f"Declared differently than in the champion, so without a comparison: {_list(other)}.")
+        told.append(f"Declared differently than in the champion, so without a comparison: {and_list(other)}.")
     if unmeasured:
-        told.append(f"Not measurable on this test part, so without a comparison: {_list(unmeasured)}.")
+        told.append(f"Not measurable on this test part, so without a comparison: {and_list(unmeasured)}.")
     if empty:
-        told.append(f"Without a test example, so without a comparison: {_list(empty)}.")
+        told.append(f"Without a test example, so without a comparison: {and_list(empty)}.")
     return told
-
-
-def _list(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

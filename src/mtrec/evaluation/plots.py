@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
+from mtrec.evaluation.drawing import WIDTH, drawing, line_at, px, text_at, tick_text, value_range
 from mtrec.evaluation.wording import number
 
-WIDTH = 360
 NARROW = 300
 """Width of the learning curves, which stand three in a row."""
 Point = tuple[float, float]
@@ -75,37 +75,6 @@ def smooth(points: Sequence[Point], share: float = 0.08) -> list[Point]:
     return result
 
 
-def _n(value: float) -> str:
-    return f"{value:.1f}".removesuffix(".0")
-
-
-def _tick(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.6g}".replace("-", "−")
-
-
-def _svg(height: float, label: str, parts: Sequence[str], *, width: float = WIDTH) -> Markup:
-    head = f'<svg viewBox="0 0 {_n(width)} {_n(height)}" role="img" aria-label="{escape(label)}">'
-    return Markup(head + "".join(parts) + "</svg>")
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    return f'<line class="{style}" x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}"/>'
-
-
-def _text(x: float, y: float, text: str, style: str = "tick", anchor: str = "start") -> str:
-    return f'<text class="{style}" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{escape(text)}</text>'
-
-
-def _range(values: Sequence[float], *, padding: float = 0.08) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    if high - low < 1e-12:
-        pad = abs(high) * 0.1 or 0.5
-        return low - pad, high + pad
-    pad = (high - low) * padding
-    floor = 0.0 if low >= 0 and low - pad < 0 else low - pad
-    return floor, high + pad
-
-
 def steps_plot(strips: Sequence[Strip], label: str, *, mark: tuple[float, str] | None = None) -> Markup:
     """Strips stacked above each other that share a horizontal axis of training steps.
 
@@ -136,39 +105,39 @@ def steps_plot(strips: Sequence[Strip], label: str, *, mark: tuple[float, str] |
     bottom = top - 6
     for tick in nice_ticks(first, last, 4):
         anchor = "end" if across(tick) > right - 8 else "middle"
-        parts.append(_text(across(tick), bottom + 10, _tick(tick), "tick", anchor))
-    parts.append(_text(left, bottom + 25, "training step", "tick"))
+        parts.append(text_at(across(tick), bottom + 10, tick_text(tick), "tick", anchor))
+    parts.append(text_at(left, bottom + 25, "training step", "tick"))
     if mark is not None and first <= mark[0] <= last:
         x = across(mark[0])
-        parts.append(_line(x, 22, x, bottom - 4, "mark"))
-        parts.append(_text(right, bottom + 25, f"┆ {mark[1]}", "tick", "end"))
-    return _svg(bottom + 32, label, parts, width=NARROW)
+        parts.append(line_at(x, 22, x, bottom - 4, "mark"))
+        parts.append(text_at(right, bottom + 25, f"┆ {mark[1]}", "tick", "end"))
+    return drawing(bottom + 32, label, parts, width=NARROW)
 
 
 def _strip(strip: Strip, top: float, left: float, right: float, across: Callable[[float], float]) -> list[str]:
     values = [y for line in strip.series for _, y in line.points]
-    low, high = _range(values)
+    low, high = value_range(values)
     upper, lower = top + 26, top + 26 + strip.height - 8
 
     def up(value: float) -> float:
         return lower - (value - low) / (high - low) * (lower - upper)
 
-    parts = [_text(0, top + 13, strip.title, "strip")]
+    parts = [text_at(0, top + 13, strip.title, "strip")]
     x = right
     for style, word in reversed(strip.legend):
-        parts.append(_text(x, top + 13, word, "tick", "end"))
+        parts.append(text_at(x, top + 13, word, "tick", "end"))
         x -= 6.2 * len(word) + 8
-        parts.append(_line(x - 14, top + 9.5, x, top + 9.5, style))
+        parts.append(line_at(x - 14, top + 9.5, x, top + 9.5, style))
         x -= 26
     for tick in nice_ticks(low, high, max(2, strip.height // 28)):
-        parts.append(_line(left, up(tick), right, up(tick), "grid"))
-        parts.append(_text(left - 6, up(tick) + 3.5, _tick(tick), "tick", "end"))
+        parts.append(line_at(left, up(tick), right, up(tick), "grid"))
+        parts.append(text_at(left - 6, up(tick) + 3.5, tick_text(tick), "tick", "end"))
     for line in strip.series:
         where = [(across(x), up(y)) for x, y in line.points]
-        path = " ".join(f"{_n(x)},{_n(y)}" for x, y in where)
+        path = " ".join(f"{px(x)},{px(y)}" for x, y in where)
         parts.append(f'<polyline class="{line.style}" points="{path}"/>')
         if line.dots:
-            parts += [f'<circle class="{line.style} dot" cx="{_n(x)}" cy="{_n(y)}" r="3"/>' for x, y in where]
+            parts += [f'<circle class="{line.style} dot" cx="{px(x)}" cy="{px(y)}" r="3"/>' for x, y in where]
     return parts
 
 
@@ -191,17 +160,17 @@ def reliability_plot(bins: Sequence[tuple[float, float, float]], label: str) -> 
 
     parts = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
-        parts.append(_line(left, up(tick), right, up(tick), "grid"))
-        parts.append(_text(left - 6, up(tick) + 3.5, f"{100 * tick:.0f} %", "tick", "end"))
-    parts.append(_line(across(0), up(0), across(1), up(1), "ideal"))
-    parts.append(_text(across(0.03), up(0.95), "too low", "hint"))
-    parts.append(_text(across(0.98), up(0.04), "too high", "hint", "end"))
+        parts.append(line_at(left, up(tick), right, up(tick), "grid"))
+        parts.append(text_at(left - 6, up(tick) + 3.5, f"{100 * tick:.0f} %", "tick", "end"))
+    parts.append(line_at(across(0), up(0), across(1), up(1), "ideal"))
+    parts.append(text_at(across(0.03), up(0.95), "too low", "hint"))
+    parts.append(text_at(across(0.98), up(0.04), "too high", "hint", "end"))
     for predicted, observed, _ in bins:
-        parts.append(_line(across(predicted), up(predicted), across(predicted), up(observed), "gapline"))
-    path = " ".join(f"{_n(across(p))},{_n(up(o))}" for p, o, _ in bins)
+        parts.append(line_at(across(predicted), up(predicted), across(predicted), up(observed), "gapline"))
+    path = " ".join(f"{px(across(p))},{px(up(o))}" for p, o, _ in bins)
     parts.append(f'<polyline class="after" points="{path}"/>')
     parts += [
-        f'<circle class="after dot" cx="{_n(across(p))}" cy="{_n(up(o))}" r="4"><title>{escape(_bin(p, o, n))}'
+        f'<circle class="after dot" cx="{px(across(p))}" cy="{px(up(o))}" r="4"><title>{escape(_bin(p, o, n))}'
         "</title></circle>"
         for p, o, n in bins
     ]
@@ -209,17 +178,17 @@ def reliability_plot(bins: Sequence[tuple[float, float, float]], label: str) -> 
     for p, _, n in bins:
         height = 44 * n / most
         parts.append(
-            f'<rect class="count" x="{_n(across(p) - 5)}" y="{_n(lower + 54 - height)}" width="10" '
-            f'height="{_n(height)}"/>'
+            f'<rect class="count" x="{px(across(p) - 5)}" y="{px(lower + 54 - height)}" width="10" '
+            f'height="{px(height)}"/>'
         )
-    parts.append(_line(left, lower + 54, right, lower + 54, "axis"))
-    parts.append(_text(left - 6, lower + 40, "how", "tick", "end"))
-    parts.append(_text(left - 6, lower + 53, "many", "tick", "end"))
+    parts.append(line_at(left, lower + 54, right, lower + 54, "axis"))
+    parts.append(text_at(left - 6, lower + 40, "how", "tick", "end"))
+    parts.append(text_at(left - 6, lower + 53, "many", "tick", "end"))
     for tick in (0, 0.25, 0.5, 0.75, 1):
         anchor = "end" if tick == 1 else "middle"
-        parts.append(_text(across(tick), lower + 69, f"{100 * tick:.0f} %", "tick", anchor))
-    parts.append(_text((left + right) / 2, lower + 85, "predicted probability", "tick", "middle"))
-    return _svg(lower + 92, label, parts)
+        parts.append(text_at(across(tick), lower + 69, f"{100 * tick:.0f} %", "tick", anchor))
+    parts.append(text_at((left + right) / 2, lower + 85, "predicted probability", "tick", "middle"))
+    return drawing(lower + 92, label, parts)
 
 
 def _bin(predicted: float, observed: float, count: float) -> str:
@@ -248,24 +217,24 @@ def histogram_plot(
     def up(count: float) -> float:
         return lower - count / most * (lower - upper)
 
-    parts = ['<rect class="before" x="44" y="6" width="12" height="10"/>', _text(61, 15, "true", "tick")]
-    parts += [_line(104, 11, 120, 11, "after"), _text(125, 15, "predicted", "tick")]
+    parts = ['<rect class="before" x="44" y="6" width="12" height="10"/>', text_at(61, 15, "true", "tick")]
+    parts += [line_at(104, 11, 120, 11, "after"), text_at(125, 15, "predicted", "tick")]
     for tick in nice_ticks(0, most, 4):
-        parts.append(_line(left, up(tick), right, up(tick), "grid"))
-        parts.append(_text(left - 6, up(tick) + 3.5, _tick(tick), "tick", "end"))
-    outline = [f"{_n(left)},{_n(lower)}"]
+        parts.append(line_at(left, up(tick), right, up(tick), "grid"))
+        parts.append(text_at(left - 6, up(tick) + 3.5, tick_text(tick), "tick", "end"))
+    outline = [f"{px(left)},{px(lower)}"]
     for i, (true, guess) in enumerate(zip(target, predicted, strict=True)):
         x1, x2 = across(edges[i]), across(edges[i + 1])
         gap = min(1.0, (x2 - x1) / 8)
         parts.append(
-            f'<rect class="before" x="{_n(x1 + gap)}" y="{_n(up(true))}" width="{_n(x2 - x1 - 2 * gap)}" '
-            f'height="{_n(lower - up(true))}"/>'
+            f'<rect class="before" x="{px(x1 + gap)}" y="{px(up(true))}" width="{px(x2 - x1 - 2 * gap)}" '
+            f'height="{px(lower - up(true))}"/>'
         )
-        outline += [f"{_n(x1)},{_n(up(guess))}", f"{_n(x2)},{_n(up(guess))}"]
-    outline.append(f"{_n(right)},{_n(lower)}")
+        outline += [f"{px(x1)},{px(up(guess))}", f"{px(x2)},{px(up(guess))}"]
+    outline.append(f"{px(right)},{px(lower)}")
     parts.append(f'<polyline class="after" points="{" ".join(outline)}"/>')
-    parts.append(_line(left, lower, right, lower, "axis"))
+    parts.append(line_at(left, lower, right, lower, "axis"))
     for tick in nice_ticks(edges[0], edges[-1], 6):
-        parts.append(_text(across(tick), lower + 15, _tick(tick), "tick", "middle"))
-    parts.append(_text((left + right) / 2, lower + 31, "value", "tick", "middle"))
-    return _svg(lower + 38, label, parts)
+        parts.append(text_at(across(tick), lower + 15, tick_text(tick), "tick", "middle"))
+    parts.append(text_at((left + right) / 2, lower + 31, "value", "tick", "middle"))
+    return drawing(lower + 38, label, parts)

@@ -21,6 +21,7 @@ from mtrec.evaluation import wording
 from mtrec.evaluation.curves import learning_curves
 from mtrec.evaluation.notes import champion_notes
 from mtrec.evaluation.panels import before_after, comparison_rows, task_section
+from mtrec.evaluation.relations_panel import together
 from mtrec.evaluation.wording import finite, number, percent, plural
 
 Json = Mapping[str, Any]
@@ -96,6 +97,7 @@ def report_html(
         champion=_champion_name(evaluation, gate),
         overview=[before_after(index, name, task) for index, (name, task) in enumerate(tasks.items(), start=1)],
         curves=learning_curves(losses, tasks, (evaluation.get("model") or {}).get("best_epoch")),
+        together=together(losses, list(tasks)),
         tasks=sections,
         comparisons=comparison_rows(tasks),
         not_compared=champion_notes(evaluation),
@@ -204,9 +206,9 @@ def _facts(evaluation: Json) -> list[dict[str, Any]]:
     data, model = evaluation.get("dataset") or {}, evaluation.get("model") or {}
     facts: list[dict[str, Any]] = []
 
-    def add(label: str, value: Any, note: str = "") -> None:
+    def add(label: str, value: Any, note: str = "", *, wide: bool = False) -> None:
         if value not in (None, ""):
-            facts.append({"label": label, "value": value, "note": note})
+            facts.append({"label": label, "value": value, "note": note, "wide": wide})
 
     for key in ("users", "items", "interactions"):
         add(key.capitalize(), _maybe(data.get(f"num_{key}")))
@@ -216,17 +218,35 @@ def _facts(evaluation: Json) -> list[dict[str, Any]]:
     if data.get("first") and data.get("last"):
         days = Markup('<span class="whole">{} –</span> <span class="whole">{}</span>')
         add("Period", days.format(str(data["first"])[:10], str(data["last"])[:10]))
-    add("Encoder", model.get("encoder"), str(model.get("sharing") or "").replace("_", " "))
+    sharing, balancing = (str(model.get(key) or "").replace("_", " ") for key in ("sharing", "balancing"))
+    joined = " · ".join(filter(None, (sharing, balancing and f"{balancing} balancing")))
+    add("Encoder", model.get("encoder"), joined)
     if model.get("parameters") is not None:
         trained = model.get("trained_parameters")
         note = Markup("{} trained").format(_data(trained)) if trained is not None else ""
         add("Parameters", _data(model["parameters"]), note)
     if model.get("seconds") is not None:
+        step, best = model.get("seconds_per_step"), model.get("best_epoch")
+        notes = [Markup("best epoch {}").format(_data(best))] if best is not None else []
+        notes += [Markup("{} s a step").format(_data(step))] if step is not None else []
         exact = Markup('<data value="{}">{}</data>').format(model["seconds"], wording.seconds(model["seconds"]))
-        best = model.get("best_epoch")
-        note = Markup("best epoch {}").format(_data(best)) if best is not None else ""
-        add("Training", exact, note)
+        add("Training", exact, Markup(" · ").join(notes))
+    if model.get("parts"):
+        add("Parameters by part", _parts(model), wide=True)
     return facts
+
+
+def _parts(model: Json) -> Markup:
+    """Every part of the model with its parameters, in one line."""
+    one = Markup('<span class="whole">{} {}{}</span> ')
+    shown = Markup("")
+    for part, count in model["parts"].items():
+        trained = model.get("trained_encoder") if part == "encoder" else None
+        note = "" if trained is None else Markup(" ({} trained)").format(_data(trained))
+        shown += one.format(part, _data(count), note)
+    if model.get("neighbours_table"):
+        shown += one.format("neighbours", _data(model["neighbours_table"]), " (a table, not learned)")
+    return shown
 
 
 def _maybe(value: Any) -> Markup | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 _UPPER = {
@@ -124,6 +125,11 @@ def percent(share: Any) -> str:
 def plural(count: int, one: str, many: str | None = None) -> str:
     """`1 rule`, `2 rules`, `1,200 rules`."""
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def and_list(names: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))) if names else ""
 
 
 def seconds(value: Any) -> str:

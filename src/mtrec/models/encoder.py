@@ -17,11 +17,16 @@ from torch import Tensor, nn
 
 from mtrec.config import Encoder
 from mtrec.errors import ModelError
+from mtrec.models.frozen_part import FrozenPart
+from mtrec.models.state_cache import StateCache
+from mtrec.models.text_batches import Tokens, distinct, length_batches, length_groups, padded
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2 as published."""
 HUB_SECONDS = 5.0
 """How long the hub may take to answer before only its local cache is read."""
+GROUP_TOKENS = {"cpu": 128, "cuda": 8192}
+"""What running one more group of texts costs in a step, in tokens; for GPUs reckoned, not measured."""
 
 
 def bundled_minilm() -> Path:
@@ -71,6 +76,8 @@ class TextEncoder(nn.Module):
         self.width: int = model_config.hidden_size
         self.precision = torch.float32
         """Type of the encoder's matrix products; see `choose_precision`."""
+        self.frozen: FrozenPart | None = None
+        """The layers that run once per text; see `reuse`."""
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -81,10 +88,35 @@ class TextEncoder(nn.Module):
     def train(self, mode: bool = True) -> TextEncoder:
         """Dropout acts only in layers that learn; a frozen layer gives the same output every time."""
         super().train(mode)
-        for layer in [getattr(self.backbone, "embeddings", None), *transformer_layers(self.backbone)]:
-            if isinstance(layer, nn.Module) and not any(p.requires_grad for p in layer.parameters()):
-                layer.eval()
+        self.backbone.eval()
+        for layer in transformer_layers(self.backbone):
+            if any(p.requires_grad for p in layer.parameters()):
+                layer.train(mode)
         return self
+
+    @property
+    def learns(self) -> bool:
+        """Whether any weight takes gradients."""
+        return any(p.requires_grad for p in self.backbone.parameters())
+
+    def reuse(self, cache: StateCache | None) -> None:
+        """From now on run the layers below the first that learns once per text, and keep what they give.
+
+        `encode_all` fills the cache, and every pass reads it. Where the layers cannot be run apart, which is tried
+        at the first pass, all of them run as before. None ends it.
+        """
+        self.frozen = FrozenPart(self.backbone, list(transformer_layers(self.backbone)), cache) if cache else None
+
+    def reused(self) -> dict[str, Any] | None:
+        """What runs once per text, for people; None: nothing does.
+
+        Returns:
+            layers (how many run once), texts (whose states are kept), from_earlier_runs (of them), without_room
+            (texts that run through all layers every time), mb.
+        """
+        if self.frozen is None or self.frozen.split is None:
+            return None
+        return {"layers": len(self.frozen.split.lower), **self.frozen.cache.summary()}
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut at `max_length`; an empty text is one padding token."""
@@ -93,40 +125,66 @@ class TextEncoder(nn.Module):
         ids = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
         return [row or [self.tokenizer.pad_token_id] for row in ids]
 
-    def forward(self, tokens: Sequence[Sequence[int]]) -> Tensor:
-        """Encode B tokenized texts to unit vectors of shape (B, E)."""
-        device = next(self.backbone.parameters()).device
-        longest = max(len(row) for row in tokens)
-        ids_BL = torch.full((len(tokens), longest), self.tokenizer.pad_token_id, dtype=torch.long)
-        mask_BL = torch.zeros((len(tokens), longest), dtype=torch.long)
-        for i, row in enumerate(tokens):
-            ids_BL[i, : len(row)] = torch.tensor(row)
-            mask_BL[i, : len(row)] = 1
-        ids_BL, mask_BL = ids_BL.to(device), mask_BL.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
-            hidden_BLE = self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state.float()
-        return nn.functional.normalize(pool(hidden_BLE, mask_BL, self.pooling), dim=-1)
+    def forward(self, tokens: Tokens) -> Tensor:
+        """Encode B tokenized texts to unit vectors of shape (B, E).
+
+        Equal texts are encoded once, and texts of similar length together, so that little padding is computed.
+        """
+        kept, place = distinct(tokens)
+        device = self._device
+        groups = length_groups([len(row) for row in kept], GROUP_TOKENS.get(device.type, GROUP_TOKENS["cuda"]))
+        with self._autocast():  # around all groups, so that weights are cast once
+            vectors = torch.cat([self._encode([kept[i] for i in group]) for group in groups])
+        position = {i: n for n, i in enumerate(i for group in groups for i in group)}
+        return nn.functional.embedding(torch.tensor([position[i] for i in place], device=device), vectors)
+
+    def _encode(self, tokens: Tokens, keep: bool = False) -> Tensor:
+        """Encode distinct texts in one batch, under the caller's autocast; `keep` lets the cache grow."""
+        ids_BL, mask_BL = padded(tokens, self.tokenizer.pad_token_id, self._device)
+        if self.frozen is not None and self.frozen.usable(self.precision, self._trial):
+            hidden_BLE = self.frozen.hidden(tokens, ids_BL, mask_BL, keep)
+        else:
+            hidden_BLE = self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+        return nn.functional.normalize(pool(hidden_BLE.float(), mask_BL, self.pooling), dim=-1)
 
     @torch.no_grad()
     def encode_all(
         self,
-        tokens: Sequence[Sequence[int]],
+        tokens: Tokens,
         tokens_per_batch: int = 4096,
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:
         """Encode every text without gradient, in batches of similar length. Shape (len(tokens), E)."""
         was_training = self.training
         self.eval()
-        device = next(self.backbone.parameters()).device
-        out = torch.zeros(len(tokens), self.width, device=device)
+        kept, place = distinct(tokens)
+        with self._autocast():
+            if self.frozen is not None and self.frozen.usable(self.precision, self._trial):
+                self.frozen.load(kept)
+        out = torch.zeros(len(kept), self.width, device=self._device)
         done = 0
-        for rows in _length_batches(tokens, tokens_per_batch):
-            out[rows] = self([tokens[i] for i in rows])
+        for rows in length_batches(kept, tokens_per_batch):
+            with self._autocast():
+                out[rows] = self._encode([kept[i] for i in rows], keep=True)
             done += len(rows)
             if progress:
-                progress(done / len(tokens))
+                progress(done / len(kept))
+        if self.frozen is not None:
+            self.frozen.cache.flush()
         self.train(was_training)
-        return out
+        return out[place]
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16)
+
+    def _trial(self) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of a few texts of several lengths."""
+        tokens = self.tokenize(["a", "one more text", "a text that is longer than the others, by some words " * 4])
+        return padded(tokens, self.tokenizer.pad_token_id, self._device)
 
     def trainable_groups(self, lr: float, decay: float) -> Iterator[tuple[str, float, list[nn.Parameter]]]:
         """Trainable parameters by layer with their learning rate, `decay` times smaller per layer below the top.
@@ -309,15 +367,3 @@ def _natural_pooling(model_type: str) -> str:
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
     return "mean" if model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES else "last"
-
-
-def _length_batches(tokens: Sequence[Sequence[int]], tokens_per_batch: int) -> Iterator[list[int]]:
-    order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-    batch: list[int] = []
-    for i in order:
-        if batch and (len(batch) + 1) * len(tokens[i]) > tokens_per_batch:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch

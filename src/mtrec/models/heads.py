@@ -44,6 +44,12 @@ class Head(nn.Module):
         out: Tensor = self.linear(shared_XD)
         return out.squeeze(-1) if out.shape[-1] == 1 and not isinstance(self.task, (MultiLabel, Profile)) else out
 
+    @torch.no_grad()
+    def start_at(self, share: float) -> None:
+        """Begin a yes/no head at another base rate."""
+        share = min(max(share, 1e-4), 1 - 1e-4)
+        self.linear.bias.fill_(math.log(share / (1 - share)))
+
     def loss(self, outputs: Tensor, target: Tensor, mask_X: Tensor) -> Tensor:
         """The task's loss over the examples in the mask; see `mtrec.models.losses`."""
         if isinstance(self.task, Regression):

@@ -55,6 +55,14 @@ def profile_loss(predicted_XV: Tensor, target_XV: Tensor, mask_X: Tensor, cos_gt
     return _masked_mean((cos_gt - cosine_X).clamp(min=0) / cos_gt, mask_X)
 
 
+def chained_logit(first_X: Tensor, then_X: Tensor) -> Tensor:
+    """Log-odds of σ(first) · σ(then): both a first event and, given it, the next (ESMM).
+
+    Ma et al. 2018, arXiv:1804.07931. With p = 1 / ((1 + e⁻ᵃ)(1 + e⁻ᵇ)) the log-odds are −log(e⁻ᵃ + e⁻ᵇ + e⁻ᵃ⁻ᵇ).
+    """
+    return -torch.stack([-first_X, -then_X, -first_X - then_X]).logsumexp(0)
+
+
 def softmax_ranking_loss(logits_XN: Tensor, target_X: Tensor, mask_X: Tensor) -> Tensor:
     """Cross-entropy of the taken item against every item."""
     return _masked_mean(F.cross_entropy(logits_XN, target_X, reduction="none"), mask_X)

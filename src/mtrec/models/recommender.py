@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtrec.config import NextItem, Scenario, Task
+from mtrec.config import Binary, NextItem, Scenario, Task
 from mtrec.data.dataset import Encoding
 from mtrec.models.encoder import TextEncoder
 from mtrec.models.heads import Head, NextItemHead, PairFactors
 from mtrec.models.items import FeatureTensors, ItemTower, kept
+from mtrec.models.losses import chained_logit
 from mtrec.models.neighbours import Neighbours
-from mtrec.models.sharing.shared_bottom import SharedBottom
+from mtrec.models.sharing.choice import make_sharing
 from mtrec.models.trust import Trust
 from mtrec.models.users import History, UserTower
 
@@ -86,9 +87,17 @@ class Recommender(nn.Module):
         heads = {name: t for name, t in self.tasks.items() if not isinstance(t, NextItem)}
         used = {t.on for t in heads.values()}
         self.bottoms = nn.ModuleDict(
-            {place: SharedBottom(n, 2 * width, config.dropout) for place, n in places.items() if place in used}
+            {
+                place: make_sharing(config, [n for n, t in heads.items() if t.on == place], num_inputs, 2 * width)
+                for place, num_inputs in places.items()
+                if place in used
+            }
         )
         self.heads = nn.ModuleDict({n: Head(t, encoding.labels[n], 2 * width) for n, t in heads.items()})
+        self.chained = _first_things_first(heads)
+        """Binary tasks that come after another one, each with that one."""
+        for name, first in self.chained:
+            self.head(name).start_at(encoding.labels[name].prior[0] / max(encoding.labels[first].prior[0], 1e-6))
         self.rankers = nn.ModuleDict(
             {
                 n: NextItemHead(t, len(encoding.items.ids), width)
@@ -127,9 +136,10 @@ class Recommender(nn.Module):
     def fresh_text(self, catalogue: Catalogue, rows: Tensor) -> Tensor:
         """Encode some items' texts with gradient and put them among the stale ones, (N, E).
 
-        Each row of `rows` is distinct; the catalogue's own copy is brought up to date too.
+        Each row of `rows` is distinct; the catalogue's own copy is brought up to date too. Of an encoder that
+        learns nothing no vector is ever stale.
         """
-        if len(rows) == 0:
+        if len(rows) == 0 or not self.encoder.learns:
             return catalogue.text_NE
         vectors = self.encoder([catalogue.tokens[i] for i in rows.tolist()])
         text_NE = catalogue.text_NE.index_copy(0, rows, vectors)
@@ -185,6 +195,8 @@ class Recommender(nn.Module):
             )
             for k, name in enumerate(self.factored):
                 outputs[name] = outputs[name] + scores_XK[:, k]
+        for name, first in self.chained:
+            outputs[name] = chained_logit(outputs[first], outputs[name])
         return outputs
 
     def nearby(
@@ -242,10 +254,19 @@ class Recommender(nn.Module):
     def _outputs(self, place: str, inputs_XI: Tensor) -> dict[str, Tensor]:
         if place not in self.bottoms:
             return {}
-        shared = self.bottoms[place](inputs_XI)
-        return {n: head(shared) for n, head in self.heads.items() if self.tasks[n].on == place}
+        return {name: self.heads[name](shared) for name, shared in self.bottoms[place](inputs_XI).items()}
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
         """α per task."""
         return {name: task.weight for name, task in self.tasks.items()}
+
+
+def _first_things_first(tasks: Mapping[str, Task]) -> list[tuple[str, str]]:
+    """Tasks that come after another one, with that one, in an order in which chains can be multiplied up."""
+    after = {name: t.after for name, t in tasks.items() if isinstance(t, Binary) and t.after}
+
+    def depth(name: str) -> int:
+        return 1 + depth(after[name]) if name in after else 0
+
+    return sorted(after.items(), key=lambda pair: depth(pair[0]))

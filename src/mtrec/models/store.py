@@ -35,6 +35,7 @@ from mtrec.models.biases import as_log_odds, fit_biases
 from mtrec.models.encoder import choose_device, choose_precision, load_encoder, load_saved_encoder, save_encoder
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
+from mtrec.models.state_cache import StateCache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,27 @@ class Bundle:
         return View.of(dataset, self.encoding, self.scenario, self.device, labels)
 
 
-def new_model(dataset: Dataset, encoding: Encoding, scenario: Scenario) -> tuple[Bundle, View, Catalogue]:
+def new_model(
+    dataset: Dataset,
+    encoding: Encoding,
+    scenario: Scenario,
+    *,
+    to_train: bool = True,
+    text_cache: Path | None = None,
+) -> tuple[Bundle, View, Catalogue]:
     """The model before fine-tuning: pretrained encoder, item vectors by text, heads at the training priors.
 
     What the training rows tell by counting is in it too: biases of pair tasks (`mtrec.models.biases`) and item
     neighbours (`mtrec.models.neighbours`), so that fine-tuning is compared with a start that is hard to beat.
 
     The same seed gives the same weights, so evaluation can rebuild what training started from.
+
+    Args:
+        dataset: what preprocess made.
+        encoding: its encoding.
+        scenario: model, tasks and training.
+        to_train: keep what the encoder's frozen layers give for each text, within `training.cache_mb`.
+        text_cache: folder to keep it in for later runs; None: in memory.
 
     Raises:
         ModelError: the encoder cannot be loaded, or the device is not there.
@@ -70,6 +85,8 @@ def new_model(dataset: Dataset, encoding: Encoding, scenario: Scenario) -> tuple
     torch.manual_seed(scenario.training.seed)
     encoder = load_encoder(scenario.model.encoder)
     encoder.precision = choose_precision(scenario.training.precision, device)
+    if to_train and scenario.training.texts_per_step and scenario.training.cache_mb:
+        encoder.reuse(StateCache(text_cache, scenario.training.cache_mb * 2**20))
     bundle = Bundle(model=Recommender(scenario, encoding, encoder).to(device), encoding=encoding, scenario=scenario)
     view = bundle.view(dataset)
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
@@ -92,7 +109,10 @@ def _start_biases(bundle: Bundle, view: View) -> None:
         for ids, rows in ((view.users.ids, view.dataset.user), (view.items.ids, view.dataset.item))
     )
     sizes = len(bundle.encoding.users.ids) + 1, len(bundle.encoding.items.ids) + 1
+    chained = {name for name, _ in model.chained}  # what comes first carries their biases too
     for k, name in enumerate(model.factored):
+        if name in chained:
+            continue
         label_R = view.labels[name].cpu().numpy().astype(np.float64)
         rows = train & ~np.isnan(label_R)
         label = bundle.encoding.labels[name]

@@ -21,6 +21,7 @@ from mtrec.errors import DataError, InputError, ModelError, RunError
 from mtrec.evaluation.judge import Answers, Judged, align, judge, protocol
 from mtrec.evaluation.predict import predict
 from mtrec.evaluation.slices import make_slices
+from mtrec.models.size import model_size
 from mtrec.models.store import Bundle, load_model, new_model
 from mtrec.progress import report
 
@@ -64,12 +65,16 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     card = _read(inputs.dataset / "card.json", DataError)
     training = _read(inputs.model / "training.json", ModelError)
     report("evaluate", 0.05, "before fine-tuning")
-    start, view, catalogue = new_model(dataset, encoding, scenario)
+    start, view, catalogue = new_model(dataset, encoding, scenario, to_train=False)
     start.model.eval()
     rows, rankings = predict(start.model, view, catalogue, scenario.tasks, TEST, scenario.model.history)
     before = Answers(rows=rows, rankings=rankings)
     report("evaluate", 0.35, "after fine-tuning")
-    after = answers(load_model(inputs.model), dataset, encoding, scenario.tasks)
+    candidate = load_model(inputs.model)
+    size = model_size(candidate.model)
+    after = answers(candidate, dataset, encoding, scenario.tasks)
+    del candidate
+    report("evaluate", 0.65, "the champion")
     champion, about = _champion(inputs, dataset, encoding, scenario)
     report("evaluate", 0.9, "comparing")
     judged = Judged(before=before, after=after, champion=champion)
@@ -82,7 +87,10 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         "model": {
             "encoder": scenario.model.encoder.name,
             "sharing": scenario.model.sharing,
+            "balancing": scenario.training.balancing,
             **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
+            "seconds_per_step": training.get("seconds_per_step"),
+            **size,
         },
         "protocol": protocol(scenario.split, start.model),
         "champion": about,

@@ -19,8 +19,9 @@ from mtrec.evaluation.predict import predict
 from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
-from mtrec.models.store import new_model, save_model
+from mtrec.models.store import Bundle, new_model, save_model
 from mtrec.progress import report
+from mtrec.training.cost import seconds_per_step
 from mtrec.training.loop import Progress, Trainer, Validate
 
 RANKED_USERS = 1_000
@@ -36,6 +37,9 @@ class Inputs:
     """Folder for checkpoints; a run of the same code and scenario on the same data resumes there."""
     code_revision: str | None = None
     """The code's revision as the lineage has it; None: asked from the code that runs."""
+    text_cache: Path | None = None
+    """Folder in which what the encoder's frozen layers give for each text is kept for later runs, within
+    `training.cache_mb`; None: in memory."""
     tracking_uri: str | None = None
     pipeline_run: str | None = None
     """Name of the pipeline run, under which MLflow keeps the curves; None: nothing is logged."""
@@ -47,14 +51,16 @@ class Outputs:
 
     model: Path
     losses: Path
-    """JSON lines: a `train` line every few steps, a `valid` line every epoch."""
+    """JSON lines: a `train` line every few steps, a `valid` line every epoch, and a `tasks` line whenever the
+    tasks' gradients were compared."""
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """Train all tasks together.
 
     Returns:
-        epochs, best_epoch, steps, seconds, parameters and trained_parameters.
+        epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
+        trained_parameters and text_cache (`TextEncoder.reused`).
 
     Raises:
         ModelError: the encoder cannot be loaded.
@@ -64,12 +70,11 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
     report("fine_tune", 0.0, "encoding the item texts")
-    bundle, view, catalogue = new_model(dataset, encoding, scenario)
-    trainer = Trainer(
-        bundle,
-        view,
-        catalogue,
-        validate=validation(scenario, encoding),
+    bundle, trainer = trainer_for(
+        dataset,
+        encoding,
+        scenario,
+        text_cache=inputs.text_cache,
         watch=_progress_of(scenario),
         checkpoints=inputs.checkpoints,
         key=_key(inputs, scenario) if inputs.checkpoints else "",
@@ -82,13 +87,34 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         "best_epoch": end.best_epoch,
         "steps": end.step,
         "seconds": round(end.seconds, 1),
+        "seconds_per_step": seconds_per_step(end.lines),
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "text_cache": bundle.model.encoder.reused(),
     }
     save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary)
     with replacing_file(outputs.losses) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in end.lines), encoding="utf-8")
     return summary
+
+
+def trainer_for(
+    dataset: Dataset, encoding: Encoding, scenario: Scenario, *, text_cache: Path | None = None, **settings: Any
+) -> tuple[Bundle, Trainer]:
+    """A new model of the scenario and what trains it, judged by every task's skill on the validation part.
+
+    Args:
+        dataset: what preprocess made.
+        encoding: its encoding.
+        scenario: model, tasks and training.
+        text_cache: see `Inputs`.
+        settings: `watch`, `checkpoints` and `key` of the trainer.
+
+    Raises:
+        ModelError: the encoder cannot be loaded.
+    """
+    bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache)
+    return bundle, Trainer(bundle, view, catalogue, validate=validation(scenario, encoding), **settings)
 
 
 def _key(inputs: Inputs, scenario: Scenario) -> str:

@@ -5,6 +5,7 @@ functions, so that importing it is cheap.
 
     connection.py  which MLflow, one door to it, locks, errors in one line
     runs.py        the run of a pipeline run, child runs, losses, artifacts
+    studies.py     the run of a study, a child run per trial
     registry.py    register a candidate, promote the first champion
     lookup.py      fetch the champion, list and show versions
     card.py        the model card on a version
@@ -31,6 +32,7 @@ from mtrec.tracking.runs import (
     logged_steps,
     pipeline_run,
 )
+from mtrec.tracking.studies import log_values, running_trials, study_run, tag_run, trial_run
 
 __all__ = [
     "Champion",
@@ -47,10 +49,15 @@ __all__ = [
     "log_judgement",
     "log_losses",
     "log_metrics",
+    "log_values",
     "logged_steps",
     "pipeline_run",
     "promotion_command",
     "register",
     "resolve_uri",
+    "running_trials",
     "show_model",
+    "study_run",
+    "tag_run",
+    "trial_run",
 ]

@@ -95,7 +95,25 @@ def _facts(dataset: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
             f"- Model: encoder {model.get('encoder')}, {model.get('parameters')} parameters, "
             f"{model.get('trained_parameters')} of them trained"
         )
+        facts += _engine(model)
     return facts
+
+
+def _engine(model: Mapping[str, Any]) -> list[str]:
+    """The parts of the model, how its tasks share and are balanced, and what a step costs, in one line each."""
+    lines = []
+    if model.get("parts"):
+        parts = [f"{part} {count}" for part, count in model["parts"].items()]
+        if model.get("trained_encoder") is not None and "encoder" in model["parts"]:
+            parts[list(model["parts"]).index("encoder")] += f" ({model['trained_encoder']} trained)"
+        if model.get("neighbours_table"):
+            parts.append(f"neighbours' table {model['neighbours_table']} (not learned)")
+        lines.append(f"- Parameters by part: {', '.join(parts)}")
+    if model.get("sharing") and model.get("balancing"):
+        lines.append(f"- Tasks: sharing {model['sharing']}, balancing {model['balancing']}")
+    if model.get("seconds_per_step") is not None:
+        lines.append(f"- Training: {model.get('seconds')} s, {_number(model['seconds_per_step'])} s a step")
+    return lines
 
 
 def _limits(evaluation: Mapping[str, Any], protocol: Mapping[str, Any]) -> list[str]:

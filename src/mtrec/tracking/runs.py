@@ -67,12 +67,12 @@ def pipeline_run(
         if run_id:
             experiment = client.get_run(run_id).info.experiment_id
         else:
-            experiment = _experiment(client, scenario, uri)
-            run_id = _find(client, experiment, name) or _create(client, experiment, name)
+            experiment = experiment_of(client, scenario, uri)
+            run_id = find_run(client, experiment, name) or _create(client, experiment, name)
         run = Run(tracking_uri=uri, experiment_id=experiment, run_id=run_id, name=name)
         for key, value in tags.items():
             client.set_tag(run_id, key, value)
-        _log_params(client, run, scenario)
+        log_settings(client, run, scenario.settings)
     return run
 
 
@@ -216,7 +216,7 @@ def _curves(line: Mapping[str, Any]) -> dict[str, float | None]:
     return {"valid/score": line.get("score")} | metrics
 
 
-def _experiment(client: MlflowClient, scenario: Scenario, uri: str) -> str:
+def experiment_of(client: MlflowClient, scenario: Scenario, uri: str) -> str:
     """The experiment's id; it is created where absent, also when another process does the same."""
     from mlflow.exceptions import MlflowException
 
@@ -237,11 +237,11 @@ def _experiment(client: MlflowClient, scenario: Scenario, uri: str) -> str:
     return str(experiment.experiment_id)
 
 
-def _find(client: MlflowClient, experiment: str, name: str) -> str | None:
-    """The oldest run of the pipeline run: every process picks the same one."""
+def find_run(client: MlflowClient, experiment: str, name: str, tag: str = PIPELINE_RUN) -> str | None:
+    """The oldest run with that tag: every process picks the same one."""
     runs = client.search_runs(
         [experiment],
-        filter_string=f"tags.`{PIPELINE_RUN}` = '{name}'",
+        filter_string=f"tags.`{tag}` = '{name}'",
         order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
         max_results=1,
     )
@@ -250,7 +250,7 @@ def _find(client: MlflowClient, experiment: str, name: str) -> str | None:
 
 def _create(client: MlflowClient, experiment: str, name: str) -> str:
     created = client.create_run(experiment, tags={PIPELINE_RUN: name}, run_name=name).info.run_id
-    kept = _find(client, experiment, name) or created
+    kept = find_run(client, experiment, name) or created
     if kept != created:
         client.delete_run(created)
     return str(kept)
@@ -272,10 +272,15 @@ def _open_child(client: MlflowClient, parent: Run, name: str) -> Run:
     return Run(tracking_uri=parent.tracking_uri, experiment_id=parent.experiment_id, run_id=run_id, name=name)
 
 
-def _log_params(client: MlflowClient, run: Run, scenario: Scenario) -> None:
+def log_settings(client: MlflowClient, run: Run, given: Mapping[str, Any]) -> None:
+    """Write settings as the run's parameters, where they are not there yet.
+
+    Raises:
+        RunError: the run has other ones.
+    """
     from mlflow.entities import Param
 
-    settings = flatten(scenario.as_dict())
+    settings = flatten(given)
     known = client.get_run(run.run_id).data.params
     wanted = {key: value[:_PARAM_LENGTH] for key, value in settings.items() if value}
     changed = [key for key, value in wanted.items() if key in known and known[key] != value]

@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtrec.balancing.static import joint_loss
+from mtrec.balancing.features import backward_combined, cosines, effects, task_gradients
+from mtrec.balancing.methods import Balancer
 from mtrec.config import Training
 from mtrec.data.dataset import Encoding
 from mtrec.data.splits import TRAIN
-from mtrec.errors import RunError
+from mtrec.errors import Diverged
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
@@ -29,7 +30,7 @@ from mtrec.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from mtrec.training.step import StepData, task_losses
+from mtrec.training.step import StepData, losses_of, represent
 
 RECORD_EVERY = 5
 """Steps between two recorded training losses."""
@@ -100,9 +101,16 @@ class Trainer:
         )
         self.checkpoints = checkpoints
         self.total_steps = sum(self.batches.num_batches(epoch) for epoch in range(self.settings.epochs))
-        self.optimiser = torch.optim.AdamW(
-            list(parameter_groups(bundle.model, self.settings)), betas=(0.9, 0.98), fused=True
+        self.balancer = Balancer(
+            self.settings.balancing, bundle.model.loss_weights, self.settings.balancing_options, view.device
         )
+        groups = list(parameter_groups(bundle.model, self.settings))
+        if self.balancer.learned:
+            learned = {"params": self.balancer.learned, "lr": self.settings.lr, "weight_decay": 0.0}
+            groups.append({**learned, "name": "balancing"})
+        self.optimiser = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+        named = bundle.model.named_parameters()
+        self.above = [p for name, p in named if p.requires_grad and not name.startswith("encoder.")]
         self.base_rates = [group["lr"] for group in self.optimiser.param_groups]
         self.progress = Progress(total_steps=self.total_steps)
         self.best: dict[str, Tensor] = {}
@@ -142,29 +150,30 @@ class Trainer:
         clock = time.perf_counter()
         while self.progress.epoch < self.settings.epochs and not self.progress.stopped:
             for rows_BT in self.batches.epoch(self.progress.epoch):
-                self._step(rows_BT)
+                self.train_step(rows_BT)
                 self.progress.seconds = before + time.perf_counter() - clock
             self._end_epoch(clock, before)
         self.model.load_state_dict(self.best)
-        self._refresh_texts()
+        refreshed = self.progress.epoch % self.settings.refresh_epochs == 0
+        if self.progress.best_epoch < self.progress.epoch or not refreshed:
+            self._refresh_texts()
         return self.progress
 
     def _refresh_texts(self) -> None:
         """Encode the whole catalogue with the present weights, unless the encoder learns nothing."""
-        if self.settings.texts_per_step:
+        if self.settings.texts_per_step and self.model.encoder.learns:
             self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
 
-    def _step(self, rows_BT: np.ndarray) -> None:
+    def train_step(self, rows_BT: np.ndarray) -> None:
+        """One update on a batch of windows, (B, T) interaction rows."""
         step = self.progress.step
         torch.manual_seed(hash((self.settings.seed, step)) % 2**31)
         factor = learning_rate_factor(step, self.total_steps, self.settings.warmup)
         for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.model.train()
-        losses = task_losses(self.model, self.data, rows_BT)
-        loss = joint_loss(losses, self.model.loss_weights)
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        losses = self._backward(rows_BT)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.progress.step += 1
@@ -176,13 +185,49 @@ class Trainer:
                     "kind": "train",
                     "step": step,
                     "epoch": round(step / self.total_steps * self.settings.epochs, 3),
-                    "loss": float(loss.detach()),
+                    "loss": sum(self.model.loss_weights[name] * value for name, value in values.items()),
                     "losses": values,
                     "lr": self.settings.lr * factor,
                     "seconds": round(self.progress.seconds, 2),
                 }
             )
         self.watch(self.progress)
+
+    def _backward(self, rows_BT: np.ndarray) -> dict[str, Tensor]:
+        """Losses of a batch, with the gradient of every parameter set."""
+        step, every = self.progress.step, self.settings.compare_every
+        compare = len(self.model.tasks) > 1 and every > 0 and step % every == 0
+        shared, cut = represent(self.model, self.data, rows_BT), None
+        if compare or self.balancer.combines_gradients:
+            cut, shared = shared.cut()
+        losses = losses_of(self.model, self.data, shared)
+        weighted = self.balancer.weighted(losses)
+        losses_K = torch.stack(weighted)
+        if cut is None:
+            self.balancer.joint(losses_K).backward()
+            return losses
+        combines = self.balancer.combines_gradients
+        gradients = task_gradients(weighted, cut, self.above, keep_graph=not combines)
+        if compare:
+            self._record_comparison(gradients.jacobian_KD, losses_K.detach())
+        if combines:
+            backward_combined(gradients, cut, lambda rows_KD: self.balancer.combine(rows_KD, losses_K.detach()))
+        else:
+            self.balancer.joint(losses_K).backward()
+            cut.backward([leaf.grad for leaf in cut.read])
+        return losses
+
+    def _record_comparison(self, jacobian_KD: Tensor, losses_K: Tensor) -> None:
+        self.progress.lines.append(
+            {
+                "kind": "tasks",
+                "step": self.progress.step,
+                "tasks": list(self.balancer.alpha),
+                "norms": jacobian_KD.norm(dim=1).tolist(),
+                "cosines": cosines(jacobian_KD).tolist(),
+                "effects": effects(jacobian_KD, losses_K).tolist(),
+            }
+        )
 
     def _end_epoch(self, clock: float, before: float) -> None:
         progress = self.progress
@@ -213,6 +258,7 @@ class Trainer:
                 "seconds": round(progress.seconds, 2),
             }
         )
+        self.balancer.end_epoch()
         self._save()
         self.watch(progress)
 
@@ -224,6 +270,7 @@ class Trainer:
             "best": self.best,
             "optimiser": optimiser_tensors(self.optimiser),
             "catalogue": {"text": self.data.catalogue.text_NE},
+            "balancer": self.balancer.memory(),
         }
         save_checkpoint(self.checkpoints, groups, {"progress": vars(self.progress), "key": self.key})
 
@@ -238,6 +285,7 @@ class Trainer:
             self.best = groups["best"]
             restore_optimiser(self.optimiser, groups["optimiser"])
             self.data.catalogue.text_NE = groups["catalogue"]["text"].to(self.view.device)
+            self.balancer.remember(groups.get("balancer", {}))
             self.progress = Progress(**state["progress"])
         except (LookupError, TypeError, RuntimeError, ValueError) as error:
             raise damaged(self.checkpoints, error) from error
@@ -263,7 +311,7 @@ def score(skills: dict[str, float], top: dict[str, float]) -> float:
 def _check_finite(what: str, values: dict[str, float], step: int) -> None:
     wrong = next((name for name, value in values.items() if not math.isfinite(value)), None)
     if wrong is not None:
-        raise RunError(
+        raise Diverged(
             f"training: {what} of {wrong} is {values[wrong]} at step {step}; lower training.lr or "
             "training.clip_norm, or look at the label's outliers. The last checkpoint is untouched."
         )

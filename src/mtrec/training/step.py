@@ -5,13 +5,14 @@ Shapes: B users, T events, X examples, V label values, N items, M sampled negati
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mtrec.balancing.features import Cut
 from mtrec.config import NextItem
 from mtrec.models.inputs import View
 from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
@@ -40,8 +41,38 @@ class StepData:
     texts_per_step: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Representation:
+    """What the tasks share in one step: the vectors of items and the states of users."""
+
+    history: History
+    row_X: Tensor
+    """Interaction row of each event in the history's mask."""
+    user_B: Tensor
+    user_ids_B: Tensor
+    """Id slots after id dropout."""
+    fresh: Tensor
+    """Items whose text was encoded in this step."""
+    items: ItemVectors
+    states: Tensor
+    """Before each event and after the last, (B, T + 1, D)."""
+
+    def cut(self) -> tuple[Cut, Representation]:
+        """End the heads' graphs here; see `mtrec.balancing.features`."""
+        parts = {f.name: getattr(self.items, f.name) for f in fields(self.items) if f.name != "ids_N"}
+        names = [name for name, part in parts.items() if part is not None]
+        cut = Cut.through([self.states, *(parts[name] for name in names)])
+        states, *rest = cut.read
+        return cut, replace(self, states=states, items=replace(self.items, **dict(zip(names, rest, strict=True))))
+
+
 def task_losses(model: Recommender, data: StepData, rows_BT: np.ndarray) -> dict[str, Tensor]:
-    """One scalar per task for a batch of windows.
+    """One scalar per task for a batch of windows: `represent`, then `losses_of`."""
+    return losses_of(model, data, represent(model, data, rows_BT))
+
+
+def represent(model: Recommender, data: StepData, rows_BT: np.ndarray) -> Representation:
+    """Run the encoder and the towers for a batch of windows.
 
     Random draws (dropout, ids dropped, texts encoded afresh, negatives) come from torch's global generator, which
     the loop seeds per step.
@@ -59,33 +90,44 @@ def task_losses(model: Recommender, data: StepData, rows_BT: np.ndarray) -> dict
     user_B = torch.from_numpy(view.dataset.user[rows_BT[:, 0]]).to(view.device)
     users = view.users.rows(user_B)
     keep_B = _keep(len(user_B), data.id_dropout, view.device)
-    states = model.user_states(users, history, items, keep_B)
-    before, mask = states[:, :-1], history.mask_BT
+    return Representation(
+        history=history,
+        row_X=torch.from_numpy(rows_BT[rows_BT >= 0]).to(view.device),
+        user_B=user_B,
+        user_ids_B=users.ids * keep_B,
+        fresh=fresh,
+        items=items,
+        states=model.user_states(users, history, items, keep_B),
+    )
+
+
+def losses_of(model: Recommender, data: StepData, shared: Representation) -> dict[str, Tensor]:
+    """Run the heads: one scalar per task, in the order of the scenario."""
+    view, items, history = data.view, shared.items, shared.history
+    before, mask = shared.states[:, :-1], history.mask_BT
     losses: dict[str, Tensor] = {}
 
     pair_outputs = model.pair_outputs(
-        before[mask], (users.ids * keep_B).unsqueeze(1).expand_as(mask)[mask], items, history.item_BT[mask]
+        before[mask], shared.user_ids_B.unsqueeze(1).expand_as(mask)[mask], items, history.item_BT[mask]
     )
-    row_X = torch.from_numpy(rows_BT[rows_BT >= 0]).to(view.device)
     for name, output in pair_outputs.items():
-        target = view.labels[name][row_X]
+        target = view.labels[name][shared.row_X]
         losses[name] = model.head(name).loss(output, target, known(target))
 
-    item_X = _item_examples(fresh, data)
+    item_X = _item_examples(shared.fresh, data)
     for name, output in model.item_outputs(F.embedding(item_X, items.text_ND)).items():
         target = view.labels[name][item_X]
         losses[name] = model.head(name).loss(output, target, known(target))
 
-    losses.update(_user_losses(model, data, states, history, user_B))
+    losses.update(_user_losses(model, data, shared))
     for name, task in model.tasks.items():
         if isinstance(task, NextItem):
-            losses[name] = _next_item_loss(model, name, task, data, before, history, items)
+            losses[name] = _next_item_loss(model, name, task, data, shared)
     return {name: losses[name] for name in model.tasks}
 
 
-def _user_losses(
-    model: Recommender, data: StepData, states: Tensor, history: History, user_B: Tensor
-) -> dict[str, Tensor]:
+def _user_losses(model: Recommender, data: StepData, shared: Representation) -> dict[str, Tensor]:
+    states, history = shared.states, shared.history
     tasks = {n: t for n, t in model.tasks.items() if t.on == "user" and not isinstance(t, NextItem)}
     losses = {}
     future = {n: t for n, t in tasks.items() if t.label_table == "items"}
@@ -99,20 +141,15 @@ def _user_losses(
         last = states[torch.arange(len(states), device=states.device), history.mask_BT.sum(1)]
         outputs = model.user_outputs(last)
         for name in tasks.keys() - future.keys():
-            target = data.view.labels[name][user_B]
+            target = data.view.labels[name][shared.user_B]
             losses[name] = model.head(name).loss(outputs[name], target, known(target))
     return losses
 
 
 def _next_item_loss(
-    model: Recommender,
-    name: str,
-    task: NextItem,
-    data: StepData,
-    before: Tensor,
-    history: History,
-    items: ItemVectors,
+    model: Recommender, name: str, task: NextItem, data: StepData, shared: Representation
 ) -> Tensor:
+    items, history, before = shared.items, shared.history, shared.states[:, :-1]
     taken_BT = history.mask_BT & _taken(task, history.event_BT, data.view)
     counts = taken_BT & ~_repeats(history.item_BT, taken_BT)
     states_XD, target_X, (row_X, place_X) = before[counts], history.item_BT[counts], counts.nonzero(as_tuple=True)

@@ -129,8 +129,20 @@ def sample_evaluation() -> dict[str, Any]:
             "parameters": 23104512,
             "trained_parameters": 3614208,
             "sharing": "shared_bottom",
+            "balancing": "static",
             "seconds": 88.2,
+            "seconds_per_step": 0.1382,
             "best_epoch": 4,
+            "parts": {
+                "encoder": 22565376,
+                "items": 214016,
+                "users": 171264,
+                "pair factors": 86450,
+                "sharing": 57600,
+                "heads": 9806,
+            },
+            "trained_encoder": 3075072,
+            "neighbours_table": 241401,
         },
         "protocol": {
             "split": "time",
@@ -190,7 +202,7 @@ def add_curves(tasks: dict[str, Any], rng: np.random.Generator) -> None:
 def sample_losses() -> list[dict[str, Any]]:
     rng = np.random.default_rng(3)
     start = {name: 6.6 if name == "next_item" else 1.4 for name in TASKS}
-    lines: list[dict[str, Any]] = []
+    lines = sample_comparisons()
     for step in range(5, 605, 5):
         losses = {
             name: round(top * (0.35 + 0.65 * math.exp(-step / 150)) * float(rng.normal(1, 0.05)), 4)
@@ -209,6 +221,38 @@ def sample_losses() -> list[dict[str, Any]]:
                     metrics[f"{name}.{metric}"] = round(before + (after - before) * part, 4)
             score = round(0.3 + 0.08 * epoch - (0.09 if epoch == 5 else 0), 4)
             lines.append({"kind": "valid", "step": step, "epoch": epoch, "score": score, "metrics": metrics})
+    return sorted(lines, key=lambda line: float(line["step"]))
+
+
+PULLS = {"rating": 1.0, "purchase": 0.9, "next_item": -0.6, "profile": 0.3, "preferred_category": 0.0}
+"""How much of a common direction is in a task's gradient, once training is under way."""
+
+
+def sample_comparisons(steps: int = 600, every: int = 25) -> list[dict[str, Any]]:
+    """The tasks' gradients compared: pair and user tasks meet, those of items meet among themselves only."""
+    rng = np.random.default_rng(11)
+    common = np.eye(80)[0]
+    lines = []
+    for step in range(0, steps, every):
+        rows = []
+        for name in TASKS:
+            on_items = name in ("category", "tags")
+            noise = rng.normal(0, 0.16, 80) * (np.arange(80) >= 40 if on_items else np.arange(80) < 40)
+            own = np.eye(80)[50] * 1.2 if on_items else common * PULLS[name] * min(1, 0.2 + step / steps)
+            rows.append((own + noise) * (3.0 if name == "next_item" else 1.0) * math.exp(-step / 300))
+        rows_KD = np.stack(rows)
+        norm_K = np.linalg.norm(rows_KD, axis=1)
+        products_KK = rows_KD @ rows_KD.T
+        lines.append(
+            {
+                "kind": "tasks",
+                "step": step,
+                "tasks": list(TASKS),
+                "norms": norm_K.tolist(),
+                "cosines": (products_KK / np.outer(norm_K, norm_K)).tolist(),
+                "effects": (products_KK / norm_K[:, None] / 2.0).tolist(),
+            }
+        )
     return lines
 
 

@@ -23,9 +23,11 @@ EVALUATION: dict[str, Any] = {
         "tags": {"metrics": {}, "reliability": None},
     }
 }
-LOSSES = [
+LOSSES: list[dict[str, Any]] = [
     {"kind": "train", "step": 0, "loss": 3.0, "losses": {"rating": 1.0, "purchase": 2.0}},
     {"kind": "train", "step": 10, "loss": 2.5, "losses": {"rating": 0.5, "purchase": 2.0}},
+    {"kind": "tasks", "step": 0, "tasks": ["rating", "purchase"], "norms": [1, 2], "cosines": [[1, 0.5], [0.5, 1]]},
+    {"kind": "tasks", "step": 10, "tasks": ["rating", "purchase"], "norms": [1, 2], "cosines": [[1, 0], [0, 1]]},
     {"kind": "valid", "step": 10, "score": 0.6, "metrics": {"rating": 0.1}},
 ]
 
@@ -73,9 +75,19 @@ def test_metrics_and_plots_are_written(written: Path) -> None:
         ["predicted", "observed", "count"],
         ["0.05", "0.07", "120"],
     ]
+    assert table(plots / "cosines" / "rating.csv") == [["task", "value"], ["purchase", "0.25"]]
+    assert table(plots / "cosines" / "purchase.csv") == [["task", "value"], ["rating", "0.25"]]
     assert {path.name for path in plots.rglob("*.csv")} == {
         *("rating.csv", "purchase.csv", "all tasks.csv", "validation score.csv")
     }
+
+
+def test_a_run_that_compared_no_tasks_has_no_cosines(written: Path) -> None:
+    lines = [line for line in LOSSES if line["kind"] != "tasks"]
+    (written / "losses.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    assert run(written) == 0
+    assert list((written / "plots" / "cosines").iterdir()) == []
+    assert table(written / "plots" / "losses" / "validation score.csv") == [["step", "value"], ["10", "0.6"]]
 
 
 def test_old_plots_do_not_stay(written: Path) -> None:

@@ -384,6 +384,7 @@ def test_text_from_users_is_harmless() -> None:
     losses = sample_losses()
     for line in losses:
         line["losses"] = {EVIL: 1.0, f"rating{EVIL}": 2.0}
+        line["tasks"] = [f"{name}{EVIL}" for name in TASKS]
     gate = poison(sample_gate(passed=False))
     text = render(
         evaluation=evaluation,
@@ -401,6 +402,58 @@ def test_text_from_users_is_harmless() -> None:
 
 
 # ------------------------------------------------------------------------------------------------- what is missing
+
+
+def test_how_the_tasks_get_along_stands_behind_the_curves() -> None:
+    page = Page(render())
+    section = page.text.partition("Numbers of every epoch")[2].partition("How the tasks get along")[2]
+    section = section.partition("Fine-tuning brought")[0]
+    for words in (
+        "4 pairs help each other: category and tags (mean cosine 0.56",
+        "3 pairs are in conflict: rating and next_item (mean cosine −0.20",
+        "10 other pairs read separate parts",
+        "From the first to the last third of training purchase and next_item went from 0.00 to −0.30",
+        "Measured at 24 training steps, on training batches",
+        "Strongest harm: a step on next_item undoes 56 % of what rating gains by its own.",
+    ):
+        assert words in section.replace("\u00a0", " "), words
+    maps = [place for place, (_, a) in enumerate(page.elements) if a.get("class") == "confusion relations"]
+    assert len(maps) == 2
+    for place in maps:
+        cells = [a for tag, a in page.elements[place : place + 90] if tag == "td" and "class" in a]
+        cells = cells[: len(TASKS) ** 2]
+        kinds = [a["class"].split()[0] for a in cells]
+        assert kinds[:: len(TASKS) + 1] == ["self"] * len(TASKS), "the diagonal is grey"
+        assert {"plus", "minus", "lost"} < set(kinds)
+        assert all(("--mix" in a.get("style", "")) == (a["class"].split()[0] in ("plus", "minus")) for a in cells)
+    assert any(a["href"] == "#together" for a in page.all("a"))
+
+
+def test_nothing_of_how_tasks_get_along_without_two_tasks_or_enough_steps() -> None:
+    curves = [line for line in sample_losses() if line["kind"] != "tasks"]
+    assert "not compared in this run" in Page(render(losses=curves)).text
+    evaluation = sample_evaluation()
+    evaluation["tasks"] = {"rating": evaluation["tasks"]["rating"]}
+    alone = Page(render(evaluation=evaluation, losses=[]))
+    assert "How the tasks get along" not in alone.text
+    assert not any(a["href"] == "#together" for a in alone.all("a"))
+    few = Page(render(losses=[*curves, *sample_losses()[:1]]))
+    assert "which is too little to say how the tasks get along" in few.text
+    assert "confusion relations" not in [a.get("class") for a in few.all("table")]
+
+
+def test_the_facts_say_what_the_model_is_made_of_and_what_a_step_costs() -> None:
+    text = Page(render()).text.partition("The main metric of each task")[0]
+    assert "minilm shared bottom · static balancing" in text
+    assert "best epoch 4 · 0.138 s a step" in text
+    assert "Parameters by part encoder 22,565,376 ( 3,075,072 trained) items 214,016 users 171,264" in text
+    assert "sharing 57,600 heads 9,806 neighbours 241,401 (a table, not learned)" in text
+    evaluation = sample_evaluation()
+    for key in ("balancing", "seconds_per_step", "parts", "trained_encoder", "neighbours_table"):
+        del evaluation["model"][key]
+    older = Page(render(evaluation=evaluation)).text
+    assert "minilm shared bottom Parameters" in older
+    assert "Parameters by part" not in older
 
 
 def test_the_barest_input_renders() -> None:
@@ -445,6 +498,8 @@ def test_numbers_that_are_none(value: float | None) -> None:
     losses = sample_losses()
     for line in losses:
         line.update(loss=value, score=value)
+        if line["kind"] == "tasks":
+            line.update(norms=[value] * 7, cosines=[[value] * 7] * 7, effects=[[value] * 7] * 7)
     gate = sample_gate()
     gate["rules"][0].update(value=value, threshold=value)
     text = render(evaluation=evaluation, losses=losses, gate=gate)

@@ -98,3 +98,8 @@ def test_calibration_names_the_lean_only_when_there_is_one() -> None:
     assert "Overall" not in wording.calibration(even, 0.05)
     assert wording.calibration(low, 0.2).endswith("Overall they are too low.")
     assert "could not be computed" in wording.calibration([], None)
+
+
+def test_lists_of_names() -> None:
+    names = ["a", "b", "c"]
+    assert [wording.and_list(names[:n]) for n in range(4)] == ["", "a", "a and b", "a, b and c"]

@@ -58,6 +58,10 @@ def test_the_evaluation_has_the_promised_shape(evaluation: dict[str, Any], shop:
     assert {key: model[key] for key in ("parameters", "best_epoch")} == {
         key: training[key] for key in ("parameters", "best_epoch")
     }
+    assert (model["sharing"], model["balancing"]) == ("shared_bottom", "static")
+    assert sum(model["parts"].values()) == model["parameters"]
+    assert 0 < model["trained_encoder"] < model["parts"]["encoder"]
+    assert model["seconds_per_step"] == training["seconds_per_step"]
     assert set(evaluation["protocol"]) == {"split", "seen_items", "ranking", "tie_order", "text"}
     assert evaluation["champion"] is None
     assert list(evaluation["tasks"]) == list(shop.tasks)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -33,6 +34,7 @@ def run(dataset: Path, folder: Path, scenario: Scenario) -> dict[str, Any]:
 def test_the_summary_counts_the_run(shop_run: Path, shop: Scenario) -> None:
     said = json.loads((shop_run / "said.json").read_text())["fine_tune"]
     assert set(said) >= {"epochs", "best_epoch", "steps", "seconds", "parameters", "trained_parameters"}
+    assert 0 < said["seconds_per_step"] * said["steps"] < 1.2 * said["seconds"]
     assert said == json.loads((shop_run / "model" / "training.json").read_text())
     assert said["epochs"] == shop.training.epochs == 2
     assert 1 <= said["best_epoch"] <= 2
@@ -46,13 +48,18 @@ def test_the_summary_counts_the_run(shop_run: Path, shop: Scenario) -> None:
 def test_the_loss_history_has_the_promised_shape(shop_run: Path, shop: Scenario) -> None:
     lines = [json.loads(line) for line in (shop_run / "losses.jsonl").read_text().splitlines()]
     kinds = [line["kind"] for line in lines]
-    assert set(kinds) == {"train", "valid"}
+    assert set(kinds) == {"train", "valid", "tasks"}
     assert kinds.count("valid") == 2
     for line in lines:
         if line["kind"] == "train":
             assert set(line) >= {"kind", "step", "epoch", "loss", "losses", "lr", "seconds"}
             assert set(line["losses"]) == set(shop.tasks)
             assert all(math.isfinite(value) for value in line["losses"].values())
+        elif line["kind"] == "tasks":
+            assert line["tasks"] == list(shop.tasks)
+            assert np.shape(line["cosines"]) == np.shape(line["effects"]) == (len(shop.tasks),) * 2
+            assert np.shape(line["norms"]) == (len(shop.tasks),)
+            assert np.isfinite(line["cosines"]).all()
         else:
             assert set(line) >= {"kind", "step", "epoch", "score", "metrics", "seconds"}
             assert line["metrics"]

@@ -46,6 +46,8 @@ def test_the_report_is_one_page_that_names_the_verdict(shop_run: Path, shop: Sce
     assert shop.name in page
     for name in shop.tasks:
         assert name in page
+    compared = [line for line in (shop_run / "losses.jsonl").read_text().splitlines() if '"kind": "tasks"' in line]
+    assert f"compared at {len(compared)} training steps only" in page
 
 
 @pytest.mark.parametrize(("floor", "verdict"), [(100.0, "pass"), (0.001, "fail")])

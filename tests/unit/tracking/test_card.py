@@ -64,6 +64,38 @@ def test_a_reviewer_reads_numbers_reasons_and_origin() -> None:
     assert "`evaluation/report.html`" in text
 
 
+def test_the_engine_is_one_line_each() -> None:
+    model = {
+        "encoder": "minilm",
+        "parameters": 150,
+        "trained_parameters": 90,
+        "parts": {"encoder": 100, "items": 30, "heads": 20},
+        "trained_encoder": 40,
+        "neighbours_table": 7,
+        "sharing": "mmoe",
+        "balancing": "famo",
+        "seconds": 88.2,
+        "seconds_per_step": 0.1382,
+    }
+    lines = card(evaluation=EVALUATION | {"model": model}).splitlines()
+    assert "- Model: encoder minilm, 150 parameters, 90 of them trained" in lines
+    assert (
+        "- Parameters by part: encoder 100 (40 trained), items 30, heads 20, neighbours' table 7 (not learned)"
+        in lines
+    )
+    assert "- Tasks: sharing mmoe, balancing famo" in lines
+    assert "- Training: 88.2 s, 0.1382 s a step" in lines
+
+
+def test_a_model_of_before_these_numbers_has_none_of_these_lines() -> None:
+    text = card(
+        evaluation=EVALUATION | {"model": {"encoder": "minilm", "seconds_per_step": None, "sharing": "ple"}}
+    )
+    assert "- Model: encoder minilm" in text
+    for words in ("by part", "- Tasks:", "- Training:"):
+        assert words not in text
+
+
 def test_a_passed_gate_says_so() -> None:
     assert card(gate={"verdict": "pass", "rules": []}).startswith("# shop: passed the gate\n")
 
