@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from mtrec import progress
+from mtrec.evaluation.trial_report import pasted
 from pipelines.results import mlflow_command
 from pipelines.workspace import shown
 
@@ -128,18 +128,6 @@ def print_search(result: Searched, console: Console) -> None:
     elif best:
         console.print(f"Train with the settings of trial {best['number']}:", highlight=False)
         console.print(pasted(summary["command"]), markup=False, highlight=False, soft_wrap=True)
-
-
-def pasted(command: list[str]) -> str:
-    """A command as lines that a shell takes when pasted: each setting on its own."""
-    words = [shlex.quote(word) for word in command]
-    lines, index = [], 0
-    while index < len(words):
-        take = 2 if words[index].startswith("--") else 1
-        lines.append(" ".join(words[index : index + take]))
-        index += take
-    head = " ".join(line for line in lines if not line.startswith("--"))
-    return " \\\n  ".join([head, *(line for line in lines if line.startswith("--"))])
 
 
 def _trials_table(trials: list[dict[str, Any]]) -> Table:
