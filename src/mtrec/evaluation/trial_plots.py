@@ -19,7 +19,7 @@ WIDE = 760
 Json = Mapping[str, Any]
 _TOP = 0.2
 """Share of the complete trials that stand out as the best ones."""
-_LETTER = 6.2
+_LETTER = 7.0
 """Width of a letter beside an axis."""
 
 
