@@ -87,6 +87,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             "encoder": scenario.model.encoder.name,
             "sharing": scenario.model.sharing,
             "balancing": scenario.training.balancing,
+            **_of_members(training),
             **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
             "seconds_per_step": training.get("seconds_per_step"),
             **size,
@@ -120,7 +121,7 @@ def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping
         tasks: the tasks to judge.
     """
     own = bundle.scenario.tasks
-    shared = {n: own[n] for n, t in tasks.items() if n in own and _same_question(own[n], t)}
+    shared = {n: own[n] for n, t in tasks.items() if n in own and same_question(own[n], t)}
     view = bundle.view(dataset, replace(encoding, labels={n: encoding.labels[n] for n in shared}))
     texts = fill_template(dataset.items, bundle.scenario.items.text)
     catalogue = bundle.model.catalogue(texts.to_list(), view.items)
@@ -133,6 +134,11 @@ def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping
     return Answers(rows=rows, rankings=rankings)
 
 
+def _of_members(training: dict[str, Any]) -> dict[str, Any]:
+    """Of an ensemble: who its members are, and what they were made with."""
+    return {key: training[key] for key in ("encoder", "sharing", "balancing", "members") if key in training}
+
+
 def _read(path: Path, wrong: type[InputError]) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -141,7 +147,8 @@ def _read(path: Path, wrong: type[InputError]) -> dict[str, Any]:
     return found
 
 
-def _same_question(a: Task, b: Task) -> bool:
+def same_question(a: Task, b: Task) -> bool:
+    """Whether two tasks ask the same, however each is learned."""
     return _question(a) == _question(b)
 
 
