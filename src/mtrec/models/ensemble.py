@@ -111,11 +111,12 @@ class Ensemble(Recommender):
         return self._pooled([m.user_outputs(s) for m, s in zip(self.each(), self._parts(states_XD), strict=True)])
 
     def pair_outputs(
-        self, states_XD: Tensor, user_ids_X: Tensor, items: ItemVectors, item_X: Tensor
+        self, states_XD: Tensor, user_ids_X: Tensor, items: ItemVectors, item_X: Tensor, beliefs_XQ: Tensor
     ) -> dict[str, Tensor]:
         """Answers of the pair tasks."""
-        triples = zip(self.each(), self._parts(states_XD), _of(items), strict=True)
-        return self._pooled([m.pair_outputs(s, user_ids_X, own, item_X) for m, s, own in triples])
+        beliefs = beliefs_XQ.split([2 * len(member.posteriors) for member in self.each()], dim=-1)
+        parts = zip(self.each(), self._parts(states_XD), _of(items), beliefs, strict=True)
+        return self._pooled([m.pair_outputs(s, user_ids_X, own, item_X, b) for m, s, own, b in parts])
 
     def nearby(self, name: str, items: ItemVectors, history: History, **_: Any) -> Tensor | None:
         """The neighbours' scores of each member, (members, X, S); 0 of one that does without."""
