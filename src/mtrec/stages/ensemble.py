@@ -91,13 +91,13 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     with torch.no_grad():
         catalogue = model.catalogue(dataset.items["text"].to_list(), view.items)
         judge = validation(bundle.scenario, encoding)
-        skills = _Measured(
+        skills = Measured(
             model, lambda: judge(model, view, catalogue), len(bundles) * (ROUNDS if inputs.fit else 1)
         )
         alone = [
             skills.under({name: _only(n, len(bundles)) for name in scenario.tasks}) for n in range(len(bundles))
         ]
-        model.shares = _fitted(skills, alone) if inputs.fit else _equal(scenario, len(bundles))
+        model.shares = fitted(skills, alone) if inputs.fit else _equal(scenario, len(bundles))
         together = skills.under(model.shares)
     names = [member.name for member in inputs.members]
     summary = {"members": names, "shares": model.shares, "alone": alone, "together": together}
@@ -138,8 +138,8 @@ def check_member(name: str, bundle: Bundle, scenario: Scenario, encoding: Encodi
         )
 
 
-class _Measured:
-    """The skills of an ensemble under given shares."""
+class Measured:
+    """The skills of an ensemble under given shares; `passes` is how often they will be asked for."""
 
     def __init__(self, model: Ensemble, skills: Callable[[], Skills], passes: int) -> None:
         self.model, self.skills, self.passes, self.done = model, skills, passes, 0
@@ -152,8 +152,13 @@ class _Measured:
         return self.skills()
 
 
-def _fitted(measured: _Measured, alone: list[Skills]) -> dict[str, list[float]]:
-    """Greedy selection, of all tasks in the same passes: they do not depend on each other."""
+def fitted(measured: Measured, alone: list[Skills]) -> dict[str, list[float]]:
+    """The shares that greedy selection finds, of all tasks in the same passes: they do not depend on each other.
+
+    Args:
+        measured: gives the skills under any shares.
+        alone: the skills of each member.
+    """
     count = len(alone)
     taken = {}
     for task in alone[0]:
