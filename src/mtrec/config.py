@@ -429,6 +429,10 @@ class Training(Frozen):
     """auto: bf16 where the processor multiplies in it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU when there is one."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Under torchrun. ddp: every process holds the whole model; fsdp: they split the weights of the encoder, which may
+    then be larger than one GPU has room for, and run all its layers at every step. No effect on one process.
+    """
     seed: Seed = 0
     """Seed of all that is drawn in training."""
 
