@@ -430,8 +430,8 @@ class Training(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU when there is one."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """Under torchrun. ddp: every process holds the whole model; fsdp: they split the weights of the encoder, which may
-    then be larger than one GPU has room for, and run all its layers at every step. No effect on one process.
+    """Of several processes (torchrun). ddp: each holds the whole model; fsdp: they split the encoder's weights,
+    which may then be larger than one GPU has room for, and run all its layers at every step.
     """
     seed: Seed = 0
     """Seed of all that is drawn in training."""

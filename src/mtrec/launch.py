@@ -40,8 +40,8 @@ def launched() -> Launch:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
     if missing:
         raise ConfigError(
-            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set; start the processes with torchrun, or unset "
-            "WORLD_SIZE for one process"
+            f"WORLD_SIZE is {size}, but {', '.join(missing)} is not set; start the processes with torchrun, or "
+            "unset WORLD_SIZE for one process"
         )
     return Launch(rank=_number("RANK", "0"), local_rank=_number("LOCAL_RANK", "0"), size=size)
 

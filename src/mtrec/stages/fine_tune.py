@@ -22,7 +22,8 @@ from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle, new_model, save_model
 from mtrec.progress import report
 from mtrec.training.cost import seconds_per_step
-from mtrec.training.distributed import Processes, joined, whole
+from mtrec.training.distributed import Processes, whole
+from mtrec.training.joining import joined
 from mtrec.training.loop import Progress, Trainer, Validate
 
 RANKED_USERS = 1_000
@@ -134,9 +135,7 @@ def trainer_for(
         ModelError: the encoder cannot be loaded.
     """
     processes = processes or Processes()
-    bundle, view, catalogue = new_model(
-        dataset, encoding, scenario, text_cache=text_cache, spread=processes.spread
-    )
+    bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache, spread=processes.spread)
     validate = validation(scenario, encoding)
     return bundle, Trainer(bundle, view, catalogue, validate=validate, processes=processes, **settings)
 

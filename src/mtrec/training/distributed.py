@@ -6,19 +6,17 @@ The losses are means over the examples of all processes, and their gradients are
 means the same in any number of processes. What is drawn for the batch as a whole (ids dropped, texts, negatives)
 comes from a generator that is alike everywhere; dropout is drawn by each process on its own.
 
-Why not `DistributedDataParallel`: its hooks see one backward pass of one module. A step here may go backward several
-times and through `torch.autograd.grad` (`mtrec.balancing.features`), which they would miss. `fully_shard` is used as
-it is, on the encoder, where the weights are.
+Why not `DistributedDataParallel`: its hooks see one backward pass of one module. A step here may go backward
+several times and through `torch.autograd.grad` (`mtrec.balancing.features`), which they would miss. `fully_shard`
+is used as it is, on the encoder, where the weights are.
 
 Shapes: B windows, T events, X examples, K tasks, D entries of a Jacobian, n texts, E the encoder's width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any, TypeVar
 
 import numpy as np
@@ -27,14 +25,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtrec.config import Training
-from mtrec.errors import ModelError, MtrecError, RunError
-from mtrec.launch import launched
-from mtrec.models.encoder import TextEncoder, choose_device, transformer_layers
+from mtrec.errors import RunError
+from mtrec.models.encoder import TextEncoder, transformer_layers
 from mtrec.models.text_batches import Share
 
-WAIT = timedelta(hours=2)
-"""How long a process waits for the others, above all while the first one validates. One that dies ends it at once."""
 T = TypeVar("T")
 
 
@@ -57,8 +51,10 @@ class Processes:
         device: where the tensors are.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1, *, shards: bool = False, device: str = "cpu") -> None:
-        self.rank, self.size, self.shards, self.device = rank, size, shards, device
+    def __init__(
+        self, rank: int = 0, size: int = 1, *, shards: bool = False, device: torch.device | str = "cpu"
+    ) -> None:
+        self.rank, self.size, self.shards, self.device = rank, size, shards, torch.device(device)
         self.draws = torch.Generator(device) if size > 1 else None
         """Draws the same in every process; None: torch's global generator does."""
 
@@ -81,12 +77,13 @@ class Processes:
 
         encoder.reuse(None)  # all processes must run through the same layers
         encoder.share = Share(rank=self.rank, size=self.size, gather=_Gather.apply, one_group=True)
-        mesh = init_device_mesh(self.device, (self.size,))
+        mesh = init_device_mesh(self.device.type, (self.size,))
         for part in (*transformer_layers(encoder.backbone), encoder.backbone):
             fully_shard(part, mesh=mesh)
         for module in encoder.backbone.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)  # sums, like all gradients here
+                module.set_force_sum_reduction_for_comms(True)
 
     def start_alike(self, model: nn.Module) -> None:
         """Take over the first process's weights, those that are not sharded."""
@@ -171,7 +168,7 @@ class Processes:
         widths = self._widths(own)
         padded_KD = F.pad(local_KD[:, :own], (0, max(widths) - own))
         parts = padded_KD.new_empty(self.size, *padded_KD.shape)
-        dist.all_gather_into_tensor(parts.flatten(0, 1), padded_KD)
+        dist.all_gather_single(parts.flatten(0, 1), padded_KD)
         return torch.cat([*(part[:, :width] for part, width in zip(parts, widths, strict=True)), rest_KD], dim=1)
 
     def across(self, combine: Callable[[Tensor], Tensor], own: int) -> Callable[[Tensor], Tensor]:
@@ -192,7 +189,7 @@ class Processes:
 
     def _widths(self, own: int) -> list[int]:
         found = torch.empty(self.size, dtype=torch.long, device=self.device)
-        dist.all_gather_into_tensor(found, torch.tensor([own], device=self.device))
+        dist.all_gather_single(found, torch.tensor([own], device=self.device))
         return found.tolist()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -232,7 +229,12 @@ class Processes:
 
 def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as one process would have them; all processes must ask for sharded ones together."""
-    return {name: t.detach().full_tensor().cpu() if _sharded(t) else t for name, t in tensors.items()}  # type: ignore[operator]
+    return {name: _whole(tensor) for name, tensor in tensors.items()}
+
+
+def _whole(tensor: Any) -> Tensor:
+    found: Tensor = tensor.detach().full_tensor().cpu() if _sharded(tensor) else tensor
+    return found
 
 
 def placed(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -254,83 +256,16 @@ def _sharded(tensor: Tensor) -> bool:
 
 
 class _Gather(torch.autograd.Function):
-    """(n, E) of every process to (size · n, E), in the order of ranks; backward, the sum of what each made of it."""
+    """(n, E) of every process to (size · n, E), by rank; backward, the sum of what each made of its vectors."""
 
     @staticmethod
     def forward(ctx: Any, own_NE: Tensor) -> Tensor:
         all_NE = own_NE.new_empty(len(own_NE) * dist.get_world_size(), *own_NE.shape[1:])
-        dist.all_gather_into_tensor(all_NE, own_NE.contiguous())
+        dist.all_gather_single(all_NE, own_NE.contiguous())
         return all_NE
 
     @staticmethod
-    def backward(ctx: Any, grad_NE: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad_NE: Tensor) -> Tensor:
         own_NE = grad_NE.new_empty(len(grad_NE) // dist.get_world_size(), *grad_NE.shape[1:])
-        dist.reduce_scatter_tensor(own_NE, grad_NE.contiguous())
+        dist.reduce_scatter_single(own_NE, grad_NE.contiguous())
         return own_NE
-
-
-# ------------------------------------------------------------------------------------------------ joining
-
-
-@contextmanager
-def joined(settings: Training) -> Iterator[Processes]:
-    """Join the other processes of this run, if torchrun started several; leave them at the end.
-
-    What is raised in one process ends all: that one raises it, the others leave without a word. Where a process
-    was killed, the first of the others to notice says so.
-
-    Raises:
-        ConfigError: the environment names several processes, but not how to reach them.
-        ModelError: a process has no GPU of its own.
-        RunError: a process was lost.
-        SystemExit: another process has failed and says why.
-    """
-    launch = launched()
-    if launch.size == 1:
-        yield Processes()
-        return
-    try:
-        store, rank, size = next(iter(dist.rendezvous("env://", timeout=WAIT)))
-        # A process may train several times; it cannot come a second time before all have come once.
-        store = dist.PrefixStore(f"mtrec/{(store.add('mtrec/joined', 1) - 1) // size}", store)
-    except (RuntimeError, ValueError) as error:
-        raise RunError(f"training: process {launch.rank} of {launch.size} cannot reach the others ({_line(error)})") from error
-    try:
-        device = choose_device(settings.device)
-        if device.type == "cuda":
-            if launch.local_rank >= torch.cuda.device_count():
-                raise ModelError(
-                    f"training: process {launch.local_rank + 1} of this machine has no GPU, there are "
-                    f"{torch.cuda.device_count()}; start fewer with --nproc-per-node, or set training.device to cpu"
-                )
-            torch.cuda.set_device(launch.local_rank)
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT)
-        yield Processes(rank, size, shards=settings.parallel == "fsdp", device=device.type)
-        dist.barrier()
-    except Exception as error:
-        raise _failure(error, store) from error
-    finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-
-def _failure(error: Exception, store: dist.Store) -> BaseException:
-    """What to raise: only the first process that fails tells why."""
-    try:
-        first = store.add("failed", 1) == 1
-    except Exception:  # whoever kept the store is gone
-        first = True
-    if not first:
-        return SystemExit(1)
-    lost = isinstance(error, dist.DistError) or any(name in str(error).lower() for name in ("gloo", "nccl"))
-    if isinstance(error, MtrecError) or not lost:
-        return error
-    return RunError(
-        f"training: another process was lost, killed or out of memory ({_line(error)}); the last checkpoint is "
-        "untouched, the same command goes on from there"
-    )
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -246,9 +246,7 @@ class Trainer:
         if (progress.epoch + 1) % self.settings.refresh_epochs == 0:
             self._refresh_texts()
         with torch.no_grad():
-            skills = self.processes.from_lead(
-                lambda: self.validate(self.model, self.view, self.data.catalogue)
-            )
+            skills = self.processes.from_lead(lambda: self.validate(self.model, self.view, self.data.catalogue))
         progress.epoch += 1
         top = progress.top_skills = {n: max(s, progress.top_skills.get(n, 0.0)) for n, s in skills.items()}
         for line in progress.lines:
@@ -289,7 +287,7 @@ class Trainer:
 
     def _resume(self) -> None:
         found = load_checkpoint(self.checkpoints) if self.checkpoints else None
-        self.processes.agree((self.key, found and (found[1]["key"], found[1]["progress"]["step"])), "start")
+        self.processes.agree((self.key, found and found[1]), "data, settings and checkpoint")
         try:
             if found is None or found[1]["key"] != self.key:
                 self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}

@@ -127,7 +127,9 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
     return data.processes.means({name: losses[name] for name in model.tasks})
 
 
-def _examples(model: Recommender, name: str, output: Tensor, target: Tensor, mask: Tensor | None = None) -> Examples:
+def _examples(
+    model: Recommender, name: str, output: Tensor, target: Tensor, mask: Tensor | None = None
+) -> Examples:
     """The loss of a head over the examples in the mask, or else over those with a label."""
     mask = known(target) if mask is None else mask
     return Examples(mean=model.head(name).loss(output, target, mask), mask=mask)
