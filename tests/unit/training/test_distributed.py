@@ -20,16 +20,16 @@ from mtrec.training.distributed import Examples, Processes
 from tests.unit.tiny_shop import DIALS, shop_scenario, shop_tables
 from tests.unit.training import torchrun_worker
 
-ONE_WINDOW = {"batch_size": 1, "epochs": 1}
 RUNS: dict[str, dict[str, Any]] = {
     "ddp": {},
     "fsdp": {"training": {"parallel": "fsdp"}},
     "cagrad": {"training": {"balancing": "cagrad", "epochs": 1}},
     "fsdp, upgrad": {"training": {"balancing": "upgrad", "parallel": "fsdp", "epochs": 1}},
     "uncertainty": {"training": {"balancing": "uncertainty", "epochs": 1}},
-    "fewer windows than processes": {"training": ONE_WINDOW},
+    "fewer windows than processes": {"training": {"batch_size": 1, "epochs": 1}},
+    "dropout": {"model": {"dropout": 0.2}},
 }
-"""Without dropout, so that two processes must do the same as one."""
+"""All but the last without dropout, so that two processes must do the same as one."""
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +100,25 @@ def check_equal(folder: Path, one: str, two: str) -> None:
         torch.testing.assert_close(b[name], a[name], rtol=1e-2, atol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", [name for name in RUNS if name != "dropout"])
 def test_two_processes_train_what_one_trains(name: str, folder: Path) -> None:
     check_equal(folder, name, f"{name}2")
+
+
+def test_with_dropout_they_learn_as_much(folder: Path) -> None:
+    without, one, two = (history(folder, name, "train")[-1]["losses"] for name in ("ddp", "dropout", "dropout2"))
+    assert one != pytest.approx(without, rel=1e-4), "dropout makes a difference"
+    assert two != pytest.approx(one, rel=1e-4), "and is drawn by each process for itself"
+    assert two == pytest.approx(one, rel=0.05, abs=0.05)
+    skills = [history(folder, name, "valid")[-1]["metrics"].values() for name in ("dropout", "dropout2")]
+    assert np.mean([*skills[1]]) == pytest.approx(np.mean([*skills[0]]), abs=0.05)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_processes_have_the_same_weights_to_the_last_bit(name: str, folder: Path) -> None:
+    a, b = (load_file(folder / f"{name}2" / f"rank{rank}.safetensors") for rank in (0, 1))
+    assert len(a) > 20
+    assert [key for key in a if not a[key].equal(b[key])] == []
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
@@ -121,7 +137,7 @@ def test_the_model_of_two_processes_serves(folder: Path) -> None:
 def test_only_the_first_process_writes_and_shows_progress(folder: Path) -> None:
     fractions = [float(line) for line in (folder / "ddp2" / "heard").read_text().split()]
     assert fractions == [float(line) for line in (folder / "ddp" / "heard").read_text().split()]
-    names = {path.name for path in (folder / "ddp2").iterdir()}
+    names = {path.name for path in (folder / "ddp2").iterdir() if not path.name.startswith("rank")}
     assert names == {"model", "losses.jsonl", "checkpoints", "first", "heard"}, "nothing half-written is left"
 
 
@@ -142,23 +158,19 @@ def test_one_process_that_fails_ends_all_with_one_line(how: str, message: str, t
     assert done.returncode != 0
     assert time.monotonic() - clock < 60
     lines = said(done)
-    assert len(lines) == 1 or (how == "kill" and not lines), (
-        done.stderr
-    )  # torchrun may be faster, and says so itself
+    # torchrun may be faster than the process that notices the loss, and ends it.
+    assert len(lines) == 1 or (how == "kill" and not lines), done.stderr
     assert all(message in line for line in lines)
     assert how != "kill" or "SIGKILL" in done.stderr
 
 
-def test_the_stage_runs_as_a_module_and_explains_itself_once(folder: Path, tmp_path: Path) -> None:
+def test_the_stage_runs_as_a_module_and_says_its_summary_once(folder: Path, tmp_path: Path) -> None:
     arguments = ["-m", "mtrec.stages", "fine_tune", "--scenario", str(tmp_path / "scenario.yaml")]
     (tmp_path / "scenario.yaml").write_text((folder / "scenario.json").read_text())
     outputs = ["--output", f"model={tmp_path}/model", "--output", f"losses={tmp_path}/losses.jsonl"]
-    wrong = launch([*arguments, "--input", f"dataset={tmp_path}/nowhere", *outputs], timeout=120)
-    assert wrong.returncode != 0
-    assert said(wrong) == [f"mtrec: {tmp_path}/nowhere/users.parquet: no such file"]
     done = launch([*arguments, "--input", f"dataset={folder}/dataset", *outputs], timeout=120)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["epochs"] == 2, "the summary is printed once"
+    assert json.loads(done.stdout)["epochs"] == 2
     assert (tmp_path / "losses.jsonl").is_file()
 
 

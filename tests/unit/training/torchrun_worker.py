@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+
 from mtrec.config import Training, parse_scenario
 from mtrec.errors import MtrecError, RunError
 from mtrec.progress import listening
@@ -23,8 +25,9 @@ def run(folder: Path, name: str, settings: dict[str, Any], resume: str | None = 
     raw = json.loads((folder / "scenario.json").read_text())
     raw["training"] |= settings.get("training", {})
     raw["model"] |= settings.get("model", {})
+    rank = int(os.environ.get("RANK", "0"))
     checkpoints, first = folder / name / "checkpoints", folder / name / "first"
-    if resume and int(os.environ.get("RANK", "0")) == 0:
+    if resume and rank == 0:
         shutil.copytree(folder / resume / "first", checkpoints)
 
     def listen(progress: Any) -> None:
@@ -33,6 +36,12 @@ def run(folder: Path, name: str, settings: dict[str, Any], resume: str | None = 
         with (folder / name / "heard").open("a") as heard:
             heard.write(f"{progress.fraction}\n")
 
+    def keep(tensors: dict[str, Any]) -> dict[str, Any]:
+        found = whole(tensors)
+        save_file({n: t.clone() for n, t in found.items()}, folder / name / f"rank{rank}.safetensors")
+        return found
+
+    whole, fine_tune.whole = fine_tune.whole, keep
     (folder / name).mkdir(exist_ok=True)
     with listening(listen):
         fine_tune.run(
@@ -40,6 +49,7 @@ def run(folder: Path, name: str, settings: dict[str, Any], resume: str | None = 
             fine_tune.Outputs(model=folder / name / "model", losses=folder / name / "losses.jsonl"),
             parse_scenario(raw),
         )
+    fine_tune.whole = whole
 
 
 def fail(how: str) -> None:
