@@ -467,13 +467,15 @@ class Parameter(Frozen):
     """
 
     low: float | None = None
+    """Smallest value."""
     high: float | None = None
-    """Included."""
+    """Largest value, included."""
     log: bool = False
     """Draw on a logarithmic scale, for values that span several powers of ten."""
     step: Annotated[float, Field(gt=0)] | None = None
     """Only `low` plus multiples of it."""
     choices: list[Value] | None = None
+    """The values themselves, in place of a range."""
 
     @field_validator("choices", mode="before")
     @classmethod
@@ -517,6 +519,7 @@ class Search(Frozen):
     trials: Annotated[int, Field(ge=1)] = 20
     """Trials of a study in all; a grid has as many as it has points."""
     seed: int = 0
+    """Of the sampler."""
 
     @field_validator("space", mode="before")
     @classmethod
