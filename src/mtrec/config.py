@@ -369,6 +369,10 @@ class Model(Frozen):
     """Similar items that ranking looks up for each recent one, by who took both; 0: none. Only for next-item tasks
     within `full_softmax`, and only with `item_ids`.
     """
+    posterior_factors: Annotated[int, Field(ge=0)] = 16
+    """Factors of users and items, with their uncertainty, that regression on pairs starts from in closed form
+    (`mtrec.models.posterior`). A user's follow from the history at once. 0: none, they are learned with the rest.
+    """
     id_shrinkage: Annotated[float, Field(ge=0)] = 20.0
     """Training interactions at which what was learned of a user's id counts half; 0 trusts every id in full."""
 

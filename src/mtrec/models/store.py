@@ -32,6 +32,7 @@ from mtrec.data.contract import replacing_folder
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import TRAIN
 from mtrec.errors import InputError, ModelError
+from mtrec.models.beliefs import start_posteriors
 from mtrec.models.biases import as_log_odds, fit_biases
 from mtrec.models.encoder import (
     TextEncoder,
@@ -75,8 +76,9 @@ def new_model(
 ) -> tuple[Bundle, View, Catalogue]:
     """The model before fine-tuning: pretrained encoder, item vectors by text, heads at the training priors.
 
-    What the training rows tell by counting is in it too: biases of pair tasks (`mtrec.models.biases`) and item
-    neighbours (`mtrec.models.neighbours`), so that fine-tuning is compared with a start that is hard to beat.
+    What the training rows tell in closed form is in it too: posteriors of ratings (`mtrec.models.posterior`),
+    biases of the other pair tasks (`mtrec.models.biases`) and item neighbours (`mtrec.models.neighbours`), so that
+    fine-tuning is compared with a start that is hard to beat.
 
     The same seed gives the same weights, so evaluation can rebuild what training started from.
 
@@ -103,6 +105,7 @@ def new_model(
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
+    start_posteriors(bundle.model, view)
     if bundle.model.neighbours is not None:
         train = dataset.part == TRAIN
         slots = view.items.ids.cpu().numpy()[dataset.item[train]]

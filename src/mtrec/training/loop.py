@@ -19,6 +19,7 @@ from mtrec.config import Training
 from mtrec.data.dataset import Encoding
 from mtrec.data.splits import TRAIN
 from mtrec.errors import Diverged
+from mtrec.models.beliefs import left_out
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
@@ -136,6 +137,7 @@ class Trainer:
             sampling_N=counts.sqrt() / counts.sqrt().sum(),
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
+            beliefs=left_out(self.model, self.view),
             processes=self.processes,
         )
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from mtrec.balancing.features import Cut
 from mtrec.config import NextItem
+from mtrec.models.beliefs import LeftOut
 from mtrec.models.inputs import View
 from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
 from mtrec.models.preferences import future_targets, known
@@ -40,6 +41,8 @@ class StepData:
     """Probability of each item as a sampled negative; 0 for items without a training interaction."""
     id_dropout: float
     texts_per_step: int
+    beliefs: LeftOut
+    """What the posteriors say of each training row without it."""
     processes: Processes = field(default_factory=Processes)
     """Those that share the step; rows and losses of a batch are everywhere those of all of them."""
 
@@ -111,7 +114,11 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
     losses: dict[str, Examples] = {}
 
     pair_outputs = model.pair_outputs(
-        before[mask], shared.user_ids_B.unsqueeze(1).expand_as(mask)[mask], items, history.item_BT[mask]
+        before[mask],
+        shared.user_ids_B.unsqueeze(1).expand_as(mask)[mask],
+        items,
+        history.item_BT[mask],
+        data.beliefs.of(shared.row_X, items.ids_N[history.item_BT[mask]] > 0),
     )
     for name, output in pair_outputs.items():
         losses[name] = _examples(model, name, output, view.labels[name][shared.row_X])
