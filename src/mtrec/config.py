@@ -433,6 +433,10 @@ class Training(Frozen):
     """auto: bf16 where the processor multiplies in it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU when there is one."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Of several processes (torchrun). ddp: each holds the whole model; fsdp: they split the encoder's weights,
+    which may then be larger than one GPU has room for, and run all its layers at every step.
+    """
     seed: Seed = 0
     """Seed of all that is drawn in training."""
 

@@ -15,7 +15,7 @@ No file is a pickle. The folder of an ensemble (`mtrec.models.ensemble_store`) h
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mtrec.config import Regression, Scenario, parse_scenario
 from mtrec.data.contract import replacing_folder
@@ -33,7 +34,14 @@ from mtrec.data.splits import TRAIN
 from mtrec.errors import InputError, ModelError
 from mtrec.models.beliefs import start_posteriors
 from mtrec.models.biases import as_log_odds, fit_biases
-from mtrec.models.encoder import choose_device, choose_precision, load_encoder, load_saved_encoder, save_encoder
+from mtrec.models.encoder import (
+    TextEncoder,
+    choose_device,
+    choose_precision,
+    load_encoder,
+    load_saved_encoder,
+    save_encoder,
+)
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.state_cache import StateCache
@@ -64,6 +72,7 @@ def new_model(
     *,
     to_train: bool = True,
     text_cache: Path | None = None,
+    spread: Callable[[TextEncoder], None] = lambda encoder: None,
 ) -> tuple[Bundle, View, Catalogue]:
     """The model before fine-tuning: pretrained encoder, item vectors by text, heads at the training priors.
 
@@ -79,6 +88,7 @@ def new_model(
         scenario: model, tasks and training.
         to_train: keep what the encoder's frozen layers give for each text, within `training.cache_mb`.
         text_cache: folder to keep it in for later runs; None: in memory.
+        spread: called with the encoder before it encodes anything, to let several processes share its work.
 
     Raises:
         ModelError: the encoder cannot be loaded, or the device is not there.
@@ -89,6 +99,7 @@ def new_model(
     encoder.precision = choose_precision(scenario.training.precision, device)
     if to_train and scenario.training.texts_per_step and scenario.training.cache_mb:
         encoder.reuse(StateCache(text_cache, scenario.training.cache_mb * 2**20))
+    spread(encoder)
     bundle = Bundle(model=Recommender(scenario, encoding, encoder).to(device), encoding=encoding, scenario=scenario)
     view = bundle.view(dataset)
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
@@ -128,15 +139,32 @@ def _start_biases(bundle: Bundle, view: View) -> None:
 
 
 def save_model(
-    folder: Path, bundle: Bundle, dataset: Dataset, catalogue: Catalogue, training: dict[str, Any]
+    folder: Path,
+    bundle: Bundle,
+    dataset: Dataset,
+    catalogue: Catalogue,
+    training: dict[str, Any],
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder, complete or not at all; `training` is a summary for people."""
+    """Write a model folder, complete or not at all.
+
+    Args:
+        folder: where.
+        bundle: the model.
+        dataset: whose memory goes with it.
+        catalogue: its text vectors.
+        training: a summary for people.
+        weights: the model's weights where it does not hold them whole itself.
+    """
     with replacing_folder(folder) as temporary:
         (temporary / "scenario.json").write_text(json.dumps(bundle.scenario.as_dict()), encoding="utf-8")
         (temporary / "training.json").write_text(json.dumps(training), encoding="utf-8")
         bundle.encoding.write(temporary / "encoding.json")
-        weights = {name: value.detach().cpu().contiguous() for name, value in bundle.model.state_dict().items()}
-        save_file(weights, temporary / "model.safetensors")
+        weights = bundle.model.state_dict() if weights is None else weights
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in weights.items()},
+            temporary / "model.safetensors",
+        )
         save_encoder(bundle.model.encoder, temporary / "encoder")
         save_memory(temporary, dataset, catalogue, bundle.scenario.model.history)
 
