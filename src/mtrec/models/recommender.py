@@ -237,10 +237,10 @@ class Recommender(nn.Module):
             return None
         slot_BT = items.ids_N[history.item_BT] * history.mask_BT
         if row_X is not None and place_X is not None:
-            scores_XS: Tensor = self.neighbours(slot_BT, row_X, place_X, own=True)
+            scores_XS: Tensor = self.neighbours(slot_BT, history.row_BT, row_X, place_X, own=True)
             return scores_XS
         everyone = torch.arange(len(slot_BT), device=slot_BT.device)
-        scores_BS: Tensor = self.neighbours(slot_BT, everyone, history.mask_BT.sum(1), own=False)
+        scores_BS: Tensor = self.neighbours(slot_BT, history.row_BT, everyone, history.mask_BT.sum(1), own=False)
         return scores_BS
 
     def rank_logits(

@@ -109,7 +109,7 @@ def new_model(
     if bundle.model.neighbours is not None:
         train = dataset.part == TRAIN
         slots = view.items.ids.cpu().numpy()[dataset.item[train]]
-        bundle.model.neighbours.start_from(dataset.user[train], slots)
+        bundle.model.neighbours.start_from(dataset.user[train], slots, np.flatnonzero(train))
     return bundle, view, catalogue
 
 

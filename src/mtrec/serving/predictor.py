@@ -132,4 +132,5 @@ class Predictor:
             rating_BT=torch.full((1, count), torch.nan, device=device),
             gap_BT=torch.zeros(1, count, device=device),
             mask_BT=torch.tensor([[True] * len(rows) or [False]], device=device),
+            row_BT=torch.arange(count, device=device).unsqueeze(0),
         )
