@@ -51,15 +51,8 @@ class SasRec(nn.Module):
         self.places = nn.Embedding(length, width)
         for table in (self.items, self.places):
             nn.init.normal_(table.weight, std=0.02)
-        layer = dict(
-            d_model=width, nhead=1, dim_feedforward=width, dropout=dropout, batch_first=True, norm_first=True
-        )
-        self.blocks = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(**layer),  # type: ignore[arg-type]
-            blocks,
-            nn.LayerNorm(width),
-            enable_nested_tensor=False,
-        )
+        layer = nn.TransformerEncoderLayer(width, 1, width, dropout, batch_first=True, norm_first=True)
+        self.blocks = nn.TransformerEncoder(layer, blocks, nn.LayerNorm(width), enable_nested_tensor=False)
         self.dropout = nn.Dropout(dropout)
         self.optimiser = torch.optim.Adam(self.parameters(), lr=0.001, betas=(0.9, 0.98))
 

@@ -109,7 +109,7 @@ class Neighbours(nn.Module):
         self.register_buffer("index", torch.zeros(num_slots, size, dtype=torch.long))
         self.register_buffer("similarity", torch.zeros(num_slots, size))
         self.register_buffer("counts", torch.zeros(num_slots))
-        self.log_weight = nn.Parameter(torch.tensor(math.log(10.0)))
+        self.log_weight = nn.Parameter(torch.tensor(math.log(50.0)))
         self.log_rate = nn.Parameter(torch.tensor(math.log(math.log(2))))
 
     def start_from(self, user_R: np.ndarray, slot_R: np.ndarray, row_R: np.ndarray) -> None:
