@@ -425,6 +425,10 @@ class Training(Frozen):
     """Steps between two comparisons of the tasks' gradients, which the report draws; 0: never."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation score before training stops."""
+    calibrate: bool = True
+    """After training, fit one temperature per task on the validation part, so that its probabilities can be
+    believed (yes-no, classification and multi-label tasks); rankings and chosen classes stay as they are.
+    """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor multiplies in it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

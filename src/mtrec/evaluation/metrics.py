@@ -142,7 +142,7 @@ def classification(target_X: np.ndarray, probability_XV: np.ndarray) -> Metrics:
 
 
 def multilabel(target_XV: np.ndarray, probability_XV: np.ndarray) -> Metrics:
-    """Label-ranking average precision, micro and macro F1 at one half, and Hamming loss.
+    """Label-ranking average precision, micro and macro F1 at one half, Hamming loss, and ECE of all decisions.
 
     The first is over `ranked_rows` alone, NaN without any; the others are over all rows. A label that no row
     carries and none is given has no F1 and is no part of the macro mean; without any other label the F1 are NaN.
@@ -160,6 +160,7 @@ def multilabel(target_XV: np.ndarray, probability_XV: np.ndarray) -> Metrics:
         if used_V.any()
         else math.nan,
         "hamming_loss": float(sk.hamming_loss(target_XV, yes)),
+        "ece": expected_calibration_error(target_XV.ravel(), probability_XV.ravel()),
     }
 
 
@@ -199,6 +200,16 @@ def expected_calibration_error(target_X: np.ndarray, probability_X: np.ndarray, 
     """ECE: mean distance of prediction and observation over bins, weighted by count (Naeini et al. 2015)."""
     rows = reliability(np.asarray(target_X, dtype=float), probability_X, bins)
     return sum(abs(r["predicted"] - r["observed"]) * r["count"] for r in rows) / max(len(target_X), 1)
+
+
+def decisions(task: Task, target: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What ECE is measured on: whether each decision came true, and the probability that it was given.
+
+    Of classification the chosen class is the decision, of the others every yes or no.
+    """
+    if isinstance(task, Classification):
+        return (predicted.argmax(1) == target).astype(float), predicted.max(1)
+    return target.ravel().astype(float), predicted.ravel()
 
 
 def mean_ranks(scores_N: np.ndarray, allowed_N: np.ndarray, relevant: np.ndarray) -> np.ndarray:

@@ -36,6 +36,8 @@ class Predictions:
     predicted: np.ndarray
     outside: np.ndarray | None = None
     """Multi-label and profile: how many of the example's label values are not in the vocabulary, (X,)."""
+    temperature: float = 1.0
+    """What the outputs were divided by; see `mtrec.evaluation.calibration`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +146,8 @@ def _collect(
         target, outside = targets[name]
         keep = known(target)
         where = keep.cpu().numpy()
-        predicted = model.head(name).predict(output[keep]).float().cpu().numpy()
+        head = model.head(name)
+        predicted = head.predict(output[keep]).float().cpu().numpy()
         _check(name, np.isfinite(predicted))
         found[name] = Predictions(
             user=user[where],
@@ -152,6 +155,7 @@ def _collect(
             target=target[keep].cpu().numpy(),
             predicted=predicted,
             outside=None if outside is None else outside[where],
+            temperature=1.0 if head.temperature is None else float(head.temperature),
         )
     return found
 

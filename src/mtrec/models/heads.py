@@ -6,6 +6,7 @@ Shapes: X examples, V outputs of a head, D width.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +27,11 @@ class Head(nn.Module):
     """A linear head that starts at the training prior.
 
     The weights start at zero, so an untrained head predicts the mean rating, the base rate, or the class shares.
-    Regression is learned in standard deviations of the training labels.
+    Regression is learned in standard deviations of the training labels. Where a task answers with probabilities,
+    a temperature divides its outputs (1 until `mtrec.evaluation.calibration` sets it); the loss is without it.
     """
+
+    temperature: Tensor | None
 
     def __init__(self, task: Task, label: Label, num_inputs: int) -> None:
         super().__init__()
@@ -38,6 +42,14 @@ class Head(nn.Module):
             self.linear.bias.copy_(torch.tensor(_prior_outputs(task, label)))
         self.mean = label.prior[0] if isinstance(task, Regression) else 0.0
         self.scale, self.limits = label.scale, label.limits
+        probable = isinstance(task, (Binary, Classification, MultiLabel))
+        self.register_buffer("temperature", torch.ones(()) if probable else None)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Models that were saved before there was a temperature have 1."""
+        if self.temperature is not None:
+            state_dict.setdefault(f"{prefix}temperature", torch.ones(()))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, shared_XD: Tensor) -> Tensor:
         """Raw outputs: (X,) for one-dimensional tasks, else (X, V)."""
@@ -63,13 +75,14 @@ class Head(nn.Module):
         return losses.multilabel_loss(outputs, target, mask_X)
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Outputs in the units of the label: the number, probabilities, or the profile."""
+        """Outputs in the units of the label: the number, calibrated probabilities, or the profile."""
         if isinstance(self.task, Regression):
             numbers = outputs * self.scale + self.mean
             return numbers.clamp(*self.limits) if self.limits else numbers
-        if isinstance(self.task, Classification):
-            return outputs.softmax(-1)
-        return outputs if isinstance(self.task, Profile) else outputs.sigmoid()
+        if self.temperature is None:
+            return outputs
+        outputs = outputs / self.temperature
+        return outputs.softmax(-1) if isinstance(self.task, Classification) else outputs.sigmoid()
 
 
 def _prior_outputs(task: Task, label: Label) -> list[float]:

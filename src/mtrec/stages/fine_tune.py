@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtrec.config import Scenario
+from mtrec.config import NextItem, Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import VALID
 from mtrec.evaluation import metrics
+from mtrec.evaluation.calibration import calibrate
 from mtrec.evaluation.predict import predict
 from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
@@ -60,7 +61,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
-        trained_parameters and text_cache (`TextEncoder.reused`).
+        trained_parameters, text_cache (`TextEncoder.reused`) and temperatures by task.
 
     Raises:
         ModelError: the encoder cannot be loaded.
@@ -91,6 +92,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "text_cache": bundle.model.encoder.reused(),
+        "temperatures": _calibrate(bundle, trainer) if scenario.training.calibrate else {},
     }
     save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary)
     with replacing_file(outputs.losses) as temporary:
@@ -115,6 +117,14 @@ def trainer_for(
     """
     bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache)
     return bundle, Trainer(bundle, view, catalogue, validate=validation(scenario, encoding), **settings)
+
+
+def _calibrate(bundle: Bundle, trainer: Trainer) -> dict[str, float]:
+    """Set the temperatures of the trained model from what it says on the validation part."""
+    tasks = {name: task for name, task in bundle.scenario.tasks.items() if not isinstance(task, NextItem)}
+    history = bundle.scenario.model.history
+    rows, _ = predict(bundle.model.eval(), trainer.view, trainer.data.catalogue, tasks, VALID, history)
+    return calibrate(bundle.model, rows)
 
 
 def _key(inputs: Inputs, scenario: Scenario) -> str:
