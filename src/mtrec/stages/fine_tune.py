@@ -92,7 +92,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "text_cache": bundle.model.encoder.reused(),
-        "temperatures": _calibrate(bundle, trainer) if scenario.training.calibrate else {},
+        **settle(bundle, trainer),
     }
     save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary)
     with replacing_file(outputs.losses) as temporary:
@@ -119,12 +119,16 @@ def trainer_for(
     return bundle, Trainer(bundle, view, catalogue, validate=validation(scenario, encoding), **settings)
 
 
-def _calibrate(bundle: Bundle, trainer: Trainer) -> dict[str, float]:
-    """Set the temperatures of the trained model from what it says on the validation part."""
+def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
+    """Set what the trained model's heads take from the validation part.
+
+    Returns:
+        temperatures by task, see `mtrec.evaluation.calibration`; empty with `training.calibrate: false`.
+    """
     tasks = {name: task for name, task in bundle.scenario.tasks.items() if not isinstance(task, NextItem)}
     history = bundle.scenario.model.history
     rows, _ = predict(bundle.model.eval(), trainer.view, trainer.data.catalogue, tasks, VALID, history)
-    return calibrate(bundle.model, rows)
+    return {"temperatures": calibrate(bundle.model, rows) if bundle.scenario.training.calibrate else {}}
 
 
 def _key(inputs: Inputs, scenario: Scenario) -> str:

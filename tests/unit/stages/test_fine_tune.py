@@ -70,7 +70,7 @@ def test_temperatures_come_from_the_validation_part_alone(shop_run: Path, shop: 
         view = bundle.view(other)
         catalogue = bundle.model.catalogue(other.items["text"].to_list(), view.items)
         trainer = Trainer(bundle, view, catalogue, validate=lambda *_: {})
-        found = fine_tune._calibrate(bundle, trainer)
+        found = fine_tune.settle(bundle, trainer)["temperatures"]
         assert (found["like"] == pytest.approx(said["like"], rel=1e-3)) == same
     plain = shop.model_copy(update={"training": shop.training.model_copy(update={"calibrate": False, "epochs": 1})})
     assert run(shop_run / "dataset", tmp_path, plain)["temperatures"] == {}
