@@ -1,7 +1,7 @@
 """What settings do to every task: test metrics of each variant, side by side on the same data and seeds.
 
-Each variant is a list of `--set` overrides; the first is what the others are compared with. On simulated data a seed
-draws another shop, too. Early stopping, temperatures and thresholds see the validation part alone.
+Each variant is a list of `--set` overrides; the first is what the others are compared with. On simulated data a
+seed draws another shop, too. Early stopping, temperatures and thresholds see the validation part alone.
 
     python -m benchmarks.options --variants "" training.r_drop=1 --seeds 0 1 [--scenario ecommerce] [--data FOLDER]
 """
@@ -44,7 +44,7 @@ def measure(scenario: Scenario, data: Path | None) -> dict[str, float]:
             values = metrics.ranking([user.metrics for user in rankings[name]])
         else:
             given = rows[name]
-            values = metrics.compute(task, given.target, given.predicted)
+            values = metrics.compute(task, given.target, given.predicted, given.thresholds)
             if "ece" in values:
                 plain = metrics.decisions(task, given.target, uncalibrated(task, given))
                 values |= {"ece_before": metrics.expected_calibration_error(*plain)}

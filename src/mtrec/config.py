@@ -264,6 +264,14 @@ class MultiLabel(TaskBase):
     label: str
     min_count: Annotated[int, Field(ge=1)] = 5
     """Labels that fewer training items carry are left out."""
+    strategy: Literal["independent", "label_embeddings"] = "independent"
+    """independent: a linear output per label (binary relevance); label_embeddings: labels are vectors that start
+    from the text of their names, scored by one map that all labels share.
+    """
+    thresholds: Literal["fixed", "per_label"] = "fixed"
+    """From which probability a label is given: one half, or a share per label with the best F1 on the validation
+    part.
+    """
 
 
 class Profile(TaskBase):

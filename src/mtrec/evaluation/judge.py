@@ -109,7 +109,7 @@ def _judge_rows(
         return {**_empty(task), "counts": _counts(task, after)}
     champion = judged.champion.rows.get(name) if judged.champion else None
     primary = m.PRIMARY[task.type]
-    values = [m.compute(task, p.target, p.predicted) if p else {} for p in (before, after, champion)]
+    values = [m.compute(task, p.target, p.predicted, p.thresholds) if p else {} for p in (before, after, champion)]
 
     def against(other: Predictions | None) -> dict[str, Any] | None:
         if other is None or math.isnan(values[1][primary]):
@@ -300,10 +300,10 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def align(predicted_XV: np.ndarray, values: list[str], wanted: list[str]) -> np.ndarray:
+def align(predicted_XV: np.ndarray, values: list[str], wanted: list[str], fill: float = 0.0) -> np.ndarray:
     """Bring columns of another vocabulary into this one's order; a value the other never knew gets 0. (X, V)."""
     place = {value: i for i, value in enumerate(values)}
-    out = np.zeros((len(predicted_XV), len(wanted)), dtype=predicted_XV.dtype)
+    out = np.full((len(predicted_XV), len(wanted)), fill, dtype=predicted_XV.dtype)
     for i, value in enumerate(wanted):
         if value in place:
             out[:, i] = predicted_XV[:, place[value]]

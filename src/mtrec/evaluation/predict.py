@@ -38,6 +38,8 @@ class Predictions:
     """Multi-label and profile: how many of the example's label values are not in the vocabulary, (X,)."""
     temperature: float = 1.0
     """What the outputs were divided by; see `mtrec.evaluation.calibration`."""
+    thresholds: np.ndarray | None = None
+    """Multi-label: the probability from which each label is given, (V,); None: one half."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +158,7 @@ def _collect(
             predicted=predicted,
             outside=None if outside is None else outside[where],
             temperature=1.0 if head.temperature is None else float(head.temperature),
+            thresholds=None if head.thresholds is None else head.thresholds.cpu().numpy(),
         )
     return found
 

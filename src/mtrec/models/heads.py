@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from mtrec.config import Binary, Classification, MultiLabel, NextItem, Profile, Regression, Task
 from mtrec.data.labels import Label
 from mtrec.models import losses
+from mtrec.models.label_embeddings import LabelEmbeddings
 from mtrec.models.trust import Trust
 
 
@@ -32,11 +33,16 @@ class Head(nn.Module):
     """
 
     temperature: Tensor | None
+    thresholds: Tensor | None
+    """Multi-label: the probability from which each label is given, (V,); see `mtrec.evaluation.thresholds`."""
 
-    def __init__(self, task: Task, label: Label, num_inputs: int) -> None:
+    def __init__(self, task: Task, label: Label, num_inputs: int, text_width: int = 0) -> None:
         super().__init__()
         self.task = task
-        self.linear = nn.Linear(num_inputs, num_outputs(task, label))
+        if isinstance(task, MultiLabel) and task.strategy == "label_embeddings":
+            self.linear: nn.Linear = LabelEmbeddings(num_inputs, num_outputs(task, label), text_width)
+        else:
+            self.linear = nn.Linear(num_inputs, num_outputs(task, label))
         nn.init.zeros_(self.linear.weight)
         with torch.no_grad():
             self.linear.bias.copy_(torch.tensor(_prior_outputs(task, label)))
@@ -44,11 +50,15 @@ class Head(nn.Module):
         self.scale, self.limits = label.scale, label.limits
         probable = isinstance(task, (Binary, Classification, MultiLabel))
         self.register_buffer("temperature", torch.ones(()) if probable else None)
+        thresholds = torch.full((len(label.values),), 0.5) if isinstance(task, MultiLabel) else None
+        self.register_buffer("thresholds", thresholds)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Models that were saved before there was a temperature have 1."""
+        """Models that were saved before there were temperatures and thresholds have 1 and one half."""
         if self.temperature is not None:
             state_dict.setdefault(f"{prefix}temperature", torch.ones(()))
+        if self.thresholds is not None:
+            state_dict.setdefault(f"{prefix}thresholds", torch.full_like(self.thresholds, 0.5))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, shared_XD: Tensor) -> Tensor:
@@ -83,6 +93,11 @@ class Head(nn.Module):
             return outputs
         outputs = outputs / self.temperature
         return outputs.softmax(-1) if isinstance(self.task, Classification) else outputs.sigmoid()
+
+    def given(self, probability_XV: Tensor) -> Tensor:
+        """Which labels a multi-label task gives, (X, V) bool, from what `predict` says."""
+        assert self.thresholds is not None
+        return probability_XV >= self.thresholds
 
 
 def _prior_outputs(task: Task, label: Label) -> list[float]:

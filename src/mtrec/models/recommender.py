@@ -93,7 +93,9 @@ class Recommender(nn.Module):
                 if place in used
             }
         )
-        self.heads = nn.ModuleDict({n: Head(t, encoding.labels[n], 2 * width) for n, t in heads.items()})
+        self.heads = nn.ModuleDict(
+            {n: Head(t, encoding.labels[n], 2 * width, encoder.width) for n, t in heads.items()}
+        )
         self.chained = _first_things_first(heads)
         """Binary tasks that come after another one, each with that one."""
         for name, first in self.chained:

@@ -33,7 +33,9 @@ from mtrec.data.splits import TRAIN
 from mtrec.errors import InputError, ModelError
 from mtrec.models.biases import as_log_odds, fit_biases
 from mtrec.models.encoder import choose_device, choose_precision, load_encoder, load_saved_encoder, save_encoder
+from mtrec.models.heads import Head
 from mtrec.models.inputs import View
+from mtrec.models.label_embeddings import LabelEmbeddings
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.state_cache import StateCache
 
@@ -92,6 +94,7 @@ def new_model(
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
+    _start_labels(bundle)
     if bundle.model.neighbours is not None:
         train = dataset.part == TRAIN
         slots = view.items.ids.cpu().numpy()[dataset.item[train]]
@@ -122,6 +125,15 @@ def _start_biases(bundle: Bundle, view: View) -> None:
         else:
             user_bias, item_bias = (as_log_odds(bias, label.prior[0]) for bias in biases)
         model.factors.start_from(k, user_bias, item_bias)
+
+
+def _start_labels(bundle: Bundle) -> None:
+    """Set label vectors to the text vectors of the labels' names."""
+    encoder = bundle.model.encoder
+    for name, head in bundle.model.heads.items():
+        if isinstance(head, Head) and isinstance(head.linear, LabelEmbeddings):
+            names = bundle.encoding.labels[name].values
+            head.linear.start_from(encoder.encode_all(encoder.tokenize(names)))
 
 
 def save_model(

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtrec.config import NextItem, Scenario
+from mtrec.config import MultiLabel, NextItem, Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import VALID
 from mtrec.evaluation import metrics
 from mtrec.evaluation.calibration import calibrate
-from mtrec.evaluation.predict import predict
+from mtrec.evaluation.predict import Predictions, predict
+from mtrec.evaluation.thresholds import choose_thresholds
 from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
@@ -61,7 +62,8 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
-        trained_parameters, text_cache (`TextEncoder.reused`) and temperatures by task.
+        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds by
+        task.
 
     Raises:
         ModelError: the encoder cannot be loaded.
@@ -123,12 +125,19 @@ def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
     """Set what the trained model's heads take from the validation part.
 
     Returns:
-        temperatures by task, see `mtrec.evaluation.calibration`; empty with `training.calibrate: false`.
+        temperatures by task, see `mtrec.evaluation.calibration`; empty with `training.calibrate: false`. And
+        thresholds by task, see `mtrec.evaluation.thresholds`; empty unless a task asks for them.
     """
     tasks = {name: task for name, task in bundle.scenario.tasks.items() if not isinstance(task, NextItem)}
     history = bundle.scenario.model.history
-    rows, _ = predict(bundle.model.eval(), trainer.view, trainer.data.catalogue, tasks, VALID, history)
-    return {"temperatures": calibrate(bundle.model, rows) if bundle.scenario.training.calibrate else {}}
+
+    def said() -> dict[str, Predictions]:
+        model, catalogue = bundle.model.eval(), trainer.data.catalogue
+        return predict(model, trainer.view, catalogue, tasks, VALID, history)[0]
+
+    temperatures = calibrate(bundle.model, said()) if bundle.scenario.training.calibrate else {}
+    own = any(isinstance(task, MultiLabel) and task.thresholds == "per_label" for task in tasks.values())
+    return {"temperatures": temperatures, "thresholds": choose_thresholds(bundle.model, said()) if own else {}}
 
 
 def _key(inputs: Inputs, scenario: Scenario) -> str:

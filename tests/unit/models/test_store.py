@@ -95,10 +95,12 @@ def test_a_model_saved_before_there_were_temperatures_has_none(folder: Path, tmp
     temperatures = {name for name in weights if name.endswith(".temperature")}
     assert len(temperatures) == 6
     assert all(float(weights[name]) != 1 for name in temperatures)
-    old = {name: value for name, value in weights.items() if name not in temperatures}
+    thresholds = "heads.tags.thresholds"
+    old = {name: value for name, value in weights.items() if name not in (*temperatures, thresholds)}
     save_file(old, tmp_path / "old" / "model.safetensors")
     model = load_model(tmp_path / "old").model
     assert all(float(model.state_dict()[name]) == 1 for name in temperatures)
+    assert set(model.state_dict()[thresholds].tolist()) == {0.5}
     # Scores are those of the new folder before its temperature.
     items = Predictor.load(folder).item_ids[:20]
     scores = [Predictor.load(f).score(items, user_id="u00001")["like"] for f in (folder, tmp_path / "old")]
