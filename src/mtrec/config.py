@@ -433,6 +433,16 @@ class Training(Frozen):
     """Steps between two comparisons of the tasks' gradients, which the report draws; 0: never."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation score before training stops."""
+    r_drop: Annotated[float, Field(ge=0)] = 0.0
+    """Every step takes a second pass with other dropout and this much of the distance between the two answers is
+    added to each task's loss (R-Drop); about twice the time. 0: off.
+    """
+    adversarial: Annotated[float, Field(ge=0)] = 0.0
+    """How far text vectors (of length 1) are moved to where the tasks' loss grows, for a second pass to learn from
+    (fast gradient method). 0: off.
+    """
+    text_augmentation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of words dropped from, or swapped in, half of the texts that a step encodes. 0: off."""
     calibrate: bool = True
     """After training, fit one temperature per task on the validation part, so that its probabilities can be
     believed (yes-no, classification and multi-label tasks); rankings and chosen classes stay as they are.

@@ -22,6 +22,7 @@ from mtrec.errors import Diverged
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
+from mtrec.training.augmentation import augmentation
 from mtrec.training.batches import SequenceBatches
 from mtrec.training.checkpoint import (
     damaged,
@@ -30,7 +31,8 @@ from mtrec.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from mtrec.training.step import StepData, losses_of, represent
+from mtrec.training.regularisation import Passes
+from mtrec.training.step import StepData
 
 RECORD_EVERY = 5
 """Steps between two recorded training losses."""
@@ -131,6 +133,7 @@ class Trainer:
             sampling_N=counts.sqrt() / counts.sqrt().sum(),
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
+            augmentation=augmentation(self.settings.text_augmentation, dataset, self.model.encoder),
         )
 
     def _training_labels(self, learned: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -173,7 +176,9 @@ class Trainer:
             group["lr"] = rate * factor
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
-        losses = self._backward(rows_BT)
+        passes = Passes(self.model, self.data, rows_BT, self.settings)
+        losses = self._backward(passes)
+        passes.finish()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.progress.step += 1
@@ -193,14 +198,12 @@ class Trainer:
             )
         self.watch(self.progress)
 
-    def _backward(self, rows_BT: np.ndarray) -> dict[str, Tensor]:
-        """Losses of a batch, with the gradient of every parameter set."""
+    def _backward(self, passes: Passes) -> dict[str, Tensor]:
+        """Losses of a batch, with the gradient of every parameter set that they reach."""
         step, every = self.progress.step, self.settings.compare_every
         compare = len(self.model.tasks) > 1 and every > 0 and step % every == 0
-        shared, cut = represent(self.model, self.data, rows_BT), None
-        if compare or self.balancer.combines_gradients:
-            cut, shared = shared.cut()
-        losses = losses_of(self.model, self.data, shared)
+        cut = passes.cut() if compare or self.balancer.combines_gradients else None
+        losses = passes.losses()
         weighted = self.balancer.weighted(losses)
         losses_K = torch.stack(weighted)
         if cut is None:

@@ -5,7 +5,9 @@ Shapes: B users, T events, X examples, V label values, N items, M sampled negati
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +21,31 @@ from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
 from mtrec.models.preferences import future_targets, known
 from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
 from mtrec.models.users import History
+from mtrec.training.augmentation import Augmentation
 
+T = TypeVar("T")
 ITEM_EXAMPLES = 512
 """Items per step that item tasks learn from."""
 MAX_LOGITS = 2**23
 """Bound on users × items in one ranking loss; beyond it positions are sampled."""
+
+
+class Pass:
+    """One pass of a batch through the model. This one leaves everything as it is; `regularisation` has another."""
+
+    def draw(self, make: Callable[[], T]) -> T:
+        """A random choice that a second pass of the same batch must share; dropout is none."""
+        return make()
+
+    def text(self, encode: Callable[[], Tensor]) -> Tensor:
+        """The text vectors that the towers read, (N, E)."""
+        return encode()
+
+    def note(self, name: str, mask_X: Tensor, *outputs: Tensor) -> None:
+        """Hear a task's raw outputs, (X,) or in parts (X, …), and which of them count."""
+
+
+AS_IT_IS = Pass()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +61,8 @@ class StepData:
     """Probability of each item as a sampled negative; 0 for items without a training interaction."""
     id_dropout: float
     texts_per_step: int
+    augmentation: Augmentation | None = None
+    through: Pass = AS_IT_IS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +106,17 @@ def represent(model: Recommender, data: StepData, rows_BT: np.ndarray) -> Repres
         data: tensors shared by all steps; the catalogue's text vectors are refreshed in place.
         rows_BT: interaction rows of the batch, −1 pads.
     """
-    view, catalogue = data.view, data.catalogue
+    view, catalogue, draw = data.view, data.catalogue, data.through.draw
     history = view.history(rows_BT)
-    keep_N = _keep(len(catalogue.tokens), data.id_dropout, view.device)
-    fresh = _choose_texts(history, data)
-    items = model.item_vectors(model.fresh_text(catalogue, fresh), catalogue.features, keep_N)
+    keep_N = draw(lambda: _keep(len(catalogue.tokens), data.id_dropout, view.device))
+    fresh = draw(lambda: _choose_texts(history, data))
+    change = data.augmentation
+    changed = draw(lambda: change(fresh)) if change else None
+    text_NE = data.through.text(lambda: model.fresh_text(catalogue, fresh, changed))
+    items = model.item_vectors(text_NE, catalogue.features, keep_N)
     user_B = torch.from_numpy(view.dataset.user[rows_BT[:, 0]]).to(view.device)
     users = view.users.rows(user_B)
-    keep_B = _keep(len(user_B), data.id_dropout, view.device)
+    keep_B = draw(lambda: _keep(len(user_B), data.id_dropout, view.device))
     return Representation(
         history=history,
         row_X=torch.from_numpy(rows_BT[rows_BT >= 0]).to(view.device),
@@ -112,12 +139,12 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
     )
     for name, output in pair_outputs.items():
         target = view.labels[name][shared.row_X]
-        losses[name] = model.head(name).loss(output, target, known(target))
+        losses[name] = _head_loss(model, data, name, output, target, known(target))
 
-    item_X = _item_examples(shared.fresh, data)
+    item_X = data.through.draw(lambda: _item_examples(shared.fresh, data))
     for name, output in model.item_outputs(F.embedding(item_X, items.text_ND)).items():
         target = view.labels[name][item_X]
-        losses[name] = model.head(name).loss(output, target, known(target))
+        losses[name] = _head_loss(model, data, name, output, target, known(target))
 
     losses.update(_user_losses(model, data, shared))
     for name, task in model.tasks.items():
@@ -136,14 +163,22 @@ def _user_losses(model: Recommender, data: StepData, shared: Representation) -> 
         outputs = model.user_outputs(before)
         for name, task in future.items():
             target, mask = future_targets(task, data.view.labels[name], history)
-            losses[name] = model.head(name).loss(outputs[name].flatten(0, 1), target.flatten(0, 1), mask.flatten())
+            target_X, mask_X = target.flatten(0, 1), mask.flatten()
+            losses[name] = _head_loss(model, data, name, outputs[name].flatten(0, 1), target_X, mask_X)
     if len(future) < len(tasks):
         last = states[torch.arange(len(states), device=states.device), history.mask_BT.sum(1)]
         outputs = model.user_outputs(last)
         for name in tasks.keys() - future.keys():
             target = data.view.labels[name][shared.user_B]
-            losses[name] = model.head(name).loss(outputs[name], target, known(target))
+            losses[name] = _head_loss(model, data, name, outputs[name], target, known(target))
     return losses
+
+
+def _head_loss(
+    model: Recommender, data: StepData, name: str, outputs: Tensor, target: Tensor, mask_X: Tensor
+) -> Tensor:
+    data.through.note(name, mask_X, outputs)
+    return model.head(name).loss(outputs, target, mask_X)
 
 
 def _next_item_loss(
@@ -155,20 +190,23 @@ def _next_item_loss(
     states_XD, target_X, (row_X, place_X) = before[counts], history.item_BT[counts], counts.nonzero(as_tuple=True)
     num_items = len(items.ids_N)
     full = name in model.full
+    draw = data.through.draw
     limit = max(MAX_LOGITS // (num_items if full else task.num_negatives), 1)
     if len(target_X) > limit:
-        chosen = torch.randperm(len(target_X), device=target_X.device)[:limit]
+        chosen = draw(lambda: torch.randperm(len(target_X), device=target_X.device)[:limit])
         states_XD, target_X = states_XD[chosen], target_X[chosen]
         row_X, place_X = row_X[chosen], place_X[chosen]
     everyone = torch.ones(len(target_X), device=target_X.device)
     if full:
         near_XS = model.nearby(name, items, history, row_X=row_X, place_X=place_X)
         logits_XN = model.rank_logits(name, states_XD, items, near_XS, data.sampling_N > 0)
+        data.through.note(name, everyone, logits_XN)
         return softmax_ranking_loss(logits_XN, target_X, everyone)
-    negative_M = torch.multinomial(data.sampling_N, task.num_negatives, replacement=True)
+    negative_M = draw(lambda: torch.multinomial(data.sampling_N, task.num_negatives, replacement=True))
     log_q_N = (data.sampling_N * task.num_negatives).clamp(min=1e-12).log()
     positive = model.rank_logits_of(name, states_XD, items, target_X)
     negative = model.rank_logits(name, states_XD, items.rows(negative_M), None)
+    data.through.note(name, everyone, positive.unsqueeze(1), negative)
     hit_XM = negative_M.unsqueeze(0) == target_X.unsqueeze(1)
     return sampled_softmax_loss(positive, negative, log_q_N[negative_M], hit_XM, everyone)
 
