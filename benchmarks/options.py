@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mtrec.config import NextItem, Scenario, load_scenario
+from mtrec.config import MultiLabel, NextItem, Scenario, load_scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.dataset import prepare
 from mtrec.data.sources import read_source
@@ -47,8 +47,11 @@ def measure(scenario: Scenario, data: Path | None) -> dict[str, float]:
             values = metrics.compute(task, given.target, given.predicted, given.thresholds)
             if "ece" in values:
                 plain = metrics.decisions(task, given.target, uncalibrated(task, given))
-                values |= {"ece_before": metrics.expected_calibration_error(*plain)}
-        found |= {f"{name}.{key}": v for key, v in values.items() if key in (*SHOWN, "ece_before")}
+                values |= {"ece without temperature": metrics.expected_calibration_error(*plain)}
+            if isinstance(task, MultiLabel) and task.thresholds == "per_label":
+                half = metrics.compute(task, given.target, given.predicted)
+                values |= {f"{key} at one half": half[key] for key in ("micro_f1", "macro_f1")}
+        found |= {f"{name}.{key}": v for key, v in values.items() if key.partition(" ")[0] in SHOWN}
     return found
 
 
