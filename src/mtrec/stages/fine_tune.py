@@ -24,6 +24,8 @@ from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle, new_model, save_model
 from mtrec.progress import report
 from mtrec.training.cost import seconds_per_step
+from mtrec.training.distributed import Processes, whole
+from mtrec.training.joining import joined
 from mtrec.training.loop import Progress, Trainer, Validate
 
 RANKED_USERS = 1_000
@@ -58,32 +60,43 @@ class Outputs:
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
-    """Train all tasks together.
+    """Train all tasks together; under torchrun, together with the other processes that it started.
+
+    The first process writes, logs and shows progress, and all return when it is done. See docs/training.md.
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
-        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds by
-        task.
+        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds (`settle`).
 
     Raises:
         ModelError: the encoder cannot be loaded.
         DataError: the dataset folder is not whole.
-        RunError: a checkpoint is damaged, or MLflow cannot be used.
+        RunError: a checkpoint is damaged, MLflow cannot be used, or another process was lost.
+        SystemExit: another process has failed and says why.
     """
+    with joined(scenario.training) as processes:
+        return _run(inputs, outputs, scenario, processes)
+
+
+def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Processes) -> dict[str, Any]:
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
-    report("fine_tune", 0.0, "encoding the item texts")
+    if processes.leads:
+        report("fine_tune", 0.0, "encoding the item texts")
     bundle, trainer = trainer_for(
         dataset,
         encoding,
         scenario,
         text_cache=inputs.text_cache,
-        watch=_progress_of(scenario),
+        watch=_progress_of(scenario) if processes.leads else lambda progress: None,
         checkpoints=inputs.checkpoints,
         key=_key(inputs, scenario) if inputs.checkpoints else "",
+        processes=processes,
     )
     with _logging(inputs, scenario, trainer):
         end = trainer.fit()
+    settled = settle(bundle, trainer)
+    weights = whole(bundle.model.state_dict())
     parameters = list(bundle.model.parameters())
     summary = {
         "epochs": end.epoch,
@@ -94,16 +107,23 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "text_cache": bundle.model.encoder.reused(),
-        **settle(bundle, trainer),
+        **settled,
     }
-    save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary)
-    with replacing_file(outputs.losses) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in end.lines), encoding="utf-8")
+    if processes.leads:
+        save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary, weights)
+        with replacing_file(outputs.losses) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in end.lines), encoding="utf-8")
     return summary
 
 
 def trainer_for(
-    dataset: Dataset, encoding: Encoding, scenario: Scenario, *, text_cache: Path | None = None, **settings: Any
+    dataset: Dataset,
+    encoding: Encoding,
+    scenario: Scenario,
+    *,
+    text_cache: Path | None = None,
+    processes: Processes | None = None,
+    **settings: Any,
 ) -> tuple[Bundle, Trainer]:
     """A new model of the scenario and what trains it, judged by every task's skill on the validation part.
 
@@ -112,13 +132,16 @@ def trainer_for(
         encoding: its encoding.
         scenario: model, tasks and training.
         text_cache: see `Inputs`.
+        processes: those that train together.
         settings: `watch`, `checkpoints` and `key` of the trainer.
 
     Raises:
         ModelError: the encoder cannot be loaded.
     """
-    bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache)
-    return bundle, Trainer(bundle, view, catalogue, validate=validation(scenario, encoding), **settings)
+    processes = processes or Processes()
+    bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache, spread=processes.spread)
+    validate = validation(scenario, encoding)
+    return bundle, Trainer(bundle, view, catalogue, validate=validate, processes=processes, **settings)
 
 
 def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
@@ -189,7 +212,7 @@ def _logging(inputs: Inputs, scenario: Scenario, trainer: Trainer) -> Iterator[N
 
     The unit of the score is known at the end only, so that is when the scores of all epochs are sent.
     """
-    if not inputs.pipeline_run:
+    if not inputs.pipeline_run or not trainer.processes.leads:
         yield
         return
     from mtrec import tracking

@@ -19,6 +19,7 @@ from mtrec.config import Training
 from mtrec.data.dataset import Encoding
 from mtrec.data.splits import TRAIN
 from mtrec.errors import Diverged
+from mtrec.models.beliefs import left_out
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
@@ -31,6 +32,7 @@ from mtrec.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
+from mtrec.training.distributed import Processes, placed, whole
 from mtrec.training.regularisation import Passes
 from mtrec.training.step import StepData
 
@@ -76,6 +78,7 @@ class Trainer:
         watch: called after every step and every epoch with the progress so far.
         checkpoints: folder for the latest and the best state; None keeps them in memory only.
         key: names what is trained on what; a checkpoint of another key is not resumed.
+        processes: those that train together; the first one validates and writes the checkpoints.
     """
 
     def __init__(
@@ -88,8 +91,11 @@ class Trainer:
         watch: Callable[[Progress], None] = lambda progress: None,
         checkpoints: Path | None = None,
         key: str = "",
+        processes: Processes | None = None,
     ) -> None:
         self.model, self.scenario, self.view = bundle.model, bundle.scenario, view
+        self.processes = processes or Processes()
+        self.processes.start_alike(bundle.model)
         self.validate, self.watch, self.key = validate, watch, key
         self.settings: Training = bundle.scenario.training
         dataset, scenario = view.dataset, bundle.scenario
@@ -134,6 +140,8 @@ class Trainer:
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
             augmentation=augmentation(self.settings.text_augmentation, dataset, self.model.encoder),
+            beliefs=left_out(self.model, self.view),
+            processes=self.processes,
         )
 
     def _training_labels(self, learned: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -170,7 +178,7 @@ class Trainer:
     def train_step(self, rows_BT: np.ndarray) -> None:
         """One update on a batch of windows, (B, T) interaction rows."""
         step = self.progress.step
-        torch.manual_seed(hash((self.settings.seed, step)) % 2**31)
+        self.processes.seed(hash((self.settings.seed, step)) % 2**31)
         factor = learning_rate_factor(step, self.total_steps, self.settings.warmup)
         for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
@@ -179,7 +187,8 @@ class Trainer:
         passes = Passes(self.model, self.data, rows_BT, self.settings)
         losses = self._backward(passes)
         passes.finish()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.processes.sum_gradients(self.model.parameters())
+        self.processes.clip_gradients(self.model.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.progress.step += 1
         if step % RECORD_EVERY == 0:
@@ -204,17 +213,19 @@ class Trainer:
         compare = len(self.model.tasks) > 1 and every > 0 and step % every == 0
         cut = passes.cut() if compare or self.balancer.combines_gradients else None
         losses = passes.losses()
+        self.processes.draw_alike()
         weighted = self.balancer.weighted(losses)
         losses_K = torch.stack(weighted)
         if cut is None:
             self.balancer.joint(losses_K).backward()
             return losses
-        combines = self.balancer.combines_gradients
+        combines, own = self.balancer.combines_gradients, passes.own
         gradients = task_gradients(weighted, cut, self.above, keep_graph=not combines)
         if compare:
-            self._record_comparison(gradients.jacobian_KD, losses_K.detach())
+            self._record_comparison(self.processes.jacobian(gradients.jacobian_KD, own), losses_K.detach())
         if combines:
-            backward_combined(gradients, cut, lambda rows_KD: self.balancer.combine(rows_KD, losses_K.detach()))
+            combine = self.processes.across(lambda rows_KD: self.balancer.combine(rows_KD, losses_K.detach()), own)
+            backward_combined(gradients, cut, combine)
         else:
             self.balancer.joint(losses_K).backward()
             cut.backward([leaf.grad for leaf in cut.read])
@@ -234,13 +245,13 @@ class Trainer:
 
     def _end_epoch(self, clock: float, before: float) -> None:
         progress = self.progress
-        weights = {name: p.detach().sum().item() for name, p in self.model.named_parameters() if p.requires_grad}
-        _check_finite("weights", weights, progress.step)
+        sums = {name: p.detach().sum() for name, p in self.model.named_parameters() if p.requires_grad}
+        _check_finite("weights", {name: value.item() for name, value in whole(sums).items()}, progress.step)
         self.model.eval()
         if (progress.epoch + 1) % self.settings.refresh_epochs == 0:
             self._refresh_texts()
         with torch.no_grad():
-            skills = self.validate(self.model, self.view, self.data.catalogue)
+            skills = self.processes.from_lead(lambda: self.validate(self.model, self.view, self.data.catalogue))
         progress.epoch += 1
         top = progress.top_skills = {n: max(s, progress.top_skills.get(n, 0.0)) for n, s in skills.items()}
         for line in progress.lines:
@@ -275,17 +286,21 @@ class Trainer:
             "catalogue": {"text": self.data.catalogue.text_NE},
             "balancer": self.balancer.memory(),
         }
-        save_checkpoint(self.checkpoints, groups, {"progress": vars(self.progress), "key": self.key})
+        groups = {name: whole(tensors) for name, tensors in groups.items()}
+        if self.processes.leads:
+            save_checkpoint(self.checkpoints, groups, {"progress": vars(self.progress), "key": self.key})
 
     def _resume(self) -> None:
         found = load_checkpoint(self.checkpoints) if self.checkpoints else None
+        self.processes.agree((self.key, found and found[1]), "data, settings and checkpoint")
         try:
             if found is None or found[1]["key"] != self.key:
                 self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
                 return
             groups, state = found
-            self.model.load_state_dict(groups["model"])
-            self.best = groups["best"]
+            present = self.model.state_dict()
+            self.model.load_state_dict(placed(groups["model"], present))
+            self.best = placed(groups["best"], present)
             restore_optimiser(self.optimiser, groups["optimiser"])
             self.data.catalogue.text_NE = groups["catalogue"]["text"].to(self.view.device)
             self.balancer.remember(groups.get("balancer", {}))

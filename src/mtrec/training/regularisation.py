@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from mtrec.balancing.features import Cut
 from mtrec.config import Binary, MultiLabel, Profile, Regression, Task, Training
 from mtrec.models.recommender import Recommender
+from mtrec.training.distributed import Examples
 from mtrec.training.step import Pass, StepData, T, losses_of, represent
 
 IMPOSSIBLE = -1e4
@@ -93,27 +94,36 @@ class Passes:
         self.parts = [(part, represent(model, part, rows_BT)) for part in own]
 
     def cut(self) -> Cut:
-        """End the heads' graphs at the representations of all passes; see `mtrec.balancing.features`."""
+        """End the heads' graphs at the representations, states first; see `mtrec.balancing.features`."""
         cuts = []
         for i, (data, shared) in enumerate(self.parts):
             cut, shared = shared.cut()
             cuts.append(cut)
             self.parts[i] = data, shared
-        return Cut(made=[t for c in cuts for t in c.made], read=[t for c in cuts for t in c.read])
+        return Cut(
+            made=[*(c.made[0] for c in cuts), *(t for c in cuts for t in c.made[1:])],
+            read=[*(c.read[0] for c in cuts), *(t for c in cuts for t in c.read[1:])],
+        )
+
+    @property
+    def own(self) -> int:
+        """How many entries of the representations are states, which this process alone has."""
+        return sum(shared.states.numel() for _, shared in self.parts)
 
     def losses(self) -> dict[str, Tensor]:
         """One scalar per task: its loss, with R-Drop the mean of both and `r_drop` / 2 times their distance."""
         found = [losses_of(self.model, data, shared) for data, shared in self.parts]
         if not self.settings.r_drop:
             return found[0]
-        first, second = self.taped
-        return {
-            name: (loss + found[1][name]) / 2
-            + self.settings.r_drop
-            / 2
-            * distance(task, first.answers[name][0], second.answers[name][0], first.answers[name][1])
-            for (name, loss), task in zip(found[0].items(), self.model.tasks.values(), strict=True)
-        }
+        answers = {name: [taped.answers[name] for taped in self.taped] for name in self.model.tasks}
+        apart = self.data.processes.means(
+            {
+                name: Examples(mean=distance(self.model.tasks[name], first, second, mask), mask=mask)
+                for name, ((first, mask), (second, _)) in answers.items()
+            }
+        )
+        weight = self.settings.r_drop
+        return {name: (loss + found[1][name] + weight * apart[name]) / 2 for name, loss in found[0].items()}
 
     def finish(self) -> None:
         """After the gradients of the losses: add those of the adversarial pass, and go on through the encoder."""
@@ -122,7 +132,8 @@ class Passes:
         cuts = [taped.cut for taped in self.taped if taped.cut]
         text_NE = cuts[0].read[0]
         assert text_NE.grad is not None
-        worse_NE = text_NE + self.settings.adversarial * F.normalize(text_NE.grad.detach(), dim=-1)
+        towards_NE = F.normalize(self.data.processes.total(text_NE.grad), dim=-1)
+        worse_NE = text_NE + self.settings.adversarial * towards_NE
         data = replace(self.data, through=Taped(self.taped[0], text_NE=worse_NE))
         losses = losses_of(self.model, data, represent(self.model, data, self.rows_BT))
         torch.stack([self.model.loss_weights[name] * loss for name, loss in losses.items()]).sum().backward()

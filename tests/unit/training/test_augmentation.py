@@ -79,9 +79,9 @@ def test_the_catalogue_learns_nothing_of_changed_texts(shop_start: Start) -> Non
     seen: dict[int, list[int]] = {}
     drawn: list[int] = []
 
-    def watched(rows: torch.Tensor) -> dict[int, list[int]]:
+    def watched(rows: torch.Tensor, generator: torch.Generator | None) -> dict[int, list[int]]:
         drawn.extend(rows.tolist())
-        seen.update(change(rows))
+        seen.update(change(rows, generator))
         return seen
 
     encoded: list[list[int]] = []
