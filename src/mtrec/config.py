@@ -268,7 +268,7 @@ class MultiLabel(TaskBase):
     """independent: a linear output per label (binary relevance); label_embeddings: labels are vectors that start
     from the text of their names, scored by one map that all labels share.
     """
-    thresholds: Literal["fixed", "per_label"] = "fixed"
+    thresholds: Literal["fixed", "per_label"] = "per_label"
     """From which probability a label is given: one half, or a share per label with the best F1 on the validation
     part.
     """

@@ -149,7 +149,7 @@ def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
 
     Returns:
         temperatures by task, see `mtrec.evaluation.calibration`; empty with `training.calibrate: false`. And
-        thresholds by task, see `mtrec.evaluation.thresholds`; empty unless a task asks for them.
+        thresholds by multi-label task, see `mtrec.evaluation.thresholds`; without those that keep one half.
     """
     tasks = {name: task for name, task in bundle.scenario.tasks.items() if not isinstance(task, NextItem)}
     history = bundle.scenario.model.history
