@@ -11,7 +11,16 @@ import pytest
 from pydantic import ValidationError
 
 from mtrec import config
-from mtrec.config import Parameter, Scenario, Split, load_scenario, parse_scenario, read_yaml, scenario_path
+from mtrec.config import (
+    Parameter,
+    Scenario,
+    Split,
+    Training,
+    load_scenario,
+    parse_scenario,
+    read_yaml,
+    scenario_path,
+)
 from mtrec.errors import ConfigError, InputError
 
 GOOD: dict[str, Any] = {
@@ -499,3 +508,10 @@ def test_what_a_search_would_try_is_no_part_of_what_a_model_was_made_from() -> N
     assert searched(trials=3).digest == plain.digest
     assert "search" in plain.as_dict()
     assert "search" not in plain.settings
+
+
+@pytest.mark.parametrize("setting", ["r_drop", "adversarial", "text_augmentation"])
+def test_regularisation_is_off_and_takes_no_negative_weight(setting: str) -> None:
+    assert getattr(Training(), setting) == 0
+    with pytest.raises(ConfigError, match=rf"training\.{setting}: Input should be greater than or equal to 0"):
+        load_scenario("ecommerce", [f"training.{setting}=-0.1"])

@@ -42,8 +42,13 @@ from mtrec.models.encoder import (
     load_saved_encoder,
     save_encoder,
 )
+<<<<<<< HEAD
 from mtrec.models.id_start import item_factors
+=======
+from mtrec.models.heads import Head
+>>>>>>> main
 from mtrec.models.inputs import View
+from mtrec.models.label_embeddings import LabelEmbeddings
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.state_cache import StateCache
 
@@ -107,6 +112,7 @@ def new_model(
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
     start_posteriors(bundle.model, view)
+<<<<<<< HEAD
     train = dataset.part == TRAIN
     slots = view.items.ids.cpu().numpy()[dataset.item[train]]
     if bundle.model.neighbours is not None:
@@ -115,6 +121,13 @@ def new_model(
         sizes = dataset.users.height, len(encoding.items.ids) + 1
         table = item_factors(scenario.model.id_start, dataset.user[train], slots, sizes, scenario.model.width)
         bundle.model.items.start_ids(torch.from_numpy(table))
+=======
+    _start_labels(bundle)
+    if bundle.model.neighbours is not None:
+        train = dataset.part == TRAIN
+        slots = view.items.ids.cpu().numpy()[dataset.item[train]]
+        bundle.model.neighbours.start_from(dataset.user[train], slots, np.flatnonzero(train))
+>>>>>>> main
     return bundle, view, catalogue
 
 
@@ -141,6 +154,15 @@ def _start_biases(bundle: Bundle, view: View) -> None:
         else:
             user_bias, item_bias = (as_log_odds(bias, label.prior[0]) for bias in biases)
         model.factors.start_from(k, user_bias, item_bias)
+
+
+def _start_labels(bundle: Bundle) -> None:
+    """Set label vectors to the text vectors of the labels' names."""
+    encoder = bundle.model.encoder
+    for name, head in bundle.model.heads.items():
+        if isinstance(head, Head) and isinstance(head.linear, LabelEmbeddings):
+            names = bundle.encoding.labels[name].values
+            head.linear.start_from(encoder.encode_all(encoder.tokenize(names)))
 
 
 def save_model(

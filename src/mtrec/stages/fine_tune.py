@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtrec.config import Scenario
+from mtrec.config import MultiLabel, NextItem, Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import VALID
 from mtrec.evaluation import metrics
-from mtrec.evaluation.predict import predict
+from mtrec.evaluation.calibration import calibrate
+from mtrec.evaluation.predict import Predictions, predict
+from mtrec.evaluation.thresholds import choose_thresholds
 from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
@@ -64,7 +66,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
-        trained_parameters and text_cache (`TextEncoder.reused`).
+        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds (`settle`).
 
     Raises:
         ModelError: the encoder cannot be loaded.
@@ -93,6 +95,7 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Proces
     )
     with _logging(inputs, scenario, trainer):
         end = trainer.fit()
+    settled = settle(bundle, trainer)
     weights = whole(bundle.model.state_dict())
     parameters = list(bundle.model.parameters())
     summary = {
@@ -104,6 +107,7 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Proces
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "text_cache": bundle.model.encoder.reused(),
+        **settled,
     }
     if processes.leads:
         save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary, weights)
@@ -138,6 +142,25 @@ def trainer_for(
     bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache, spread=processes.spread)
     validate = validation(scenario, encoding)
     return bundle, Trainer(bundle, view, catalogue, validate=validate, processes=processes, **settings)
+
+
+def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
+    """Set what the trained model's heads take from the validation part.
+
+    Returns:
+        temperatures by task, see `mtrec.evaluation.calibration`; empty with `training.calibrate: false`. And
+        thresholds by multi-label task, see `mtrec.evaluation.thresholds`; without those that keep one half.
+    """
+    tasks = {name: task for name, task in bundle.scenario.tasks.items() if not isinstance(task, NextItem)}
+    history = bundle.scenario.model.history
+
+    def said() -> dict[str, Predictions]:
+        model, catalogue = bundle.model.eval(), trainer.data.catalogue
+        return predict(model, trainer.view, catalogue, tasks, VALID, history)[0]
+
+    temperatures = calibrate(bundle.model, said()) if bundle.scenario.training.calibrate else {}
+    own = any(isinstance(task, MultiLabel) and task.thresholds == "per_label" for task in tasks.values())
+    return {"temperatures": temperatures, "thresholds": choose_thresholds(bundle.model, said()) if own else {}}
 
 
 def _key(inputs: Inputs, scenario: Scenario) -> str:
