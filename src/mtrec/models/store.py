@@ -42,11 +42,8 @@ from mtrec.models.encoder import (
     load_saved_encoder,
     save_encoder,
 )
-<<<<<<< HEAD
-from mtrec.models.id_start import item_factors
-=======
 from mtrec.models.heads import Head
->>>>>>> main
+from mtrec.models.id_start import item_factors
 from mtrec.models.inputs import View
 from mtrec.models.label_embeddings import LabelEmbeddings
 from mtrec.models.recommender import Catalogue, Recommender
@@ -112,22 +109,15 @@ def new_model(
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
     start_posteriors(bundle.model, view)
-<<<<<<< HEAD
+    _start_labels(bundle)
     train = dataset.part == TRAIN
     slots = view.items.ids.cpu().numpy()[dataset.item[train]]
     if bundle.model.neighbours is not None:
-        bundle.model.neighbours.start_from(dataset.user[train], slots)
+        bundle.model.neighbours.start_from(dataset.user[train], slots, np.flatnonzero(train))
     if scenario.model.id_start != "random" and bundle.model.items.ids is not None:
         sizes = dataset.users.height, len(encoding.items.ids) + 1
         table = item_factors(scenario.model.id_start, dataset.user[train], slots, sizes, scenario.model.width)
         bundle.model.items.start_ids(torch.from_numpy(table))
-=======
-    _start_labels(bundle)
-    if bundle.model.neighbours is not None:
-        train = dataset.part == TRAIN
-        slots = view.items.ids.cpu().numpy()[dataset.item[train]]
-        bundle.model.neighbours.start_from(dataset.user[train], slots, np.flatnonzero(train))
->>>>>>> main
     return bundle, view, catalogue
 
 
