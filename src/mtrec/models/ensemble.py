@@ -38,10 +38,11 @@ class _ItemVectors(ItemVectors):
 
 
 class _Answered(Head):
-    """The head of a task whose outputs are answers already."""
+    """The head of a task whose outputs are answers already, of calibrated members."""
 
-    def __init__(self) -> None:
+    def __init__(self, task: Task, thresholds_V: Tensor | None) -> None:
         nn.Module.__init__(self)
+        self.task, self.temperature, self.thresholds = task, None, thresholds_V
 
     def predict(self, outputs: Tensor) -> Tensor:
         """The outputs as they are."""
@@ -66,11 +67,12 @@ class Ensemble(Recommender):
         self.shares: Shares = shares or {name: [1 / len(members)] * len(members) for name in tasks}
         self.neighbours = None  # each member has its own
         self.factors = None
-        self._answered = _Answered()
 
     def head(self, name: str) -> Head:
-        """Stands in for the heads of the members, which have answered by then."""
-        return self._answered
+        """Stands in for the heads of the members, which have answered by then; thresholds are their mean."""
+        each = [member.head(name).thresholds for member in self.each()]
+        known = [thresholds for thresholds in each if thresholds is not None]
+        return _Answered(self.tasks[name], self._mean(name, known) if known else None)
 
     def catalogue(
         self,
@@ -161,9 +163,12 @@ class Ensemble(Recommender):
             answers = [m.head(name).predict(out[name]).float() for m, out in zip(self.each(), outputs, strict=True)]
             if isinstance(self.tasks[name], Profile):
                 answers = [F.normalize(answer, dim=-1) for answer in answers]
-            shares = torch.tensor(self.shares[name], device=answers[0].device)
-            pooled[name] = torch.einsum("m...,m->...", torch.stack(answers), shares)
+            pooled[name] = self._mean(name, answers)
         return pooled
+
+    def _mean(self, name: str, each: Sequence[Tensor]) -> Tensor:
+        shares = torch.tensor(self.shares[name], device=each[0].device)
+        return torch.einsum("m...,m->...", torch.stack(list(each)), shares)
 
 
 def _of(items: ItemVectors) -> tuple[ItemVectors, ...]:

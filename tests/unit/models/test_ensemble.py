@@ -35,6 +35,9 @@ def members(shop_run: Path, tiny_llama: Path, shop_data: tuple[Dataset, Encoding
     torch.manual_seed(1)
     for parameter in other.model.parameters():  # heads start at zero, so that all states would answer the same
         parameter.data += 0.1 * torch.randn_like(parameter)
+    thresholds = other.model.head("tags").thresholds
+    assert thresholds is not None
+    thresholds.fill_(0.1)
     other.model.eval()
     return [load_model(shop_run / "model"), other]
 
@@ -74,6 +77,8 @@ def test_every_task_answers_with_the_weighted_mean(
         assert (one - other).abs().max() > 1e-3, f"{name}: members that agree show nothing"
         np.testing.assert_allclose(found.predicted, 0.75 * one + 0.25 * other, atol=1e-5)
         assert np.array_equal(found.target, alone[0][name].target)
+    assert rows["tags"].thresholds == pytest.approx(0.75 * alone[0]["tags"].thresholds + 0.25 * 0.1)
+    assert model.head("tags").given(torch.from_numpy(rows["tags"].thresholds[None])).all()
     for name in ("next_item", "next_sampled"):
         one, other = (scores(m.model, m, dataset, name).log_softmax(-1) for m in members)
         torch.testing.assert_close(scores(model, members[0], dataset, name), 0.75 * one + 0.25 * other)
