@@ -32,7 +32,14 @@ from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import TRAIN
 from mtrec.errors import InputError, ModelError
 from mtrec.models.biases import as_log_odds, fit_biases
-from mtrec.models.encoder import choose_device, choose_precision, load_encoder, load_saved_encoder, save_encoder
+from mtrec.models.encoder import (
+    TextEncoder,
+    choose_device,
+    choose_precision,
+    load_encoder,
+    load_saved_encoder,
+    save_encoder,
+)
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.state_cache import StateCache
@@ -63,6 +70,7 @@ def new_model(
     *,
     to_train: bool = True,
     text_cache: Path | None = None,
+    encoder: TextEncoder | None = None,
 ) -> tuple[Bundle, View, Catalogue]:
     """The model before fine-tuning: pretrained encoder, item vectors by text, heads at the training priors.
 
@@ -77,13 +85,14 @@ def new_model(
         scenario: model, tasks and training.
         to_train: keep what the encoder's frozen layers give for each text, within `training.cache_mb`.
         text_cache: folder to keep it in for later runs; None: in memory.
+        encoder: takes the place of the one that the scenario names.
 
     Raises:
         ModelError: the encoder cannot be loaded, or the device is not there.
     """
     device = choose_device(scenario.training.device)
     torch.manual_seed(scenario.training.seed)
-    encoder = load_encoder(scenario.model.encoder)
+    encoder = encoder or load_encoder(scenario.model.encoder)
     encoder.precision = choose_precision(scenario.training.precision, device)
     if to_train and scenario.training.texts_per_step and scenario.training.cache_mb:
         encoder.reuse(StateCache(text_cache, scenario.training.cache_mb * 2**20))

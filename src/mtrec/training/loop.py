@@ -30,13 +30,16 @@ from mtrec.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
-from mtrec.training.step import StepData, losses_of, represent
+from mtrec.training.step import Representation, StepData, losses_of, represent
 
 RECORD_EVERY = 5
 """Steps between two recorded training losses."""
 
 Validate = Callable[[Recommender, View, Catalogue], dict[str, float]]
 """Gives every task's skill on the validation part: higher is better, 0 is no skill."""
+
+Guide = Callable[[dict[str, Tensor], Recommender, StepData, Representation, np.ndarray], dict[str, Tensor]]
+"""Adds to the losses of a batch what else the tasks learn from, as `mtrec.training.distil.Guide.add_to` does."""
 
 
 @dataclass(kw_only=True)
@@ -74,6 +77,7 @@ class Trainer:
         watch: called after every step and every epoch with the progress so far.
         checkpoints: folder for the latest and the best state; None keeps them in memory only.
         key: names what is trained on what; a checkpoint of another key is not resumed.
+        guide: what the tasks learn from beside their labels.
     """
 
     def __init__(
@@ -86,9 +90,10 @@ class Trainer:
         watch: Callable[[Progress], None] = lambda progress: None,
         checkpoints: Path | None = None,
         key: str = "",
+        guide: Guide | None = None,
     ) -> None:
         self.model, self.scenario, self.view = bundle.model, bundle.scenario, view
-        self.validate, self.watch, self.key = validate, watch, key
+        self.validate, self.watch, self.key, self.guide = validate, watch, key, guide
         self.settings: Training = bundle.scenario.training
         dataset, scenario = view.dataset, bundle.scenario
         self.batches = SequenceBatches(
@@ -159,6 +164,13 @@ class Trainer:
             self._refresh_texts()
         return self.progress
 
+    def judge_start(self) -> None:
+        """Let the model as it is now be the one to beat; it is kept where no epoch is better (best epoch 0)."""
+        self.model.eval()
+        with torch.no_grad():
+            skills = self.validate(self.model, self.view, self.data.catalogue)
+        self.progress.best_skills, self.progress.top_skills = skills, {n: max(s, 0.0) for n, s in skills.items()}
+
     def _refresh_texts(self) -> None:
         """Encode the whole catalogue with the present weights, unless the encoder learns nothing."""
         if self.settings.texts_per_step and self.model.encoder.learns:
@@ -201,6 +213,8 @@ class Trainer:
         if compare or self.balancer.combines_gradients:
             cut, shared = shared.cut()
         losses = losses_of(self.model, self.data, shared)
+        if self.guide:
+            losses = self.guide(losses, self.model, self.data, shared, rows_BT)
         weighted = self.balancer.weighted(losses)
         losses_K = torch.stack(weighted)
         if cut is None:
@@ -244,7 +258,8 @@ class Trainer:
             if line["kind"] == "valid":  # the unit has changed
                 line["score"] = score(line["metrics"], top)
         progress.seconds = before + time.perf_counter() - clock
-        if not progress.best_epoch or standing(skills, top) > standing(progress.best_skills, top):
+        first = not progress.best_epoch and not progress.best_skills
+        if first or standing(skills, top) > standing(progress.best_skills, top):
             progress.best_skills, progress.best_epoch = skills, progress.epoch
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         progress.stopped = progress.epoch - progress.best_epoch >= self.settings.patience
