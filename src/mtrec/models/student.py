@@ -21,7 +21,7 @@ _UNKNOWN = "\0unknown"
 
 
 def evenly_spaced(total: int, wanted: int) -> list[int]:
-    """Numbers of `wanted` out of `total` layers at even distances, the first and the last among them (two or more)."""
+    """Numbers of `wanted` out of `total` layers at even distances: the first, and from two on the last."""
     return [round(i * (total - 1) / max(wanted - 1, 1)) for i in range(wanted)]
 
 
@@ -43,9 +43,7 @@ def cut_encoder(teacher: TextEncoder, layers: int, config: Encoder) -> TextEncod
         base = copy.deepcopy(base).merge_and_unload()
     stack = transformer_layers(base)
     if layers > len(stack):
-        raise ModelError(
-            f"distillation.layers: {layers}, but the teacher's encoder has {len(stack)}; ask for fewer"
-        )
+        raise ModelError(f"distillation.layers: {layers} are asked for, the teacher's encoder has {len(stack)}")
     chosen = evenly_spaced(len(stack), layers)
     prefix = next(f"{name}." for name, module in base.named_modules() if module is stack)
     place = {str(old): new for new, old in enumerate(chosen)}
@@ -66,7 +64,8 @@ def cut_encoder(teacher: TextEncoder, layers: int, config: Encoder) -> TextEncod
     except Exception as error:  # architectures check their configurations in their own ways
         first = str(error).strip().splitlines()[0]
         raise ModelError(
-            f"distillation.layers: encoders of type {architecture.model_type} cannot be cut to {layers} layers ({first})"
+            f"distillation.layers: an encoder of type {architecture.model_type} cannot be cut to {layers} layers "
+            f"({first})"
         ) from error
     student = TextEncoder(backbone, copy.deepcopy(teacher.tokenizer), config).to(next(base.parameters()).device)
     student.precision = teacher.precision

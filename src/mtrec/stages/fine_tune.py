@@ -54,8 +54,8 @@ class Outputs:
     model: Path
     losses: Path
     """JSON lines: a `train` line every few steps, a `valid` line every epoch, and a `tasks` line whenever the
-    tasks' gradients were compared. Before them a `pretrain` line per pass of pretraining, or a `match` line per pass
-    in which a student learned its teacher's text vectors."""
+    tasks' gradients were compared. Before them a `pretrain` line per pass of pretraining, or a `match` line per
+    pass in which a student learned its teacher's text vectors."""
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:

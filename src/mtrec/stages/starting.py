@@ -1,4 +1,4 @@
-"""What fine-tuning starts from: the scenario's encoder, pretrained further where asked, or a student of a teacher."""
+"""What fine-tuning starts from: the scenario's encoder, pretrained further if asked, or a teacher's student."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Start:
 def no_champion(scenario: str) -> str:
     """What to say where a student's teacher should be the champion and there is none."""
     return (
-        f"distillation.teacher: scenario {scenario} has no champion yet. Train one first with distillation.layers=0, "
-        "or give the folder of a trained model"
+        f"distillation.teacher: scenario {scenario} has no champion yet. Train one first with "
+        "distillation.layers=0, or give the folder of a trained model"
     )
 
 
@@ -129,7 +129,8 @@ def start_for(
         )
     if teacher is not None:
         return _student(dataset, encoding, scenario, teacher, text_cache, resumes)
-    encoder, lines = None, []
+    encoder: TextEncoder | None = None
+    lines: list[dict[str, Any]] = []
     if scenario.pretraining.epochs and not resumes:
         encoder, lines = _pretrained(dataset, scenario)
     report("fine_tune", 0.0, "encoding the item texts")
@@ -204,9 +205,9 @@ def about_student(teacher: Teacher, start: Start, end: Progress, validate: Valid
         validate: gives the skills of a model on the validation part.
 
     Returns:
-        teacher, `layers`, `parameters` and `skills` of both ({teacher, student}; skills by task, empty where the two
-        read the data through different encodings), `text_distance` (1 − cosine from the teacher's vectors before and
-        after they were matched) and what `encoding_speed` gives.
+        teacher, `layers`, `parameters` and `skills` of both ({teacher, student}; skills by task, empty where the
+        two read the data through different encodings), `text_distance` (1 − cosine from the teacher's vectors,
+        before and after they were matched) and what `encoding_speed` gives.
     """
     from mtrec.models.encoder import transformer_layers
     from mtrec.models.encoding_speed import encoder_parameters, encoding_speed

@@ -1,8 +1,9 @@
 """Distillation: a student of fewer encoder layers learns from a finished model.
 
-First `match_vectors`: the student's text vectors become the teacher's, on every text of the catalogue. This is cheap,
-for no task is run, and the towers and heads, which are the teacher's, then find vectors that they know. Then the
-usual training, with a `Guide` that adds to each task's loss how far the student's answers are from the teacher's.
+First `match_vectors`: the student's text vectors become the teacher's, on every text of the catalogue. This is
+cheap, for no task is run, and the towers and heads, which are the teacher's, then find vectors that they know.
+Then the usual training, with a `Guide` that adds to each task's loss how far the student's answers are from the
+teacher's.
 
 Shapes: B users, T events, X examples, N items, E text width, D model width.
 """
@@ -60,8 +61,8 @@ def match_vectors(
         watch: called with the share that is done.
 
     Returns:
-        Lines for losses.jsonl, of kind `match`: step, epoch, loss (mean over the epoch; before any step for epoch 0)
-        and seconds.
+        Lines for losses.jsonl, of kind `match`: step, epoch, loss (mean over the epoch; for epoch 0 before any
+        step) and seconds.
     """
     clock = time.perf_counter()
     layers = [p for layer in transformer_layers(student.backbone) for p in layer.parameters()]
@@ -119,8 +120,8 @@ class Guide:
     """The teacher beside a student in training.
 
     The teacher reads the dataset through its own encoding, without dropout and without gradient; its item vectors
-    are computed once. Tasks that ask another question there are learned from labels alone, and of classes and labels
-    only those that both know are compared.
+    are computed once. Tasks that ask another question there are learned from labels alone, and of classes and
+    labels only those that both know are compared.
 
     Args:
         teacher: in evaluation mode, on the student's device.
@@ -246,7 +247,7 @@ class Guide:
 
 
 def _outputs(side: _Side, item_X: Tensor) -> dict[str, Tensor]:
-    """Raw outputs of all tasks but rankings: of the given items, of every event, and of users before every event."""
+    """Raw outputs of all tasks but rankings: of given items, of every event, and of users before every event."""
     mask, before = side.history.mask_BT, side.states[:, :-1]
     ids = side.user_ids_B.unsqueeze(1).expand_as(mask)[mask]
     return {

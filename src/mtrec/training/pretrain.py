@@ -1,7 +1,7 @@
 """Continued masked-language-model training of the encoder on the item texts, before any task.
 
-After Gururangan et al. 2020 (arXiv:2004.10964): a language model that has read the domain's texts reads them better.
-15 % of the tokens are asked for; of these 80 % are masked, 10 % replaced and 10 % left (Devlin et al. 2019,
+After Gururangan et al. 2020 (arXiv:2004.10964): a language model that has read the domain's texts reads them
+better. 15 % of the tokens are asked for; of these 80 % are masked, 10 % replaced and 10 % left (Devlin et al. 2019,
 arXiv:1810.04805). The head is the one of the encoder's family, its output matrix tied to the input embeddings.
 """
 
@@ -51,7 +51,7 @@ def pretrain(
 
     Returns:
         Lines for losses.jsonl, of kind `pretrain`: step, epoch (0: before the encoder learned), loss (mean over the
-        epoch, None before the first), held_out (loss on the held-out texts under the same masks every time), seconds.
+        epoch, None before the first), held_out (loss on the held-out texts, always under the same masks), seconds.
 
     Raises:
         ConfigError: the encoder is a decoder, has no masked-language-model head or its tokenizer no mask, or there
@@ -111,8 +111,8 @@ def _with_head(encoder: TextEncoder) -> tuple[Any, bool]:
     kind, source = base.config.model_type, base.config._name_or_path
     if kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES or encoder.pooling == "last":
         raise ConfigError(
-            f"pretraining.epochs: encoders of type {kind} read from left to right and have no masked-language-model "
-            "head; set it to 0"
+            f"pretraining.epochs: an encoder of type {kind} reads from left to right and has no "
+            "masked-language-model head; set it to 0"
         )
     if encoder.tokenizer.mask_token_id is None:
         raise ConfigError(f"pretraining.epochs: the tokenizer of {source} has no mask token; set it to 0")
