@@ -58,14 +58,12 @@ def pretrain(
             are fewer than two texts.
     """
     clock = time.perf_counter()
+    torch.manual_seed(seed)
     model, new_head = _with_head(encoder)
     tokens, _ = distinct(encoder.tokenize(texts))
     if len(tokens) < 2:
-        raise ConfigError(
-            f"pretraining.epochs: {len(tokens)} distinct item text, at least 2 are needed; set it to 0"
-        )
+        raise ConfigError("pretraining.epochs: it needs at least two different item texts; set it to 0")
     order = np.random.default_rng(seed)
-    torch.manual_seed(seed)
     shuffled = [tokens[i] for i in order.permutation(len(tokens))]
     cut = max(round(len(shuffled) * HELD_OUT), 1)
     passes = _Passes(model, encoder, shuffled[cut:], order, lambda step: watch(step / total))
