@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
@@ -140,7 +141,9 @@ def _metrics(trainer: Any, dataset: Dataset, encoding: Encoding, scenario: Scena
 
 
 def loss(teacher: dict[str, Any], student: dict[str, Any]) -> float:
-    """How much worse the student's value is, as a share of the teacher's."""
+    """How much worse the student's value is, as a share of the teacher's; NaN where that is 0."""
+    if not teacher["value"]:
+        return math.nan
     difference = (student["value"] - teacher["value"]) / abs(teacher["value"])
     return -difference if teacher["higher_is_better"] else difference
 

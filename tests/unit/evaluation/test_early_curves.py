@@ -7,7 +7,9 @@ PRETRAIN = [
     {"kind": "pretrain", "step": step, "epoch": epoch, "loss": loss, "held_out": held_out, "seconds": 1.0}
     for step, epoch, loss, held_out in ((5, 0, None, 7.0), (10, 1, 6.5, 6.25), (15, 2, 6.0, 5.75))
 ]
-MATCH = [{"kind": "match", "step": n, "epoch": n, "loss": loss, "seconds": 1.0} for n, loss in enumerate((0.4, 0.1))]
+MATCH = [
+    {"kind": "match", "step": n, "epoch": n, "loss": loss, "seconds": 1.0} for n, loss in enumerate((0.4, 0.1))
+]
 
 
 def test_one_drawing_each() -> None:

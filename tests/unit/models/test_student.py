@@ -143,7 +143,7 @@ def test_what_is_built_otherwise_starts_anew(
         "tasks": {n: t for n, t in shop.tasks.items() if n != "region" or change != "tasks"},
         "users": shop.users.model_copy(update={"numeric": []}) if change == "features" else shop.users,
     }
-    other = shop.model_copy(update={k: v for k, v in changes.items()})
+    other = shop.model_copy(update=changes)
     dataset, encoding = shop_data
     if change == "features":
         encoding = replace(encoding, users=replace(encoding.users, numeric={}))

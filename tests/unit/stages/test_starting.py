@@ -149,7 +149,7 @@ def test_the_champion_teaches(
     keys = ("data_version", "code_revision", "parameters_hash", "image", "pipeline_run")
     files = judged(evaluation=EVALUATION)
     done = tracking.register(
-        shop_run / "model", scenario=shop, lineage={key: "x" for key in keys}, tracking_uri=uri, **files
+        shop_run / "model", scenario=shop, lineage=dict.fromkeys(keys, "x"), tracking_uri=uri, **files
     )
     assert done.champion
     summary, _ = run(shop_run / "dataset", tmp_path / "student", scenario, tracking_uri=uri)
@@ -164,7 +164,7 @@ def test_a_teacher_with_another_encoder_and_a_folder_that_is_none(
     other = scenario.model_copy(update={"model": shop.model.model_copy(update={"encoder": encoder})})
     with pytest.raises(ModelError, match=r"from which the student's is cut, but the scenario names '.*llama'"):
         find_teacher(other)
-    with pytest.raises(ModelError, match="not a model folder, scenario.json is missing"):
+    with pytest.raises(ModelError, match=r"not a model folder, scenario\.json is missing"):
         find_teacher(asking(shop, "distillation", layers=1, teacher=str(tmp_path)))
 
 

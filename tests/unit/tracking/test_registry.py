@@ -417,9 +417,9 @@ def test_the_command_that_promotes_does(register: Any, uri: str, tmp_path: Path)
 def test_a_champion_without_files_is_found_out_before_training_and_can_be_retired(
     register: Any, tmp_path: Path, lost: str
 ) -> None:
-    tracking.check_champion("ecommerce")
+    assert not tracking.check_champion("ecommerce")
     register()
-    tracking.check_champion("ecommerce")
+    assert tracking.check_champion("ecommerce")
     (mlmodel,) = (tmp_path / ".mtrec" / "mlartifacts" / "models").rglob("MLmodel")
     if lost == "MLmodel":
         mlmodel.unlink()
@@ -430,7 +430,7 @@ def test_a_champion_without_files_is_found_out_before_training_and_can_be_retire
     assert f"they belong in {mlmodel.parent.relative_to(tmp_path)}. Restore" in str(caught.value)
     command = str(caught.value).partition(" off: ")[2]
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
-    tracking.check_champion("ecommerce")
+    assert not tracking.check_champion("ecommerce")
     assert tracking.download_champion("ecommerce", tmp_path / "champion") is None
 
 

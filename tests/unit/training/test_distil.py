@@ -35,7 +35,9 @@ def dataset(shop_run: Path) -> Dataset:
     return Dataset.read(shop_run / "dataset")
 
 
-def test_matching_brings_vectors_near_and_leaves_the_rest(teacher: Bundle, shop: Scenario, dataset: Dataset) -> None:
+def test_matching_brings_vectors_near_and_leaves_the_rest(
+    teacher: Bundle, shop: Scenario, dataset: Dataset
+) -> None:
     master = copy.deepcopy(teacher.model.encoder)
     with torch.no_grad():  # layers of random weights would do next to nothing
         for layer in transformer_layers(master.backbone):
@@ -133,7 +135,9 @@ def test_gradient_methods_see_the_teachers_part(teacher: Bundle, shop_start: Sta
     bundle = shop_start[0]
     training = bundle.scenario.training.model_copy(update={"balancing": "pcgrad"})
     student = replace(
-        bundle, model=copy.deepcopy(bundle.model), scenario=bundle.scenario.model_copy(update={"training": training})
+        bundle,
+        model=copy.deepcopy(bundle.model),
+        scenario=bundle.scenario.model_copy(update={"training": training}),
     )
     guide, trainer, rows_BT = guided(teacher, student, dataset)
     trainer.guide = guide.add_to
@@ -146,7 +150,9 @@ def test_only_what_both_know_is_compared(teacher: Bundle, shop_start: Start, dat
     kinds = encoding.labels["category"].values
     labels = {
         **encoding.labels,
-        "category": replace(encoding.labels["category"], values=["new", *kinds[::-1]], prior=[0.1] * (1 + len(kinds))),
+        "category": replace(
+            encoding.labels["category"], values=["new", *kinds[::-1]], prior=[0.1] * (1 + len(kinds))
+        ),
         "tags": replace(encoding.labels["tags"], values=["a", "b"], prior=[0.5, 0.5]),
         "rating": replace(encoding.labels["rating"], prior=[0.0], scale=2 * encoding.labels["rating"].scale),
     }

@@ -109,7 +109,7 @@ def test_adapters_wait(tiny_bert: Path, texts: list[str]) -> None:
 
 
 def test_decoders_are_refused(tiny_llama: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^pretraining.epochs: an encoder of type llama reads from left to right"):
+    with pytest.raises(ConfigError, match=r"^pretraining.epochs: an encoder of type llama reads from left"):
         pretrain(encoder_of(tiny_llama), ["a", "b"], Pretraining(epochs=1))
 
 
