@@ -369,6 +369,10 @@ class Model(Frozen):
     """Similar items that ranking looks up for each recent one, by who took both; 0: none. Only for next-item tasks
     within `full_softmax`, and only with `item_ids`.
     """
+    posterior_factors: Annotated[int, Field(ge=0)] = 16
+    """Factors of users and items, with their uncertainty, that regression on pairs starts from in closed form
+    (`mtrec.models.posterior`). A user's follow from the history at once. 0: none, they are learned with the rest.
+    """
     id_shrinkage: Annotated[float, Field(ge=0)] = 20.0
     """Training interactions at which what was learned of a user's id counts half; 0 trusts every id in full."""
 
@@ -429,6 +433,10 @@ class Training(Frozen):
     """auto: bf16 where the processor multiplies in it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU when there is one."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """Of several processes (torchrun). ddp: each holds the whole model; fsdp: they split the encoder's weights,
+    which may then be larger than one GPU has room for, and run all its layers at every step.
+    """
     seed: Seed = 0
     """Seed of all that is drawn in training."""
 
@@ -501,13 +509,15 @@ class Parameter(Frozen):
     """
 
     low: float | None = None
+    """Smallest value."""
     high: float | None = None
-    """Included."""
+    """Largest value, included."""
     log: bool = False
     """Draw on a logarithmic scale, for values that span several powers of ten."""
     step: Annotated[float, Field(gt=0)] | None = None
     """Only `low` plus multiples of it."""
     choices: list[Value] | None = None
+    """The values themselves, in place of a range."""
 
     @field_validator("choices", mode="before")
     @classmethod
@@ -551,6 +561,7 @@ class Search(Frozen):
     trials: Annotated[int, Field(ge=1)] = 20
     """Trials of a study in all; a grid has as many as it has points."""
     seed: int = 0
+    """Of the sampler."""
 
     @field_validator("space", mode="before")
     @classmethod

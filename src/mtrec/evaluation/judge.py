@@ -50,6 +50,8 @@ def protocol(split: Split, start: Recommender) -> dict[str, str]:
         start: the model before fine-tuning, of which the text says what it already knows.
     """
     known = ["heads at the averages of the training rows"]
+    if start.posteriors:
+        known.append("posteriors of ratings in closed form")
     if start.factors is not None:
         known.append("user and item biases fitted in closed form")
     if start.neighbours is not None:

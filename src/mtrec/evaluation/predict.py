@@ -16,6 +16,7 @@ from mtrec.config import NextItem, Task
 from mtrec.errors import RunError
 from mtrec.evaluation.metrics import CUTOFFS, mean_ranks, ranking_of_user
 from mtrec.evaluation.targets import closed, open_labels, outside_values
+from mtrec.models.beliefs import Past, beliefs
 from mtrec.models.inputs import View
 from mtrec.models.preferences import known, preference_of_rows
 from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
@@ -90,7 +91,7 @@ def predict(
     users_B = np.unique(view.dataset.user[rows])
     states_BD = user_states(model, view, items, users_B, part, history)
     predictions = {
-        **_pairs(model, view, items, tasks, rows, users_B, states_BD),
+        **_pairs(model, view, items, tasks, rows, users_B, states_BD, part),
         **_items(model, view, items, tasks, part),
         **_users(model, view, items, tasks, users_B, states_BD, part, history),
     }
@@ -164,6 +165,7 @@ def _pairs(
     rows: np.ndarray,
     users_B: np.ndarray,
     states_BD: Tensor,
+    part: int,
 ) -> dict[str, Predictions]:
     names = [n for n, t in tasks.items() if t.on == "pair"]
     if not names:
@@ -171,9 +173,11 @@ def _pairs(
     user, item = view.dataset.user[rows], view.dataset.item[rows]
     place = torch.from_numpy(np.searchsorted(users_B, user)).to(view.device)
     user_X, item_X = torch.from_numpy(user).to(view.device), torch.from_numpy(item).to(view.device)
+    past = Past.before(view, users_B, part)
+    beliefs_XQ = beliefs(model, view, past, place, view.items.ids[item_X])
+    parts = (tensor.split(8192) for tensor in (place, user_X, item_X, beliefs_XQ))
     chunks = [
-        model.pair_outputs(states_BD[p], view.users.ids[u], items, i)
-        for p, u, i in zip(place.split(8192), user_X.split(8192), item_X.split(8192), strict=True)
+        model.pair_outputs(states_BD[p], view.users.ids[u], items, i, b) for p, u, i, b in zip(*parts, strict=True)
     ]
     outputs = {name: torch.cat([c[name] for c in chunks]) for name in names}
     return _collect(model, outputs, {n: _targets(tasks[n], view, n, rows) for n in names}, user, item)

@@ -19,7 +19,7 @@ from mtrec.config import Encoder
 from mtrec.errors import ModelError
 from mtrec.models.frozen_part import FrozenPart
 from mtrec.models.state_cache import StateCache
-from mtrec.models.text_batches import Tokens, distinct, length_batches, length_groups, padded
+from mtrec.models.text_batches import Encoded, Share, Tokens, distinct, length_batches, length_groups, padded
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2 as published."""
@@ -78,6 +78,8 @@ class TextEncoder(nn.Module):
         """Type of the encoder's matrix products; see `choose_precision`."""
         self.frozen: FrozenPart | None = None
         """The layers that run once per text; see `reuse`."""
+        self.share: Share | None = None
+        """Which part of the texts this process encodes; None: all of them."""
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -131,12 +133,28 @@ class TextEncoder(nn.Module):
         Equal texts are encoded once, and texts of similar length together, so that little padding is computed.
         """
         kept, place = distinct(tokens)
-        device = self._device
-        groups = length_groups([len(row) for row in kept], GROUP_TOKENS.get(device.type, GROUP_TOKENS["cuda"]))
         with self._autocast():  # around all groups, so that weights are cast once
-            vectors = torch.cat([self._encode([kept[i] for i in group]) for group in groups])
+            vectors, row = self._shared(kept, self._grouped)
+        return nn.functional.embedding(torch.tensor([row[i] for i in place], device=self._device), vectors)
+
+    def _shared(self, tokens: Tokens, encode: Callable[[Tokens], Encoded]) -> Encoded:
+        """Encode distinct texts, together with other processes where there are some."""
+        return encode(tokens) if self.share is None else self.share.encode(tokens, encode)
+
+    def _grouped(self, tokens: Tokens) -> Encoded:
+        """Encode distinct texts in groups of similar length.
+
+        Other processes have filled the cache with other texts; what is missing here is kept from now on.
+        """
+        overhead = GROUP_TOKENS.get(self._device.type, GROUP_TOKENS["cuda"])
+        if self.share is not None and self.share.one_group:
+            groups = [list(range(len(tokens)))]
+        else:
+            groups = length_groups([len(row) for row in tokens], overhead)
+        keep = self.share is not None
+        vectors = torch.cat([self._encode([tokens[i] for i in group], keep) for group in groups])
         position = {i: n for n, i in enumerate(i for group in groups for i in group)}
-        return nn.functional.embedding(torch.tensor([position[i] for i in place], device=device), vectors)
+        return vectors, [position[i] for i in range(len(tokens))]
 
     def _encode(self, tokens: Tokens, keep: bool = False) -> Tensor:
         """Encode distinct texts in one batch, under the caller's autocast; `keep` lets the cache grow."""
@@ -163,9 +181,12 @@ class TextEncoder(nn.Module):
                 self.frozen.load(kept)
         out = torch.zeros(len(kept), self.width, device=self._device)
         done = 0
-        for rows in length_batches(kept, tokens_per_batch):
+        for rows in length_batches(kept, tokens_per_batch * (self.share.size if self.share else 1)):
             with self._autocast():
-                out[rows] = self._encode([kept[i] for i in rows], keep=True)
+                vectors, row = self._shared(
+                    [kept[i] for i in rows], lambda some: (self._encode(some, keep=True), range(len(some)))
+                )
+            out[rows] = vectors[list(row)]
             done += len(rows)
             if progress:
                 progress(done / len(kept))

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtrec.config import Binary, NextItem, Scenario, Task
+from mtrec.config import Binary, NextItem, Regression, Scenario, Task
 from mtrec.data.dataset import Encoding
 from mtrec.models.encoder import TextEncoder
 from mtrec.models.heads import Head, NextItemHead, PairFactors
 from mtrec.models.items import FeatureTensors, ItemTower, kept
 from mtrec.models.losses import chained_logit
 from mtrec.models.neighbours import Neighbours
+from mtrec.models.posterior import Posterior
 from mtrec.models.sharing.choice import make_sharing
 from mtrec.models.trust import Trust
 from mtrec.models.users import History, UserTower
@@ -83,8 +84,13 @@ class Recommender(nn.Module):
             use_ids=config.user_ids,
         )
         width = config.width
-        places = {"item": width, "user": width, "pair": 3 * width}
         heads = {name: t for name, t in self.tasks.items() if not isinstance(t, NextItem)}
+        num_known = len(encoding.items.ids)
+        believed = [n for n, t in heads.items() if isinstance(t, Regression) and t.on == "pair"]
+        self.posteriors = nn.ModuleDict(
+            {n: Posterior(num_known + 1, config.posterior_factors) for n in believed if config.posterior_factors}
+        )
+        places = {"item": width, "user": width, "pair": 3 * width + 2 * len(self.posteriors)}
         used = {t.on for t in heads.values()}
         self.bottoms = nn.ModuleDict(
             {
@@ -105,13 +111,16 @@ class Recommender(nn.Module):
                 if isinstance(t, NextItem)
             }
         )
-        num_known = len(encoding.items.ids)
         self.full = {n for n, t in self.tasks.items() if isinstance(t, NextItem) and num_known <= t.full_softmax}
         """Next-item tasks that score every item in training; the others sample."""
         self.neighbours: Neighbours | None = None
         if self.full and config.item_ids and config.neighbours:
             self.neighbours = Neighbours(num_known + 1, config.neighbours)
-        self.factored = [n for n, t in heads.items() if t.on == "pair" and self.head(n).linear.out_features == 1]
+        self.factored = [
+            n
+            for n, t in heads.items()
+            if t.on == "pair" and self.head(n).linear.out_features == 1 and n not in self.posteriors
+        ]
         self.factors: PairFactors | None = None
         if self.factored and config.user_ids and config.item_ids:
             self.factors = PairFactors(trust, len(encoding.items.ids), encoder.width, width, len(self.factored))
@@ -175,7 +184,7 @@ class Recommender(nn.Module):
         return self._outputs("user", states_XD)
 
     def pair_outputs(
-        self, states_XD: Tensor, user_ids_X: Tensor, items: ItemVectors, item_X: Tensor
+        self, states_XD: Tensor, user_ids_X: Tensor, items: ItemVectors, item_X: Tensor, beliefs_XQ: Tensor
     ) -> dict[str, Tensor]:
         """Raw outputs of the pair tasks.
 
@@ -184,11 +193,15 @@ class Recommender(nn.Module):
             user_ids_X: id slots of the users.
             items: vectors that `item_X` points into.
             item_X: row of each pair's item.
+            beliefs_XQ: what the posteriors say of each pair, a mean and a log standard deviation per posterior
+                (`mtrec.models.beliefs`).
         """
         if "pair" not in self.bottoms:
             return {}
         fused_XD = F.embedding(item_X, items.fused_ND)
-        outputs = self._outputs("pair", torch.cat([states_XD, fused_XD, states_XD * fused_XD], dim=-1))
+        outputs = self._outputs("pair", torch.cat([states_XD, fused_XD, states_XD * fused_XD, beliefs_XQ], dim=-1))
+        for q, name in enumerate(self.posteriors):
+            outputs[name] = outputs[name] + beliefs_XQ[:, 2 * q]
         if self.factors is not None and items.factors_NF is not None and items.biases_NK is not None:
             scores_XK = self.factors(
                 user_ids_X, F.embedding(item_X, items.factors_NF), F.embedding(item_X, items.biases_NK)

@@ -15,7 +15,7 @@ No file is a pickle.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +25,14 @@ import numpy as np
 import polars as pl
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from mtrec.config import Regression, Scenario, parse_scenario
 from mtrec.data.contract import replacing_folder
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import TRAIN
 from mtrec.errors import InputError, ModelError
+from mtrec.models.beliefs import start_posteriors
 from mtrec.models.biases import as_log_odds, fit_biases
 from mtrec.models.encoder import (
     TextEncoder,
@@ -71,11 +73,13 @@ def new_model(
     to_train: bool = True,
     text_cache: Path | None = None,
     encoder: TextEncoder | None = None,
+    spread: Callable[[TextEncoder], None] = lambda encoder: None,
 ) -> tuple[Bundle, View, Catalogue]:
     """The model before fine-tuning: pretrained encoder, item vectors by text, heads at the training priors.
 
-    What the training rows tell by counting is in it too: biases of pair tasks (`mtrec.models.biases`) and item
-    neighbours (`mtrec.models.neighbours`), so that fine-tuning is compared with a start that is hard to beat.
+    What the training rows tell in closed form is in it too: posteriors of ratings (`mtrec.models.posterior`),
+    biases of the other pair tasks (`mtrec.models.biases`) and item neighbours (`mtrec.models.neighbours`), so that
+    fine-tuning is compared with a start that is hard to beat.
 
     The same seed gives the same weights, so evaluation can rebuild what training started from.
 
@@ -86,6 +90,7 @@ def new_model(
         to_train: keep what the encoder's frozen layers give for each text, within `training.cache_mb`.
         text_cache: folder to keep it in for later runs; None: in memory.
         encoder: takes the place of the one that the scenario names.
+        spread: called with the encoder before it encodes anything, to let several processes share its work.
 
     Raises:
         ModelError: the encoder cannot be loaded, or the device is not there.
@@ -96,11 +101,13 @@ def new_model(
     encoder.precision = choose_precision(scenario.training.precision, device)
     if to_train and scenario.training.texts_per_step and scenario.training.cache_mb:
         encoder.reuse(StateCache(text_cache, scenario.training.cache_mb * 2**20))
+    spread(encoder)
     bundle = Bundle(model=Recommender(scenario, encoding, encoder).to(device), encoding=encoding, scenario=scenario)
     view = bundle.view(dataset)
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
+    start_posteriors(bundle.model, view)
     if bundle.model.neighbours is not None:
         train = dataset.part == TRAIN
         slots = view.items.ids.cpu().numpy()[dataset.item[train]]
@@ -134,16 +141,33 @@ def _start_biases(bundle: Bundle, view: View) -> None:
 
 
 def save_model(
-    folder: Path, bundle: Bundle, dataset: Dataset, catalogue: Catalogue, training: dict[str, Any]
+    folder: Path,
+    bundle: Bundle,
+    dataset: Dataset,
+    catalogue: Catalogue,
+    training: dict[str, Any],
+    weights: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a model folder, complete or not at all; `training` is a summary for people."""
+    """Write a model folder, complete or not at all.
+
+    Args:
+        folder: where.
+        bundle: the model.
+        dataset: whose memory goes with it.
+        catalogue: its text vectors.
+        training: a summary for people.
+        weights: the model's weights where it does not hold them whole itself.
+    """
     length = bundle.scenario.model.history
     with replacing_folder(folder) as temporary:
         (temporary / "scenario.json").write_text(json.dumps(bundle.scenario.as_dict()), encoding="utf-8")
         (temporary / "training.json").write_text(json.dumps(training), encoding="utf-8")
         bundle.encoding.write(temporary / "encoding.json")
-        weights = {name: value.detach().cpu().contiguous() for name, value in bundle.model.state_dict().items()}
-        save_file(weights, temporary / "model.safetensors")
+        weights = bundle.model.state_dict() if weights is None else weights
+        save_file(
+            {name: value.detach().cpu().contiguous() for name, value in weights.items()},
+            temporary / "model.safetensors",
+        )
         save_encoder(bundle.model.encoder, temporary / "encoder")
         save_file({"text": catalogue.text_NE.cpu().half().contiguous()}, temporary / "vectors.safetensors")
         memory = temporary / "memory"

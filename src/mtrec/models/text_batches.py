@@ -1,17 +1,21 @@
 """Which texts run together: duplicates once, and as little padding as pays.
 
-Shapes: B texts, L tokens.
+Shapes: B texts, L tokens, n texts of one process, E the encoder's width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Tokens = Sequence[Sequence[int]]
 """Token ids of each text."""
+Encoded = tuple[Tensor, Sequence[int]]
+"""Vectors, and for each text the row of its own."""
 
 
 def distinct(tokens: Tokens) -> tuple[list[Sequence[int]], list[int]]:
@@ -71,3 +75,30 @@ def length_batches(tokens: Tokens, tokens_per_batch: int) -> Iterator[list[int]]
         batch.append(i)
     if batch:
         yield batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The place of this process among several that encode texts together."""
+
+    rank: int
+    size: int
+    gather: Callable[[Tensor], Tensor]
+    """(n, E) of every process to (size · n, E), in the order of ranks and with gradient."""
+    one_group: bool = False
+    """Run all texts of a process at once, because all processes must run equally often."""
+
+    def encode(self, tokens: Tokens, encode: Callable[[Tokens], Encoded]) -> Encoded:
+        """Encode every n-th text here and the others elsewhere.
+
+        Every process encodes equally many, some of them twice, and texts of all lengths.
+        """
+        order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        count = -(-len(order) // self.size)
+        own = [order[(self.rank + n * self.size) % len(order)] for n in range(count)]
+        vectors, row = encode([tokens[i] for i in own])
+        all_vectors = self.gather(F.embedding(torch.tensor(row, device=vectors.device), vectors))
+        rows = [0] * len(order)
+        for place, i in enumerate(order):
+            rows[i] = place % self.size * count + place // self.size
+        return all_vectors, rows

@@ -15,6 +15,7 @@ from torch import Tensor
 from mtrec.config import NextItem
 from mtrec.data.dataset import Dataset
 from mtrec.errors import InputError
+from mtrec.models.beliefs import Past, beliefs
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, ItemVectors
 from mtrec.models.store import Bundle, load_memory, load_model
@@ -67,7 +68,7 @@ class Predictor:
         ranking = next((n for n, t in self.bundle.model.tasks.items() if isinstance(t, NextItem)), None)
         if ranking is None:
             raise InputError(f"model '{self.bundle.scenario.name}' has no next_item task, so it cannot recommend")
-        state_1D, past, seen = self._state(user_id, history)
+        state_1D, past, seen, _ = self._state(user_id, history)
         model = self.bundle.model
         near = model.nearby(ranking, self.items, past)
         scores_N = model.rank_logits(ranking, state_1D, self.items, near)[0].float().cpu().numpy()
@@ -87,31 +88,37 @@ class Predictor:
         unknown = [i for i in item_ids if i not in self._item_row]
         if unknown:
             raise InputError(f"item '{unknown[0]}' is not in the model's catalogue of {len(self.item_ids)} items")
-        state_1D, _, _ = self._state(user_id, history)
+        state_1D, _, _, did = self._state(user_id, history)
         rows_X = torch.tensor([self._item_row[i] for i in item_ids], dtype=torch.long, device=self.bundle.device)
         slot = self.view.users.ids[self._user_row[user_id]] if user_id in self._user_row else torch.tensor(0)
         model = self.bundle.model
+        beliefs_XQ = beliefs(model, self.view, did, torch.zeros_like(rows_X), self.view.items.ids[rows_X])
         outputs = model.pair_outputs(
-            state_1D.expand(len(rows_X), -1), slot.to(rows_X).expand(len(rows_X)), self.items, rows_X
+            state_1D.expand(len(rows_X), -1), slot.to(rows_X).expand(len(rows_X)), self.items, rows_X, beliefs_XQ
         )
         return {name: model.head(name).predict(out).float().tolist() for name, out in outputs.items()}
 
-    def _state(self, user_id: str | None, history: Sequence[str] | None) -> tuple[Tensor, History, np.ndarray]:
-        """The user's state (1, D), the history it is made of, and the item rows of all that was ever taken."""
+    def _state(
+        self, user_id: str | None, history: Sequence[str] | None
+    ) -> tuple[Tensor, History, np.ndarray, Past]:
+        """The user's state (1, D), the history it is made of, the item rows of all that was ever taken, and the
+        same with its labels."""
         row = self._user_row.get(user_id) if user_id is not None else None
         length = self.bundle.scenario.model.history
         if history is not None:
             rows = [self._item_row[i] for i in history if i in self._item_row]
             past, seen = self._given(rows[-length:]), np.array(rows, dtype=int)
+            did = Past(num_users=1, owner_Y=np.zeros_like(seen), item_Y=seen, row_Y=None)
         else:
             user = np.array([-1 if row is None else row])
             past = self.view.history(self.view.recent_rows(user, ALL_PARTS, length))
-            seen = self.dataset.item[slice(*np.searchsorted(self.dataset.user, [user[0], user[0] + 1]))]
+            did = Past.before(self.view, user, ALL_PARTS)
+            seen = did.item_Y
         users = self.view.users.rows(torch.tensor([row or 0], device=self.bundle.device))
         if row is None:
             users = users.unknown()
         states = self.bundle.model.user_states(users, past, self.items)
-        return states[:, int(past.mask_BT.sum())], past, seen
+        return states[:, int(past.mask_BT.sum())], past, seen, did
 
     def _given(self, rows: list[int]) -> History:
         """A history of items alone: taken one after the other by the task's usual event, now."""

@@ -1,6 +1,8 @@
 """Run one stage from a shell, as dvc.yaml does.
 
 python -m mtrec.stages NAME --scenario SCENARIO --input FIELD=VALUE --output FIELD=PATH
+
+fine_tune also runs in several processes: torchrun --nproc-per-node N -m mtrec.stages fine_tune …
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from mtrec.config import load_scenario
 from mtrec.disk import explain
 from mtrec.errors import ConfigError, MtrecError
+from mtrec.launch import launched
 from mtrec.progress import Progress, listening
 from mtrec.stages.execution import STAGES, run_stage
 
@@ -30,21 +33,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--input", action="append", default=[], metavar="FIELD=VALUE", help="an input")
     parser.add_argument("--output", action="append", default=[], metavar="FIELD=PATH", help="an output")
     options = parser.parse_args(arguments)
+    speaks = True  # of several processes only the first one tells what all of them find
     try:
+        launch = launched()
+        speaks = launch.leads
+        if launch.size > 1 and options.name != "fine_tune":
+            raise ConfigError(f"stage '{options.name}' runs in one process; only fine_tune takes several")
+        scenario = load_scenario(options.scenario, options.set)
+        inputs, outputs = _pairs(options.input, "--input"), _pairs(options.output, "--output")
+        speaks = True
         with listening(_print_progress):
-            summary = run_stage(
-                options.name,
-                inputs=_pairs(options.input, "--input"),
-                outputs=_pairs(options.output, "--output"),
-                scenario=load_scenario(options.scenario, options.set),
-            )
+            summary = run_stage(options.name, inputs=inputs, outputs=outputs, scenario=scenario)
     except (MtrecError, OSError) as error:
         told = error if isinstance(error, MtrecError) else explain(error)
         if told is None:
             raise
-        print(f"mtrec: {told}", file=sys.stderr)
+        if speaks:
+            print(f"mtrec: {told}", file=sys.stderr)
         return told.exit_code
-    print(json.dumps(summary, indent=2, default=str))
+    if launch.leads:
+        print(json.dumps(summary, indent=2, default=str))
     return 0
 
 

@@ -75,7 +75,6 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     size = model_size(candidate.model)
     after = answers(candidate, dataset, encoding, scenario.tasks)
     del candidate
-    report("evaluate", 0.65, "the champion")
     champion, about = _champion(inputs, dataset, encoding, scenario)
     report("evaluate", 0.9, "comparing")
     judged = Judged(before=before, after=after, champion=champion)

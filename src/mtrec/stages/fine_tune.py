@@ -24,6 +24,8 @@ from mtrec.progress import report
 from mtrec.stages.starting import Start, Teacher, about_student, find_teacher, start_for
 from mtrec.training.checkpoint import has_checkpoint
 from mtrec.training.cost import seconds_per_step
+from mtrec.training.distributed import Processes, whole
+from mtrec.training.joining import joined
 from mtrec.training.loop import Progress, Trainer, Validate
 
 RANKED_USERS = 1_000
@@ -59,7 +61,9 @@ class Outputs:
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
-    """Train all tasks together.
+    """Train all tasks together; under torchrun, together with the other processes that it started.
+
+    The first process writes, logs and shows progress, and all return when it is done. See docs/training.md.
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
@@ -69,25 +73,40 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         ConfigError: the encoder cannot be pretrained.
         ModelError: the encoder cannot be loaded, or a student's teacher cannot be used.
         DataError: the dataset folder is not whole.
-        RunError: a checkpoint is damaged, or MLflow cannot be used.
+        RunError: a checkpoint is damaged, MLflow cannot be used, or another process was lost.
+        SystemExit: another process has failed and says why.
     """
+    with joined(scenario.training) as processes:
+        return _run(inputs, outputs, scenario, processes)
+
+
+def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Processes) -> dict[str, Any]:
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
     teacher = find_teacher(scenario, inputs.tracking_uri)
     key = _key(inputs, scenario, teacher) if inputs.checkpoints else ""
-    resumes = has_checkpoint(inputs.checkpoints, key)
-    start = start_for(dataset, encoding, scenario, teacher=teacher, text_cache=inputs.text_cache, resumes=resumes)
+    start = start_for(
+        dataset,
+        encoding,
+        scenario,
+        teacher=teacher,
+        text_cache=inputs.text_cache,
+        resumes=has_checkpoint(inputs.checkpoints, key),
+        processes=processes,
+    )
     bundle, trainer = trainer_for(
         dataset,
         encoding,
         scenario,
         start=start,
-        watch=_progress_of(scenario),
+        watch=_progress_of(scenario) if processes.leads else lambda progress: None,
         checkpoints=inputs.checkpoints,
         key=key,
+        processes=processes,
     )
     with _logging(inputs, scenario, trainer):
         end = trainer.fit()
+    weights = whole(bundle.model.state_dict())
     parameters = list(bundle.model.parameters())
     summary = {
         "epochs": end.epoch,
@@ -100,9 +119,10 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         "text_cache": bundle.model.encoder.reused(),
         "distillation": about_student(teacher, start, end, trainer.validate) if teacher else None,
     }
-    save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary)
-    with replacing_file(outputs.losses) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in end.lines), encoding="utf-8")
+    if processes.leads:
+        save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary, weights)
+        with replacing_file(outputs.losses) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in end.lines), encoding="utf-8")
     return summary
 
 
@@ -113,6 +133,7 @@ def trainer_for(
     *,
     text_cache: Path | None = None,
     start: Start | None = None,
+    processes: Processes | None = None,
     **settings: Any,
 ) -> tuple[Bundle, Trainer]:
     """A new model of the scenario and what trains it, judged by every task's skill on the validation part.
@@ -123,15 +144,17 @@ def trainer_for(
         scenario: model, tasks and training.
         text_cache: see `Inputs`.
         start: what training starts from; None: made here.
+        processes: those that train together.
         settings: `watch`, `checkpoints` and `key` of the trainer.
 
     Raises:
         ConfigError: the encoder cannot be pretrained, or a student has no teacher.
         ModelError: the encoder cannot be loaded.
     """
-    start = start or start_for(dataset, encoding, scenario, text_cache=text_cache)
+    processes = processes or Processes()
+    start = start or start_for(dataset, encoding, scenario, text_cache=text_cache, processes=processes)
     settings |= {"validate": validation(scenario, encoding), "guide": start.guide and start.guide.add_to}
-    trainer = Trainer(start.bundle, start.view, start.catalogue, **settings)
+    trainer = Trainer(start.bundle, start.view, start.catalogue, processes=processes, **settings)
     trainer.progress.lines += start.lines
     if start.guide:
         trainer.judge_start()
@@ -190,7 +213,7 @@ def _logging(inputs: Inputs, scenario: Scenario, trainer: Trainer) -> Iterator[N
 
     The unit of the score is known at the end only, so that is when the scores of all epochs are sent.
     """
-    if not inputs.pipeline_run:
+    if not inputs.pipeline_run or not trainer.processes.leads:
         yield
         return
     from mtrec import tracking

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mtrec.models.recommender import Catalogue
     from mtrec.models.store import Bundle
     from mtrec.training.distil import Guide
+    from mtrec.training.distributed import Processes
     from mtrec.training.loop import Progress, Validate
 
 
@@ -106,6 +107,7 @@ def start_for(
     teacher: Teacher | None = None,
     text_cache: Path | None = None,
     resumes: bool = False,
+    processes: Processes | None = None,
 ) -> Start:
     """Build the model that fine-tuning starts from.
 
@@ -116,13 +118,18 @@ def start_for(
         teacher: from `find_teacher`.
         text_cache: see `mtrec.models.store.new_model`.
         resumes: a checkpoint will replace the weights, so that nothing is learned here.
+        processes: those that train together; the first one pretrains for all.
 
     Raises:
-        ConfigError: a student without a teacher, or an encoder that pretraining cannot take.
+        ConfigError: a student without a teacher or in several processes, or an encoder that is not to be pretrained.
         ModelError: the encoder cannot be loaded or cut.
     """
     from mtrec.models.store import new_model
+    from mtrec.training.distributed import Processes
 
+    processes = processes or Processes()
+    if scenario.distillation.layers and processes.size > 1:
+        raise ConfigError("distillation.layers: a student is trained in one process; start it without torchrun")
     if scenario.distillation.layers and teacher is None:
         raise ConfigError(
             "distillation.layers: a search trains without a teacher; set it to 0, and distil with what is found"
@@ -132,13 +139,18 @@ def start_for(
     encoder: TextEncoder | None = None
     lines: list[dict[str, Any]] = []
     if scenario.pretraining.epochs and not resumes:
-        encoder, lines = _pretrained(dataset, scenario)
-    report("fine_tune", 0.0, "encoding the item texts")
-    bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache, encoder=encoder)
+        encoder, lines = _pretrained(dataset, scenario, processes)
+    if processes.leads:
+        report("fine_tune", 0.0, "encoding the item texts")
+    bundle, view, catalogue = new_model(
+        dataset, encoding, scenario, text_cache=text_cache, encoder=encoder, spread=processes.spread
+    )
     return Start(bundle=bundle, view=view, catalogue=catalogue, lines=lines)
 
 
-def _pretrained(dataset: Dataset, scenario: Scenario) -> tuple[TextEncoder, list[dict[str, Any]]]:
+def _pretrained(
+    dataset: Dataset, scenario: Scenario, processes: Processes
+) -> tuple[TextEncoder, list[dict[str, Any]]]:
     import torch
 
     from mtrec.models.encoder import choose_device, choose_precision, load_encoder
@@ -148,13 +160,16 @@ def _pretrained(dataset: Dataset, scenario: Scenario) -> tuple[TextEncoder, list
     torch.manual_seed(scenario.training.seed)
     encoder = load_encoder(scenario.model.encoder).to(device)
     encoder.precision = choose_precision(scenario.training.precision, device)
-    lines = pretrain(
-        encoder,
-        dataset.items["text"].to_list(),
-        scenario.pretraining,
-        seed=scenario.training.seed,
-        watch=lambda share: report("fine_tune", 0.0, f"pretraining on the item texts, {share:.0%}"),
-    )
+    lines: list[dict[str, Any]] = []
+    if processes.leads:
+        lines = pretrain(
+            encoder,
+            dataset.items["text"].to_list(),
+            scenario.pretraining,
+            seed=scenario.training.seed,
+            watch=lambda share: report("fine_tune", 0.0, f"pretraining on the item texts, {share:.0%}"),
+        )
+    processes.start_alike(encoder)
     return encoder, lines
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mtrec.data.contract import recover, replacing_folder
 from mtrec.errors import RunError
+from mtrec.training.distributed import placed
 
 FILES = ("tensors.safetensors", "state.json")
 
@@ -88,4 +89,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, Tenso
     for key, tensor in tensors.items():
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = tensor
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    for n, values in state.items():
+        state[n] = placed(values, dict.fromkeys(values, parameters[n]))
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from mtrec.config import Distillation, NextItem, Regression
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.questions import same_question
+from mtrec.models.beliefs import LeftOut, left_out
 from mtrec.models.encoder import TextEncoder, transformer_layers
 from mtrec.models.inputs import View
 from mtrec.models.recommender import ItemVectors, Recommender
@@ -114,6 +115,7 @@ class _Side:
     history: History
     states: Tensor
     user_ids_B: Tensor
+    beliefs: LeftOut
 
 
 class Guide:
@@ -143,11 +145,13 @@ class Guide:
         same_space: bool,
     ) -> None:
         self.teacher, self.settings, self.same_space = teacher.model, settings, same_space
-        self.view: View = teacher.view(dataset, replace(student.encoding, labels={}))
-        with torch.no_grad():
-            self.items = teacher.model.item_vectors(text_NE, self.view.items)
         own, theirs = student.scenario.tasks, teacher.scenario.tasks
         self.tasks = {n: t for n, t in own.items() if n in theirs and same_question(theirs[n], t)}
+        labels = {n: label for n, label in teacher.encoding.labels.items() if n in self.tasks}
+        self.view: View = teacher.view(dataset, replace(teacher.encoding, labels=labels))
+        with torch.no_grad():
+            self.items = teacher.model.item_vectors(text_NE, self.view.items)
+        self.beliefs = left_out(teacher.model, self.view)
         self.shared = {
             name: _shared_values(teacher.encoding, student.encoding, name, text_NE.device)
             for name, task in self.tasks.items()
@@ -177,7 +181,7 @@ class Guide:
             rows_BT: interaction rows of the batch, −1 pads.
         """
         settings, losses = self.settings, dict(losses)
-        mine, theirs = self._sides(model, shared, rows_BT)
+        mine, theirs = self._sides(model, data, shared, rows_BT)
         if settings.logit_weight:
             for name, (my, their) in self._answers(mine, theirs, data, shared).items():
                 losses[name] = losses[name] + settings.logit_weight * soft_loss(
@@ -189,19 +193,27 @@ class Guide:
             losses = {name: loss + part for name, loss in losses.items()}
         return losses
 
-    def _sides(self, model: Recommender, shared: Representation, rows_BT: np.ndarray) -> tuple[_Side, _Side]:
+    def _sides(
+        self, model: Recommender, data: StepData, shared: Representation, rows_BT: np.ndarray
+    ) -> tuple[_Side, _Side]:
         mine = _Side(
             model=model,
             items=shared.items,
             history=shared.history,
             states=shared.states,
             user_ids_B=shared.user_ids_B,
+            beliefs=data.beliefs,
         )
         with torch.no_grad():
             users, history = self.view.users.rows(shared.user_B), self.view.history(rows_BT)
             states = self.teacher.user_states(users, history, self.items)
         return mine, _Side(
-            model=self.teacher, items=self.items, history=history, states=states, user_ids_B=users.ids
+            model=self.teacher,
+            items=self.items,
+            history=history,
+            states=states,
+            user_ids_B=users.ids,
+            beliefs=self.beliefs,
         )
 
     def _answers(
@@ -210,9 +222,9 @@ class Guide:
         """Raw outputs of student and teacher on the same examples, in the same units and order."""
         others = torch.randint(len(data.learned_item_N), (ITEM_EXAMPLES,), device=shared.fresh.device)
         item_X = torch.cat([shared.fresh, others]).unique()
-        my = _outputs(mine, item_X)
+        my = _outputs(mine, item_X, shared.row_X)
         with torch.no_grad():
-            their = _outputs(theirs, item_X)
+            their = _outputs(theirs, item_X, shared.row_X)
         found = {}
         for name, task in self.tasks.items():
             if isinstance(task, NextItem):
@@ -246,14 +258,15 @@ class Guide:
         return logits(mine), wanted
 
 
-def _outputs(side: _Side, item_X: Tensor) -> dict[str, Tensor]:
+def _outputs(side: _Side, item_X: Tensor, row_E: Tensor) -> dict[str, Tensor]:
     """Raw outputs of all tasks but rankings: of given items, of every event, and of users before every event."""
     mask, before = side.history.mask_BT, side.states[:, :-1]
-    ids = side.user_ids_B.unsqueeze(1).expand_as(mask)[mask]
+    ids, item_E = side.user_ids_B.unsqueeze(1).expand_as(mask)[mask], side.history.item_BT[mask]
+    beliefs_EQ = side.beliefs.of(row_E, side.items.ids_N[item_E] > 0)
     return {
         **side.model.item_outputs(F.embedding(item_X, side.items.text_ND)),
         **side.model.user_outputs(before[mask]),
-        **side.model.pair_outputs(before[mask], ids, side.items, side.history.item_BT[mask]),
+        **side.model.pair_outputs(before[mask], ids, side.items, item_E, beliefs_EQ),
     }
 
 

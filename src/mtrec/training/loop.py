@@ -19,6 +19,7 @@ from mtrec.config import Training
 from mtrec.data.dataset import Encoding
 from mtrec.data.splits import TRAIN
 from mtrec.errors import Diverged
+from mtrec.models.beliefs import left_out
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
@@ -30,6 +31,7 @@ from mtrec.training.checkpoint import (
     restore_optimiser,
     save_checkpoint,
 )
+from mtrec.training.distributed import Processes, placed, whole
 from mtrec.training.step import Representation, StepData, losses_of, represent
 
 RECORD_EVERY = 5
@@ -78,6 +80,7 @@ class Trainer:
         checkpoints: folder for the latest and the best state; None keeps them in memory only.
         key: names what is trained on what; a checkpoint of another key is not resumed.
         guide: what the tasks learn from beside their labels.
+        processes: those that train together; the first one validates and writes the checkpoints.
     """
 
     def __init__(
@@ -90,9 +93,12 @@ class Trainer:
         watch: Callable[[Progress], None] = lambda progress: None,
         checkpoints: Path | None = None,
         key: str = "",
+        processes: Processes | None = None,
         guide: Guide | None = None,
     ) -> None:
         self.model, self.scenario, self.view = bundle.model, bundle.scenario, view
+        self.processes = processes or Processes()
+        self.processes.start_alike(bundle.model)
         self.validate, self.watch, self.key, self.guide = validate, watch, key, guide
         self.settings: Training = bundle.scenario.training
         dataset, scenario = view.dataset, bundle.scenario
@@ -136,6 +142,8 @@ class Trainer:
             sampling_N=counts.sqrt() / counts.sqrt().sum(),
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
+            beliefs=left_out(self.model, self.view),
+            processes=self.processes,
         )
 
     def _training_labels(self, learned: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -168,7 +176,7 @@ class Trainer:
         """Let the model as it is now be the one to beat; it is kept where no epoch is better (best epoch 0)."""
         self.model.eval()
         with torch.no_grad():
-            skills = self.validate(self.model, self.view, self.data.catalogue)
+            skills = self.processes.from_lead(lambda: self.validate(self.model, self.view, self.data.catalogue))
         self.progress.best_skills, self.progress.top_skills = skills, {n: max(s, 0.0) for n, s in skills.items()}
 
     def _refresh_texts(self) -> None:
@@ -179,14 +187,15 @@ class Trainer:
     def train_step(self, rows_BT: np.ndarray) -> None:
         """One update on a batch of windows, (B, T) interaction rows."""
         step = self.progress.step
-        torch.manual_seed(hash((self.settings.seed, step)) % 2**31)
+        self.processes.seed(hash((self.settings.seed, step)) % 2**31)
         factor = learning_rate_factor(step, self.total_steps, self.settings.warmup)
         for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
         losses = self._backward(rows_BT)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.processes.sum_gradients(self.model.parameters())
+        self.processes.clip_gradients(self.model.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.progress.step += 1
         if step % RECORD_EVERY == 0:
@@ -215,17 +224,19 @@ class Trainer:
         losses = losses_of(self.model, self.data, shared)
         if self.guide:
             losses = self.guide(losses, self.model, self.data, shared, rows_BT)
+        self.processes.draw_alike()
         weighted = self.balancer.weighted(losses)
         losses_K = torch.stack(weighted)
         if cut is None:
             self.balancer.joint(losses_K).backward()
             return losses
-        combines = self.balancer.combines_gradients
+        combines, own = self.balancer.combines_gradients, shared.states.numel()
         gradients = task_gradients(weighted, cut, self.above, keep_graph=not combines)
         if compare:
-            self._record_comparison(gradients.jacobian_KD, losses_K.detach())
+            self._record_comparison(self.processes.jacobian(gradients.jacobian_KD, own), losses_K.detach())
         if combines:
-            backward_combined(gradients, cut, lambda rows_KD: self.balancer.combine(rows_KD, losses_K.detach()))
+            combine = self.processes.across(lambda rows_KD: self.balancer.combine(rows_KD, losses_K.detach()), own)
+            backward_combined(gradients, cut, combine)
         else:
             self.balancer.joint(losses_K).backward()
             cut.backward([leaf.grad for leaf in cut.read])
@@ -245,13 +256,13 @@ class Trainer:
 
     def _end_epoch(self, clock: float, before: float) -> None:
         progress = self.progress
-        weights = {name: p.detach().sum().item() for name, p in self.model.named_parameters() if p.requires_grad}
-        _check_finite("weights", weights, progress.step)
+        sums = {name: p.detach().sum() for name, p in self.model.named_parameters() if p.requires_grad}
+        _check_finite("weights", {name: value.item() for name, value in whole(sums).items()}, progress.step)
         self.model.eval()
         if (progress.epoch + 1) % self.settings.refresh_epochs == 0:
             self._refresh_texts()
         with torch.no_grad():
-            skills = self.validate(self.model, self.view, self.data.catalogue)
+            skills = self.processes.from_lead(lambda: self.validate(self.model, self.view, self.data.catalogue))
         progress.epoch += 1
         top = progress.top_skills = {n: max(s, progress.top_skills.get(n, 0.0)) for n, s in skills.items()}
         for line in progress.lines:
@@ -287,17 +298,21 @@ class Trainer:
             "catalogue": {"text": self.data.catalogue.text_NE},
             "balancer": self.balancer.memory(),
         }
-        save_checkpoint(self.checkpoints, groups, {"progress": vars(self.progress), "key": self.key})
+        groups = {name: whole(tensors) for name, tensors in groups.items()}
+        if self.processes.leads:
+            save_checkpoint(self.checkpoints, groups, {"progress": vars(self.progress), "key": self.key})
 
     def _resume(self) -> None:
         found = load_checkpoint(self.checkpoints) if self.checkpoints else None
+        self.processes.agree((self.key, found and found[1]), "data, settings and checkpoint")
         try:
             if found is None or found[1]["key"] != self.key:
                 self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
                 return
             groups, state = found
-            self.model.load_state_dict(groups["model"])
-            self.best = groups["best"]
+            present = self.model.state_dict()
+            self.model.load_state_dict(placed(groups["model"], present))
+            self.best = placed(groups["best"], present)
             restore_optimiser(self.optimiser, groups["optimiser"])
             self.data.catalogue.text_NE = groups["catalogue"]["text"].to(self.view.device)
             self.balancer.remember(groups.get("balancer", {}))

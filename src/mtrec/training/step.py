@@ -5,7 +5,7 @@ Shapes: B users, T events, X examples, V label values, N items, M sampled negati
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
@@ -14,11 +14,13 @@ from torch.nn import functional as F
 
 from mtrec.balancing.features import Cut
 from mtrec.config import NextItem
+from mtrec.models.beliefs import LeftOut
 from mtrec.models.inputs import View
 from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
 from mtrec.models.preferences import future_targets, known
 from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
 from mtrec.models.users import History
+from mtrec.training.distributed import Examples, Processes
 
 ITEM_EXAMPLES = 512
 """Items per step that item tasks learn from."""
@@ -39,6 +41,10 @@ class StepData:
     """Probability of each item as a sampled negative; 0 for items without a training interaction."""
     id_dropout: float
     texts_per_step: int
+    beliefs: LeftOut
+    """What the posteriors say of each training row without it."""
+    processes: Processes = field(default_factory=Processes)
+    """Those that share the step; rows and losses of a batch are everywhere those of all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,21 +81,21 @@ def represent(model: Recommender, data: StepData, rows_BT: np.ndarray) -> Repres
     """Run the encoder and the towers for a batch of windows.
 
     Random draws (dropout, ids dropped, texts encoded afresh, negatives) come from torch's global generator, which
-    the loop seeds per step.
+    the loop seeds per step; of several processes, all but dropout from one that is alike in all of them.
 
     Args:
         model: in training mode.
         data: tensors shared by all steps; the catalogue's text vectors are refreshed in place.
-        rows_BT: interaction rows of the batch, −1 pads.
+        rows_BT: interaction rows of the batch, −1 pads; of several processes each takes its part.
     """
     view, catalogue = data.view, data.catalogue
-    history = view.history(rows_BT)
-    keep_N = _keep(len(catalogue.tokens), data.id_dropout, view.device)
-    fresh = _choose_texts(history, data)
+    keep_N = _keep(len(catalogue.tokens), data)
+    fresh = _choose_texts(rows_BT, data)
     items = model.item_vectors(model.fresh_text(catalogue, fresh), catalogue.features, keep_N)
+    rows_BT, keep_B = data.processes.windows(rows_BT, _keep(len(rows_BT), data))
+    history = view.history(rows_BT)
     user_B = torch.from_numpy(view.dataset.user[rows_BT[:, 0]]).to(view.device)
     users = view.users.rows(user_B)
-    keep_B = _keep(len(user_B), data.id_dropout, view.device)
     return Representation(
         history=history,
         row_X=torch.from_numpy(rows_BT[rows_BT >= 0]).to(view.device),
@@ -102,53 +108,64 @@ def represent(model: Recommender, data: StepData, rows_BT: np.ndarray) -> Repres
 
 
 def losses_of(model: Recommender, data: StepData, shared: Representation) -> dict[str, Tensor]:
-    """Run the heads: one scalar per task, in the order of the scenario."""
+    """Run the heads: one scalar per task, in the order of the scenario; see `Processes.means`."""
     view, items, history = data.view, shared.items, shared.history
     before, mask = shared.states[:, :-1], history.mask_BT
-    losses: dict[str, Tensor] = {}
+    losses: dict[str, Examples] = {}
 
     pair_outputs = model.pair_outputs(
-        before[mask], shared.user_ids_B.unsqueeze(1).expand_as(mask)[mask], items, history.item_BT[mask]
+        before[mask],
+        shared.user_ids_B.unsqueeze(1).expand_as(mask)[mask],
+        items,
+        history.item_BT[mask],
+        data.beliefs.of(shared.row_X, items.ids_N[history.item_BT[mask]] > 0),
     )
     for name, output in pair_outputs.items():
-        target = view.labels[name][shared.row_X]
-        losses[name] = model.head(name).loss(output, target, known(target))
+        losses[name] = _examples(model, name, output, view.labels[name][shared.row_X])
 
-    item_X = _item_examples(shared.fresh, data)
+    item_X = data.processes.part(_item_examples(shared.fresh, data))
     for name, output in model.item_outputs(F.embedding(item_X, items.text_ND)).items():
-        target = view.labels[name][item_X]
-        losses[name] = model.head(name).loss(output, target, known(target))
+        losses[name] = _examples(model, name, output, view.labels[name][item_X])
 
     losses.update(_user_losses(model, data, shared))
     for name, task in model.tasks.items():
         if isinstance(task, NextItem):
             losses[name] = _next_item_loss(model, name, task, data, shared)
-    return {name: losses[name] for name in model.tasks}
+    return data.processes.means({name: losses[name] for name in model.tasks})
 
 
-def _user_losses(model: Recommender, data: StepData, shared: Representation) -> dict[str, Tensor]:
+def _examples(
+    model: Recommender, name: str, output: Tensor, target: Tensor, mask: Tensor | None = None
+) -> Examples:
+    """The loss of a head over the examples in the mask, or else over those with a label."""
+    mask = known(target) if mask is None else mask
+    return Examples(mean=model.head(name).loss(output, target, mask), mask=mask)
+
+
+def _user_losses(model: Recommender, data: StepData, shared: Representation) -> dict[str, Examples]:
     states, history = shared.states, shared.history
     tasks = {n: t for n, t in model.tasks.items() if t.on == "user" and not isinstance(t, NextItem)}
-    losses = {}
+    losses: dict[str, Examples] = {}
     future = {n: t for n, t in tasks.items() if t.label_table == "items"}
     if future:
         before = states[:, :-1]
         outputs = model.user_outputs(before)
         for name, task in future.items():
             target, mask = future_targets(task, data.view.labels[name], history)
-            losses[name] = model.head(name).loss(outputs[name].flatten(0, 1), target.flatten(0, 1), mask.flatten())
+            flat = (t.flatten(0, 1) for t in (outputs[name], target, mask))
+            losses[name] = _examples(model, name, *flat)
     if len(future) < len(tasks):
         last = states[torch.arange(len(states), device=states.device), history.mask_BT.sum(1)]
         outputs = model.user_outputs(last)
         for name in tasks.keys() - future.keys():
             target = data.view.labels[name][shared.user_B]
-            losses[name] = model.head(name).loss(outputs[name], target, known(target))
+            losses[name] = _examples(model, name, outputs[name], target, known(target) & history.mask_BT.any(1))
     return losses
 
 
 def _next_item_loss(
     model: Recommender, name: str, task: NextItem, data: StepData, shared: Representation
-) -> Tensor:
+) -> Examples:
     items, history, before = shared.items, shared.history, shared.states[:, :-1]
     taken_BT = history.mask_BT & _taken(task, history.event_BT, data.view)
     counts = taken_BT & ~_repeats(history.item_BT, taken_BT)
@@ -164,13 +181,16 @@ def _next_item_loss(
     if full:
         near_XS = model.nearby(name, items, history, row_X=row_X, place_X=place_X)
         logits_XN = model.rank_logits(name, states_XD, items, near_XS, data.sampling_N > 0)
-        return softmax_ranking_loss(logits_XN, target_X, everyone)
-    negative_M = torch.multinomial(data.sampling_N, task.num_negatives, replacement=True)
+        return Examples(mean=softmax_ranking_loss(logits_XN, target_X, everyone), mask=counts)
+    negative_M = torch.multinomial(
+        data.sampling_N, task.num_negatives, replacement=True, generator=data.processes.draws
+    )
     log_q_N = (data.sampling_N * task.num_negatives).clamp(min=1e-12).log()
     positive = model.rank_logits_of(name, states_XD, items, target_X)
     negative = model.rank_logits(name, states_XD, items.rows(negative_M), None)
     hit_XM = negative_M.unsqueeze(0) == target_X.unsqueeze(1)
-    return sampled_softmax_loss(positive, negative, log_q_N[negative_M], hit_XM, everyone)
+    loss = sampled_softmax_loss(positive, negative, log_q_N[negative_M], hit_XM, everyone)
+    return Examples(mean=loss, mask=counts)
 
 
 def _taken(task: NextItem, event_BT: Tensor, view: View) -> Tensor:
@@ -183,16 +203,20 @@ def _repeats(item_BT: Tensor, taken_BT: Tensor) -> Tensor:
     return same_BTT.tril(-1).any(2)
 
 
-def _keep(count: int, dropout: float, device: torch.device) -> Tensor:
-    return (torch.rand(count, device=device) >= dropout).long()
+def _keep(count: int, data: StepData) -> Tensor:
+    drawn = torch.rand(count, device=data.view.device, generator=data.processes.draws)
+    return (drawn >= data.id_dropout).long()
 
 
-def _choose_texts(history: History, data: StepData) -> Tensor:
-    present = history.item_BT[history.mask_BT].unique()
-    return present[torch.randperm(len(present), device=present.device)[: data.texts_per_step]]
+def _choose_texts(rows_BT: np.ndarray, data: StepData) -> Tensor:
+    present = torch.from_numpy(np.unique(data.view.dataset.item[rows_BT[rows_BT >= 0]])).to(data.view.device)
+    order = torch.randperm(len(present), device=present.device, generator=data.processes.draws)
+    return present[order[: data.texts_per_step]]
 
 
 def _item_examples(fresh: Tensor, data: StepData) -> Tensor:
-    others = torch.randint(len(data.learned_item_N), (ITEM_EXAMPLES,), device=fresh.device)
+    others = torch.randint(
+        len(data.learned_item_N), (ITEM_EXAMPLES,), device=fresh.device, generator=data.processes.draws
+    )
     candidates = torch.cat([fresh, others]).unique()
     return candidates[data.learned_item_N[candidates]]

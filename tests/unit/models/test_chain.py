@@ -44,12 +44,12 @@ def test_a_chained_task_is_never_likelier_than_what_comes_first_and_starts_at_it
         items = model.item_vectors(catalogue.text_NE, catalogue.features)
         ids = torch.zeros(50, dtype=torch.long)
         states = torch.randn(50, scenario.model.width)
-        start = model.pair_outputs(states, ids, items, torch.arange(50))
+        start = model.pair_outputs(states, ids, items, torch.arange(50), torch.zeros(50, 2))
         share = start["purchase"].sigmoid().mean() / start["cart"].sigmoid().mean()
         rates = [encoding.labels[name].prior[0] for name in ("purchase", "cart")]
         assert float(share) == pytest.approx(rates[0] / rates[1], rel=1e-4)
         for parameter in model.heads.parameters():
             parameter.add_(torch.randn_like(parameter))
-        found = model.pair_outputs(states, ids, items, torch.arange(50))
+        found = model.pair_outputs(states, ids, items, torch.arange(50), torch.zeros(50, 2))
     assert (found["purchase"] <= found["cart"] + 1e-6).all()
     assert found["rating"].shape == (50,)

@@ -197,7 +197,7 @@ def test_an_untrained_model_says_the_training_means(shop_start: Start, shop_data
     states = model.user_states(view.users.rows(torch.arange(5)), view.history(users), items)[:, 0]
     unknown = torch.zeros(5, dtype=torch.long)
     new = model.item_vectors(catalogue.text_NE, replace(view.items, ids=torch.zeros_like(view.items.ids)))
-    pairs = model.pair_outputs(states, unknown, new, torch.arange(5))
+    pairs = model.pair_outputs(states, unknown, new, torch.arange(5), torch.zeros(5, 2))
     share = model.head("purchase").predict(pairs["purchase"])
     assert share.tolist() == pytest.approx(encoding.labels["purchase"].prior * 5, rel=0.05)
     classes = model.head("category").predict(model.item_outputs(items.text_ND)["category"])
@@ -247,7 +247,7 @@ def test_new_users_and_items_get_finite_answers_for_every_task(
     answers = {
         **model.item_outputs(items.text_ND),
         **model.user_outputs(states),
-        **model.pair_outputs(states, torch.zeros(6, dtype=torch.long), items, torch.arange(6)),
+        **model.pair_outputs(states, torch.zeros(6, dtype=torch.long), items, torch.arange(6), torch.zeros(6, 2)),
         "next_item": model.rank_logits("next_item", states, items, None),
     }
     for name, output in answers.items():

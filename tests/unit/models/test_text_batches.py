@@ -1,5 +1,6 @@
 """Duplicates once, groups of similar length at the least cost."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtrec.models.text_batches import distinct, length_batches, length_groups, padded
+from mtrec.models.text_batches import Encoded, Share, Tokens, distinct, length_batches, length_groups, padded
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=7)
 
@@ -60,3 +61,22 @@ def test_batches_hold_similar_lengths_within_their_bound() -> None:
     lengths = [[len(tokens[i]) for i in batch] for batch in batches]
     assert lengths == [[1, 2, 2], [4, 5], [9], [30]]
     assert list(length_batches([], 10)) == []
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_texts_are_shared_out_evenly_and_come_back_in_order(size: int) -> None:
+    tokens = [[i] * length for i, length in enumerate((3, 1, 4, 1, 5))]
+    seen: list[list[Sequence[int]]] = []
+
+    def encode(some: Tokens) -> Encoded:  # a row per text, in another order than the texts
+        seen.append(list(some))
+        return torch.tensor([[float(text[0])] for text in reversed(some)]), range(len(some))[::-1]
+
+    parts: list[torch.Tensor] = []
+    for rank in range(size):  # first what each process encodes, then what it gets back
+        Share(rank=rank, size=size, gather=lambda own: parts.append(own) or own).encode(tokens, encode)
+    vectors, row = Share(rank=0, size=size, gather=lambda own: torch.cat(parts)).encode(tokens, encode)
+    assert vectors[list(row)].flatten().tolist() == [0, 1, 2, 3, 4]
+    assert {len(texts) for texts in seen} == {-(-5 // size)}, "all processes encode equally many"
+    tokens_each = [sum(map(len, texts)) for texts in seen[:size]]
+    assert max(tokens_each) - min(tokens_each) <= 5

@@ -1,14 +1,22 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from mtrec.data.contract import Tables
 
 
-def _run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def _run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mtrec.stages", *arguments], cwd=cwd, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "mtrec.stages", *arguments],
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -40,3 +48,12 @@ def test_a_pair_without_an_equals_sign_is_explained(tmp_path: Path) -> None:
     done = _run("ingest", "--scenario", "ecommerce", "--output", "tables", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip() == "mtrec: --output tables: write it as field=value"
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_only_fine_tune_runs_in_several_processes_and_the_first_one_says_so(rank: str, tmp_path: Path) -> None:
+    torchrun = {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    done = _run("ingest", "--scenario", "ecommerce", "--output", "tables=t", cwd=tmp_path, **torchrun)
+    assert done.returncode == 2
+    said = "mtrec: stage 'ingest' runs in one process; only fine_tune takes several\n"
+    assert done.stderr == (said if rank == "0" else "")
