@@ -121,7 +121,7 @@ def start_for(
         processes: those that train together; the first one pretrains for all.
 
     Raises:
-        ConfigError: a student without a teacher or in several processes, or an encoder that is not to be pretrained.
+        ConfigError: a student without a teacher or in several processes, or an encoder that cannot be pretrained.
         ModelError: the encoder cannot be loaded or cut.
     """
     from mtrec.models.store import new_model

@@ -16,6 +16,7 @@ from mtrec.progress import listening
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import evaluate, fine_tune
 from mtrec.stages.starting import find_teacher, start_for
+from mtrec.training.distributed import Processes
 from tests.unit.conftest import EVALUATION
 
 
@@ -166,6 +167,11 @@ def test_a_teacher_with_another_encoder_and_a_folder_that_is_none(
         find_teacher(other)
     with pytest.raises(ModelError, match=r"not a model folder, scenario\.json is missing"):
         find_teacher(asking(shop, "distillation", layers=1, teacher=str(tmp_path)))
+
+
+def test_several_processes_train_no_student(shop: Scenario, shop_data: Any) -> None:
+    with pytest.raises(ConfigError, match="a student is trained in one process"):
+        start_for(*shop_data, asking(shop, "distillation", layers=1), processes=Processes(0, 2))
 
 
 def test_a_search_has_no_teacher(shop: Scenario, shop_data: Any) -> None:
