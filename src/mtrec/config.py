@@ -467,9 +467,9 @@ class Distillation(Frozen):
     """The student's encoder layers; 0: no distillation."""
     teacher: Annotated[str, Field(min_length=1)] = "champion"
     """`champion`, or a model folder."""
-    epochs: Annotated[int, Field(ge=0)] = 20
+    epochs: Annotated[int, Field(ge=0)] = 8
     """Passes over the item texts to match the teacher's vectors, before fine-tuning."""
-    lr: Annotated[float, Field(gt=0)] = 3e-4
+    lr: Annotated[float, Field(gt=0)] = 1e-3
     """Learning rate of these passes."""
     temperature: Annotated[float, Field(gt=0)] = 2.0
     """Softens the classes' and items' probabilities on both sides."""
