@@ -10,6 +10,7 @@ tables give its mean over seeds.
 
     python -m benchmarks.distil                                   # simulated shop, seeds 0 and 1
     python -m benchmarks.distil --data movielens-latest-small --layers 2 3 --out runs/distil.jsonl
+    python -m benchmarks.distil --layers --set pretraining.epochs=2          # no student: a pretrained teacher
     python -m benchmarks.distil --table runs/distil.jsonl         # prints the tables, measures nothing
 """
 
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Compare a distilled student with its teacher.")
     parser.add_argument("--data", nargs="+", choices=list(SCENARIOS), default=["ecommerce"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
-    parser.add_argument("--layers", nargs="+", type=int, default=[2])
+    parser.add_argument("--layers", nargs="*", type=int, default=[2], help="none: only the teacher")
     parser.add_argument(
         "--no-alone", action="store_true", help="leave out models of the same size without a teacher"
     )

@@ -220,9 +220,9 @@ def about_student(teacher: Teacher, start: Start, end: Progress, validate: Valid
         validate: gives the skills of a model on the validation part.
 
     Returns:
-        teacher, `layers`, `parameters` and `skills` of both ({teacher, student}; skills by task, empty where the
-        two read the data through different encodings), `text_distance` (1 − cosine from the teacher's vectors,
-        before and after they were matched) and what `encoding_speed` gives.
+        teacher and digest (its name and hash), `layers`, `parameters` and `skills` of both ({teacher, student};
+        skills by task, empty where the two read the data through different encodings), `text_distance` (1 − cosine
+        from the teacher's vectors, before and after they were matched) and what `encoding_speed` gives.
     """
     from mtrec.models.encoder import transformer_layers
     from mtrec.models.encoding_speed import encoder_parameters, encoding_speed
@@ -235,6 +235,7 @@ def about_student(teacher: Teacher, start: Start, end: Progress, validate: Valid
     matched = [line["loss"] for line in end.lines if line["kind"] == "match"]
     return {
         "teacher": teacher.name,
+        "digest": teacher.digest,
         "layers": {name: len(transformer_layers(model.encoder.backbone)) for name, model in both.items()},
         "parameters": {name: encoder_parameters(model.encoder) for name, model in both.items()},
         "skills": {name: {"teacher": skill, "student": end.best_skills[name]} for name, skill in theirs.items()},

@@ -14,7 +14,7 @@ from mtrec.models.encoder import transformer_layers
 from mtrec.models.store import load_model
 from mtrec.progress import listening
 from mtrec.serving.predictor import Predictor
-from mtrec.stages import evaluate, fine_tune
+from mtrec.stages import evaluate, fine_tune, register
 from mtrec.stages.starting import find_teacher, start_for
 from mtrec.training.distributed import Processes
 from tests.unit.conftest import EVALUATION
@@ -155,6 +155,20 @@ def test_the_champion_teaches(
     assert done.champion
     summary, _ = run(shop_run / "dataset", tmp_path / "student", scenario, tracking_uri=uri)
     assert summary["distillation"]["teacher"] == "tiny-shop version 1"
+    student = register.run(
+        register.Inputs(
+            model=tmp_path / "student" / "model",
+            tracking_uri=uri,
+            pipeline_run="tuesday",
+            lineage=dict.fromkeys(keys, "x"),
+            **files,
+        ),
+        register.Outputs(registration=tmp_path / "registration.json"),
+        scenario,
+    )
+    assert (student["version"], student["champion"]) == ("2", False)
+    tags = tracking.show_model(f"{student['name']}/2").tags
+    assert tags["teacher"] == summary["distillation"]["digest"]
 
 
 def test_a_teacher_with_another_encoder_and_a_folder_that_is_none(

@@ -219,6 +219,13 @@ def test_any_other_origin_is_another_version(register: Any) -> None:
     assert [register(image=image).version for image in ("a", "b")] == ["1", "2"]
 
 
+def test_students_of_two_teachers_are_two_versions(register: Any, uri: str) -> None:
+    first, again, other = (register(teacher=name) for name in ("a", "a", "b"))
+    assert (first.version, again.version, other.version) == ("1", "1", "2")
+    with connected(uri) as client:
+        assert client.get_model_version(other.name, "2").tags["teacher"] == "b"
+
+
 def test_an_old_lineage_does_not_take_the_alias_back(register: Any, uri: str) -> None:
     register(code_revision="a")
     register(code_revision="b")
