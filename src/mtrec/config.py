@@ -264,6 +264,14 @@ class MultiLabel(TaskBase):
     label: str
     min_count: Annotated[int, Field(ge=1)] = 5
     """Labels that fewer training items carry are left out."""
+    strategy: Literal["independent", "label_embeddings"] = "independent"
+    """independent: a linear output per label (binary relevance); label_embeddings: labels are vectors that start
+    from the text of their names, scored by one map that all labels share.
+    """
+    thresholds: Literal["fixed", "per_label"] = "per_label"
+    """From which probability a label is given: one half, or a share per label with the best F1 on the validation
+    part.
+    """
 
 
 class Profile(TaskBase):
@@ -429,6 +437,20 @@ class Training(Frozen):
     """Steps between two comparisons of the tasks' gradients, which the report draws; 0: never."""
     patience: Annotated[int, Field(ge=1)] = 3
     """Epochs without a better validation score before training stops."""
+    r_drop: Annotated[float, Field(ge=0)] = 0.0
+    """Every step takes a second pass with other dropout and this much of the distance between the two answers is
+    added to each task's loss (R-Drop); about twice the time. 0: off.
+    """
+    adversarial: Annotated[float, Field(ge=0)] = 0.0
+    """How far text vectors (of length 1) are moved to where the tasks' loss grows, for a second pass to learn from
+    (fast gradient method). 0: off.
+    """
+    text_augmentation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of words dropped from, or swapped in, half of the texts that a step encodes. 0: off."""
+    calibrate: bool = True
+    """After training, fit one temperature per task on the validation part, so that its probabilities can be
+    believed (yes-no, classification and multi-label tasks); rankings and chosen classes stay as they are.
+    """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor multiplies in it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -11,7 +11,16 @@ import pytest
 from pydantic import ValidationError
 
 from mtrec import config
-from mtrec.config import Parameter, Scenario, Split, load_scenario, parse_scenario, read_yaml, scenario_path
+from mtrec.config import (
+    Parameter,
+    Scenario,
+    Split,
+    Training,
+    load_scenario,
+    parse_scenario,
+    read_yaml,
+    scenario_path,
+)
 from mtrec.errors import ConfigError, InputError
 
 GOOD: dict[str, Any] = {
@@ -507,3 +516,10 @@ def test_pretraining_and_a_student_exclude_each_other() -> None:
         parse_scenario(both)
     assert parse_scenario(changed("pretraining", {"epochs": 1})).distillation.layers == 0
     assert parse_scenario(changed("distillation", {"layers": 2})).pretraining.epochs == 0
+
+
+@pytest.mark.parametrize("setting", ["r_drop", "adversarial", "text_augmentation"])
+def test_regularisation_is_off_and_takes_no_negative_weight(setting: str) -> None:
+    assert getattr(Training(), setting) == 0
+    with pytest.raises(ConfigError, match=rf"training\.{setting}: Input should be greater than or equal to 0"):
+        load_scenario("ecommerce", [f"training.{setting}=-0.1"])

@@ -15,6 +15,7 @@ import numpy as np
 from mtrec.config import Binary, Classification, MultiLabel, NextItem, Profile, Regression, Scenario, Split, Task
 from mtrec.data.labels import Label
 from mtrec.evaluation import metrics as m
+from mtrec.evaluation.calibration import uncalibrated
 from mtrec.evaluation.compare import RESAMPLES, Comparison, compare, compare_values
 from mtrec.evaluation.predict import Predictions, Ranked
 from mtrec.evaluation.slices import Slices
@@ -110,7 +111,7 @@ def _judge_rows(
         return {**_empty(task), "counts": _counts(task, after)}
     champion = judged.champion.rows.get(name) if judged.champion else None
     primary = m.PRIMARY[task.type]
-    values = [m.compute(task, p.target, p.predicted) if p else {} for p in (before, after, champion)]
+    values = [m.compute(task, p.target, p.predicted, p.thresholds) if p else {} for p in (before, after, champion)]
 
     def against(other: Predictions | None) -> dict[str, Any] | None:
         if other is None or math.isnan(values[1][primary]):
@@ -265,23 +266,14 @@ def _ranking_slices(before: list[Ranked], after: list[Ranked], slices: Slices) -
 
 def _curves(task: Task, after: Predictions, label: Label) -> dict[str, Any]:
     curves: dict[str, Any] = {"reliability": None, "confusion": None, "histogram": None}
-    if isinstance(task, Binary):
-        curves["reliability"] = {
-            "ece": m.expected_calibration_error(after.target, after.predicted),
-            "bins": m.reliability(after.target, after.predicted),
-        }
+    if isinstance(task, (Binary, Classification, MultiLabel)):
+        curves["reliability"] = _reliability(task, after)
     if isinstance(task, Classification):
         size = len(label.values)
         counts = np.zeros((size, size), dtype=int)
         seen = after.target != m.UNSEEN
         np.add.at(counts, (after.target[seen].astype(int), after.predicted[seen].argmax(1)), 1)
         curves["confusion"] = {"labels": label.values, "counts": counts.tolist()}
-        chosen = after.predicted.argmax(1) == after.target
-        certainty = after.predicted.max(1)
-        curves["reliability"] = {
-            "ece": m.expected_calibration_error(chosen, certainty),
-            "bins": m.reliability(chosen.astype(float), certainty),
-        }
     if isinstance(task, Regression):
         both = np.concatenate([after.target, after.predicted])
         edges = np.histogram_bin_edges(both, bins=HISTOGRAM_BINS)
@@ -293,14 +285,27 @@ def _curves(task: Task, after: Predictions, label: Label) -> dict[str, Any]:
     return curves
 
 
+def _reliability(task: Task, after: Predictions) -> dict[str, Any]:
+    """The reliability curve and its ECE; where a temperature was fitted, that and the ECE without it too."""
+    came_true, probability = m.decisions(task, after.target, after.predicted)
+    found: dict[str, Any] = {
+        "ece": m.expected_calibration_error(came_true, probability),
+        "bins": m.reliability(came_true, probability),
+    }
+    if after.temperature != 1:
+        plain = m.decisions(task, after.target, uncalibrated(task, after))
+        found["temperature"], found["uncalibrated_ece"] = after.temperature, m.expected_calibration_error(*plain)
+    return found
+
+
 def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def align(predicted_XV: np.ndarray, values: list[str], wanted: list[str]) -> np.ndarray:
+def align(predicted_XV: np.ndarray, values: list[str], wanted: list[str], fill: float = 0.0) -> np.ndarray:
     """Bring columns of another vocabulary into this one's order; a value the other never knew gets 0. (X, V)."""
     place = {value: i for i, value in enumerate(values)}
-    out = np.zeros((len(predicted_XV), len(wanted)), dtype=predicted_XV.dtype)
+    out = np.full((len(predicted_XV), len(wanted)), fill, dtype=predicted_XV.dtype)
     for i, value in enumerate(wanted):
         if value in place:
             out[:, i] = predicted_XV[:, place[value]]

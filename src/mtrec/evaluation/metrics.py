@@ -33,13 +33,14 @@ def higher_is_better(metric: str) -> bool:
     return metric not in LOWER_IS_BETTER
 
 
-def compute(task: Task, target: np.ndarray, predicted: np.ndarray) -> Metrics:
+def compute(task: Task, target: np.ndarray, predicted: np.ndarray, thresholds: np.ndarray | None = None) -> Metrics:
     """All metrics of a task that is not next-item ranking; empty without examples.
 
     Args:
         task: decides which metrics apply.
         target: (X,) numbers, yes/no or class numbers (or `UNSEEN`); (X, V) for multi-label and profile.
         predicted: (X,) numbers or probabilities of yes; (X, V) class or label probabilities, or profiles.
+        thresholds: multi-label only, see `multilabel`.
     """
     if len(target) == 0:
         return {}
@@ -50,7 +51,7 @@ def compute(task: Task, target: np.ndarray, predicted: np.ndarray) -> Metrics:
     if isinstance(task, Classification):
         return classification(target, predicted)
     if isinstance(task, MultiLabel):
-        return multilabel(target, predicted)
+        return multilabel(target, predicted, 0.5 if thresholds is None else thresholds)
     if isinstance(task, Profile):
         rows = measured_rows(task, target)
         return {"cosine": float(cosine(target[rows], predicted[rows]).mean()) if rows.any() else math.nan}
@@ -141,15 +142,19 @@ def classification(target_X: np.ndarray, probability_XV: np.ndarray) -> Metrics:
     }
 
 
-def multilabel(target_XV: np.ndarray, probability_XV: np.ndarray) -> Metrics:
-    """Label-ranking average precision, micro and macro F1 at one half, and Hamming loss.
+def multilabel(
+    target_XV: np.ndarray, probability_XV: np.ndarray, thresholds_V: np.ndarray | float = 0.5
+) -> Metrics:
+    """Label-ranking average precision, micro and macro F1, Hamming loss, and ECE of all decisions.
+
+    A label is given from its threshold up.
 
     The first is over `ranked_rows` alone, NaN without any; the others are over all rows. A label that no row
     carries and none is given has no F1 and is no part of the macro mean; without any other label the F1 are NaN.
     """
     from sklearn import metrics as sk
 
-    yes = probability_XV >= 0.5
+    yes = probability_XV >= thresholds_V
     used_V = (target_XV > 0).any(0) | yes.any(0)
     ranked = ranked_rows(target_XV)
     precision = label_ranking_precision(target_XV[ranked], probability_XV[ranked])
@@ -160,6 +165,7 @@ def multilabel(target_XV: np.ndarray, probability_XV: np.ndarray) -> Metrics:
         if used_V.any()
         else math.nan,
         "hamming_loss": float(sk.hamming_loss(target_XV, yes)),
+        "ece": expected_calibration_error(target_XV.ravel(), probability_XV.ravel()),
     }
 
 
@@ -199,6 +205,16 @@ def expected_calibration_error(target_X: np.ndarray, probability_X: np.ndarray, 
     """ECE: mean distance of prediction and observation over bins, weighted by count (Naeini et al. 2015)."""
     rows = reliability(np.asarray(target_X, dtype=float), probability_X, bins)
     return sum(abs(r["predicted"] - r["observed"]) * r["count"] for r in rows) / max(len(target_X), 1)
+
+
+def decisions(task: Task, target: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What ECE is measured on: whether each decision came true, and the probability that it was given.
+
+    Of classification the chosen class is the decision, of the others every yes or no.
+    """
+    if isinstance(task, Classification):
+        return (predicted.argmax(1) == target).astype(float), predicted.max(1)
+    return target.ravel().astype(float), predicted.ravel()
 
 
 def mean_ranks(scores_N: np.ndarray, allowed_N: np.ndarray, relevant: np.ndarray) -> np.ndarray:

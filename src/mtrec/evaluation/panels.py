@@ -207,11 +207,13 @@ def _reliability(name: str, reliability: Json | None) -> dict[str, Any] | None:
         predicted, observed, count = (finite(b.get(key)) for key in ("predicted", "observed", "count"))
         if predicted is not None and observed is not None and count:
             points.append((predicted, observed, count))
-    words = calibration(bins, reliability.get("ece"))
+    words = calibration(bins, reliability.get("ece"), reliability.get("uncalibrated_ece"))
     return {
         "plot": reliability_plot(sorted(points), f"Reliability curve of {name}. {words}"),
         "words": words,
         "ece": reliability.get("ece"),
+        "uncalibrated_ece": reliability.get("uncalibrated_ece"),
+        "temperature": reliability.get("temperature"),
         "bins": [{key: b.get(key) for key in ("predicted", "observed", "count")} for b in bins],
     }
 

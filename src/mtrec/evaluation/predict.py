@@ -37,6 +37,10 @@ class Predictions:
     predicted: np.ndarray
     outside: np.ndarray | None = None
     """Multi-label and profile: how many of the example's label values are not in the vocabulary, (X,)."""
+    temperature: float = 1.0
+    """What the outputs were divided by; see `mtrec.evaluation.calibration`."""
+    thresholds: np.ndarray | None = None
+    """Multi-label: the probability from which each label is given, (V,); None: one half."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +149,8 @@ def _collect(
         target, outside = targets[name]
         keep = known(target)
         where = keep.cpu().numpy()
-        predicted = model.head(name).predict(output[keep]).float().cpu().numpy()
+        head = model.head(name)
+        predicted = head.predict(output[keep]).float().cpu().numpy()
         _check(name, np.isfinite(predicted))
         found[name] = Predictions(
             user=user[where],
@@ -153,6 +158,8 @@ def _collect(
             target=target[keep].cpu().numpy(),
             predicted=predicted,
             outside=None if outside is None else outside[where],
+            temperature=1.0 if head.temperature is None else float(head.temperature),
+            thresholds=None if head.thresholds is None else head.thresholds.cpu().numpy(),
         )
     return found
 

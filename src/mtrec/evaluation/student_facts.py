@@ -19,23 +19,20 @@ def student_facts(student: Json | None) -> list[tuple[str, str, str, bool]]:
     if not student:
         return []
     layers, size, speed = (student.get(key) or {} for key in ("layers", "parameters", "texts_per_second"))
-    facts = [("Student of", str(student.get("teacher") or ""), f"{_both(layers, 'encoder layers')}", False)]
+    note = f"{number(layers.get('student'))} of {number(layers.get('teacher'))} encoder layers" if layers else ""
+    facts = [("Student of", str(student.get("teacher") or ""), note, False)]
     mine, theirs = finite(speed.get("student")), finite(speed.get("teacher"))
     if mine is not None and theirs:
-        facts.append(("Encoding speed", f"{number(mine / theirs)} ×", f"{_both(speed, 'texts a second')}", False))
+        note = f"{number(mine)} texts a second, teacher {number(theirs)}"
+        facts.append(("Encoding speed", f"{number(mine / theirs)} ×", note, False))
     if size:
-        facts.append(
-            ("Encoder's parameters", number(size.get("student")), f"teacher {number(size.get('teacher'))}", False)
-        )
+        note = f"teacher {number(size.get('teacher'))}"
+        facts.append(("Encoder's parameters", number(size.get("student")), note, False))
     skills = [(name, finite(both.get("teacher")), finite(both.get("student"))) for name, both in _skills(student)]
     kept = [f"{name} {100 * s / t:.1f} %" for name, t, s in skills if t is not None and s is not None and t > 0]
     if kept:
         facts.append(("Kept of the teacher's skill on the validation part", " · ".join(kept), "", True))
     return facts
-
-
-def _both(values: Json, unit: str) -> str:
-    return f"{number(values.get('student'))} {unit}, teacher {number(values.get('teacher'))}"
 
 
 def _skills(student: Json) -> list[tuple[str, Json]]:

@@ -171,12 +171,13 @@ def _times(ratio: float) -> str:
     return f"{ratio:.1f}".removesuffix(".0") if ratio < 10 else f"{ratio:,.0f}"
 
 
-def calibration(bins: list[dict[str, Any]], ece: Any) -> str:
+def calibration(bins: list[dict[str, Any]], ece: Any, uncalibrated: Any = None) -> str:
     """Say a reliability curve's message in words.
 
     Args:
         bins: `predicted`, `observed` and `count` per bin of predictions.
         ece: expected calibration error, the count-weighted mean of |predicted − observed|.
+        uncalibrated: the same before temperature scaling; None where there was none.
     """
     error = finite(ece)
     if error is None:
@@ -194,4 +195,7 @@ def calibration(bins: list[dict[str, Any]], ece: Any) -> str:
         if abs(lean) > max(0.01, error / 2):
             slightly = "slightly " if abs(lean) < 0.03 else ""
             text += f" Overall they are {slightly}too {'high' if lean > 0 else 'low'}."
+    without = finite(uncalibrated)
+    if without is not None:
+        text += f" Before temperature scaling the ECE was {number(without)}."
     return text

@@ -6,6 +6,7 @@ Shapes: X examples, V outputs of a head, D width.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from mtrec.config import Binary, Classification, MultiLabel, NextItem, Profile, Regression, Task
 from mtrec.data.labels import Label
 from mtrec.models import losses
+from mtrec.models.label_embeddings import LabelEmbeddings
 from mtrec.models.trust import Trust
 
 
@@ -26,18 +28,38 @@ class Head(nn.Module):
     """A linear head that starts at the training prior.
 
     The weights start at zero, so an untrained head predicts the mean rating, the base rate, or the class shares.
-    Regression is learned in standard deviations of the training labels.
+    Regression is learned in standard deviations of the training labels. Where a task answers with probabilities,
+    a temperature divides its outputs (1 until `mtrec.evaluation.calibration` sets it); the loss is without it.
     """
 
-    def __init__(self, task: Task, label: Label, num_inputs: int) -> None:
+    temperature: Tensor | None
+    thresholds: Tensor | None
+    """Multi-label: the probability from which each label is given, (V,); see `mtrec.evaluation.thresholds`."""
+
+    def __init__(self, task: Task, label: Label, num_inputs: int, text_width: int = 0) -> None:
         super().__init__()
         self.task = task
-        self.linear = nn.Linear(num_inputs, num_outputs(task, label))
+        if isinstance(task, MultiLabel) and task.strategy == "label_embeddings":
+            self.linear: nn.Linear = LabelEmbeddings(num_inputs, num_outputs(task, label), text_width)
+        else:
+            self.linear = nn.Linear(num_inputs, num_outputs(task, label))
         nn.init.zeros_(self.linear.weight)
         with torch.no_grad():
             self.linear.bias.copy_(torch.tensor(_prior_outputs(task, label)))
         self.mean = label.prior[0] if isinstance(task, Regression) else 0.0
         self.scale, self.limits = label.scale, label.limits
+        probable = isinstance(task, (Binary, Classification, MultiLabel))
+        self.register_buffer("temperature", torch.ones(()) if probable else None)
+        thresholds = torch.full((len(label.values),), 0.5) if isinstance(task, MultiLabel) else None
+        self.register_buffer("thresholds", thresholds)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Models that were saved before there were temperatures and thresholds have 1 and one half."""
+        if self.temperature is not None:
+            state_dict.setdefault(f"{prefix}temperature", torch.ones(()))
+        if self.thresholds is not None:
+            state_dict.setdefault(f"{prefix}thresholds", torch.full_like(self.thresholds, 0.5))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, shared_XD: Tensor) -> Tensor:
         """Raw outputs: (X,) for one-dimensional tasks, else (X, V)."""
@@ -63,13 +85,19 @@ class Head(nn.Module):
         return losses.multilabel_loss(outputs, target, mask_X)
 
     def predict(self, outputs: Tensor) -> Tensor:
-        """Outputs in the units of the label: the number, probabilities, or the profile."""
+        """Outputs in the units of the label: the number, calibrated probabilities, or the profile."""
         if isinstance(self.task, Regression):
             numbers = outputs * self.scale + self.mean
             return numbers.clamp(*self.limits) if self.limits else numbers
-        if isinstance(self.task, Classification):
-            return outputs.softmax(-1)
-        return outputs if isinstance(self.task, Profile) else outputs.sigmoid()
+        if self.temperature is None:
+            return outputs
+        outputs = outputs / self.temperature
+        return outputs.softmax(-1) if isinstance(self.task, Classification) else outputs.sigmoid()
+
+    def given(self, probability_XV: Tensor) -> Tensor:
+        """Which labels a multi-label task gives, (X, V) bool, from what `predict` says."""
+        assert self.thresholds is not None
+        return probability_XV >= self.thresholds
 
 
 def _prior_outputs(task: Task, label: Label) -> list[float]:

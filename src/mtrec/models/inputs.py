@@ -84,6 +84,7 @@ class View:
             rating_BT=tensor(np.where(mask, self.rating_R[rows], np.nan)),
             gap_BT=tensor(gap.astype(np.float32)),
             mask_BT=tensor(mask),
+            row_BT=tensor(rows),
         )
 
     def recent_rows(self, users_B: np.ndarray, before_part: int, length: int) -> np.ndarray:

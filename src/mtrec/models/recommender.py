@@ -99,7 +99,9 @@ class Recommender(nn.Module):
                 if place in used
             }
         )
-        self.heads = nn.ModuleDict({n: Head(t, encoding.labels[n], 2 * width) for n, t in heads.items()})
+        self.heads = nn.ModuleDict(
+            {n: Head(t, encoding.labels[n], 2 * width, encoder.width) for n, t in heads.items()}
+        )
         self.chained = _first_things_first(heads)
         """Binary tasks that come after another one, each with that one."""
         for name, first in self.chained:
@@ -142,17 +144,28 @@ class Recommender(nn.Module):
         vectors_NE = self.encoder.encode_all(tokens, progress=progress)
         return Catalogue(features=features, tokens=tokens, text_NE=vectors_NE)
 
-    def fresh_text(self, catalogue: Catalogue, rows: Tensor) -> Tensor:
+    def fresh_text(
+        self, catalogue: Catalogue, rows: Tensor, instead: Mapping[int, list[int]] | None = None
+    ) -> Tensor:
         """Encode some items' texts with gradient and put them among the stale ones, (N, E).
 
         Each row of `rows` is distinct; the catalogue's own copy is brought up to date too. Of an encoder that
         learns nothing no vector is ever stale.
+
+        Args:
+            catalogue: all items.
+            rows: which to encode.
+            instead: tokens of another text for some of them, of which the catalogue learns nothing.
         """
-        if len(rows) == 0 or not self.encoder.learns:
+        instead = instead or {}
+        if not self.encoder.learns:
+            rows = rows[[i in instead for i in rows.tolist()]] if instead else rows[:0]
+        if len(rows) == 0:
             return catalogue.text_NE
-        vectors = self.encoder([catalogue.tokens[i] for i in rows.tolist()])
+        vectors = self.encoder([instead.get(i, catalogue.tokens[i]) for i in rows.tolist()])
         text_NE = catalogue.text_NE.index_copy(0, rows, vectors)
-        catalogue.text_NE[rows] = vectors.detach()
+        own = [i not in instead for i in rows.tolist()] if instead else slice(None)
+        catalogue.text_NE[rows[own]] = vectors[own].detach()
         return text_NE
 
     def item_vectors(self, text_NE: Tensor, rows: FeatureTensors, keep_ids_N: Tensor | None = None) -> ItemVectors:
@@ -237,10 +250,10 @@ class Recommender(nn.Module):
             return None
         slot_BT = items.ids_N[history.item_BT] * history.mask_BT
         if row_X is not None and place_X is not None:
-            scores_XS: Tensor = self.neighbours(slot_BT, row_X, place_X, own=True)
+            scores_XS: Tensor = self.neighbours(slot_BT, history.row_BT, row_X, place_X, own=True)
             return scores_XS
         everyone = torch.arange(len(slot_BT), device=slot_BT.device)
-        scores_BS: Tensor = self.neighbours(slot_BT, everyone, history.mask_BT.sum(1), own=False)
+        scores_BS: Tensor = self.neighbours(slot_BT, history.row_BT, everyone, history.mask_BT.sum(1), own=False)
         return scores_BS
 
     def rank_logits(

@@ -42,7 +42,9 @@ from mtrec.models.encoder import (
     load_saved_encoder,
     save_encoder,
 )
+from mtrec.models.heads import Head
 from mtrec.models.inputs import View
+from mtrec.models.label_embeddings import LabelEmbeddings
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.state_cache import StateCache
 
@@ -108,10 +110,11 @@ def new_model(
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
     start_posteriors(bundle.model, view)
+    _start_labels(bundle)
     if bundle.model.neighbours is not None:
         train = dataset.part == TRAIN
         slots = view.items.ids.cpu().numpy()[dataset.item[train]]
-        bundle.model.neighbours.start_from(dataset.user[train], slots)
+        bundle.model.neighbours.start_from(dataset.user[train], slots, np.flatnonzero(train))
     return bundle, view, catalogue
 
 
@@ -138,6 +141,15 @@ def _start_biases(bundle: Bundle, view: View) -> None:
         else:
             user_bias, item_bias = (as_log_odds(bias, label.prior[0]) for bias in biases)
         model.factors.start_from(k, user_bias, item_bias)
+
+
+def _start_labels(bundle: Bundle) -> None:
+    """Set label vectors to the text vectors of the labels' names."""
+    encoder = bundle.model.encoder
+    for name, head in bundle.model.heads.items():
+        if isinstance(head, Head) and isinstance(head.linear, LabelEmbeddings):
+            names = bundle.encoding.labels[name].values
+            head.linear.start_from(encoder.encode_all(encoder.tokenize(names)))
 
 
 def save_model(

@@ -12,6 +12,7 @@ from mtrec.config import Encoder, NextItem
 from mtrec.data.questions import same_question
 from mtrec.errors import ModelError
 from mtrec.models.encoder import TextEncoder, empty_backbone, transformer_layers
+from mtrec.models.label_embeddings import LabelEmbeddings
 from mtrec.models.store import Bundle
 
 log = logging.getLogger(__name__)
@@ -140,6 +141,7 @@ def _rows(bundle: Bundle) -> dict[str, list[str]]:
         if isinstance(task, NextItem):
             rows[f"rankers.{name}.bias.weight"] = items
         else:
-            for part in ("weight", "bias"):
+            by_name = isinstance(bundle.model.head(name).linear, LabelEmbeddings)
+            for part in ("vectors" if by_name else "weight", "bias"):
                 rows[f"heads.{name}.linear.{part}"] = encoding.labels[name].values
     return rows

@@ -30,6 +30,8 @@ class History:
     """Days since the event before (0 for the first)."""
     mask_BT: Tensor
     """True on real events."""
+    row_BT: Tensor
+    """Numbers of the events' rows, which tell how far apart events are; any on pads."""
 
 
 class UserTower(nn.Module):

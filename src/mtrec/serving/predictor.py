@@ -85,11 +85,8 @@ class Predictor:
         Raises:
             InputError: an item is not in the catalogue.
         """
-        unknown = [i for i in item_ids if i not in self._item_row]
-        if unknown:
-            raise InputError(f"item '{unknown[0]}' is not in the model's catalogue of {len(self.item_ids)} items")
+        rows_X = self._rows(item_ids)
         state_1D, _, _, did = self._state(user_id, history)
-        rows_X = torch.tensor([self._item_row[i] for i in item_ids], dtype=torch.long, device=self.bundle.device)
         slot = self.view.users.ids[self._user_row[user_id]] if user_id in self._user_row else torch.tensor(0)
         model = self.bundle.model
         beliefs_XQ = beliefs(model, self.view, did, torch.zeros_like(rows_X), self.view.items.ids[rows_X])
@@ -97,6 +94,34 @@ class Predictor:
             state_1D.expand(len(rows_X), -1), slot.to(rows_X).expand(len(rows_X)), self.items, rows_X, beliefs_XQ
         )
         return {name: model.head(name).predict(out).float().tolist() for name, out in outputs.items()}
+
+    @torch.no_grad()
+    def labels(self, item_ids: Sequence[str]) -> dict[str, list[list[str]]]:
+        """What the multi-label tasks about items give each item, by task, in the order of `item_ids`.
+
+        A label is given from its threshold up; most probable first.
+
+        Raises:
+            InputError: an item is not in the catalogue.
+        """
+        outputs = self.bundle.model.item_outputs(self.items.text_ND[self._rows(item_ids)])
+        found = {}
+        for name, output in outputs.items():
+            head, values = self.bundle.model.head(name), self.bundle.encoding.labels[name].values
+            if head.thresholds is not None:
+                probability_XV = head.predict(output)
+                given_XV = head.given(probability_XV).tolist()
+                order_XV = probability_XV.argsort(descending=True, stable=True).tolist()
+                found[name] = [
+                    [values[v] for v in order if given[v]] for order, given in zip(order_XV, given_XV, strict=True)
+                ]
+        return found
+
+    def _rows(self, item_ids: Sequence[str]) -> Tensor:
+        unknown = [i for i in item_ids if i not in self._item_row]
+        if unknown:
+            raise InputError(f"item '{unknown[0]}' is not in the model's catalogue of {len(self.item_ids)} items")
+        return torch.tensor([self._item_row[i] for i in item_ids], dtype=torch.long, device=self.bundle.device)
 
     def _state(
         self, user_id: str | None, history: Sequence[str] | None
@@ -132,4 +157,5 @@ class Predictor:
             rating_BT=torch.full((1, count), torch.nan, device=device),
             gap_BT=torch.zeros(1, count, device=device),
             mask_BT=torch.tensor([[True] * len(rows) or [False]], device=device),
+            row_BT=torch.arange(count, device=device).unsqueeze(0),
         )

@@ -132,6 +132,10 @@ def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping
         if isinstance(task, (Classification, MultiLabel, Profile)):
             values, wanted = bundle.encoding.labels[name].values, encoding.labels[name].values
             rows[name] = replace(rows[name], predicted=align(rows[name].predicted, values, wanted))
+            own_thresholds = rows[name].thresholds
+            if own_thresholds is not None:
+                aligned = align(own_thresholds[None], values, wanted, fill=0.5)[0]
+                rows[name] = replace(rows[name], thresholds=aligned)
     return Answers(rows=rows, rankings=rankings)
 
 

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mtrec.config import Scenario
+from mtrec.config import MultiLabel, NextItem, Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import VALID
 from mtrec.evaluation import metrics
-from mtrec.evaluation.predict import predict
+from mtrec.evaluation.calibration import calibrate
+from mtrec.evaluation.predict import Predictions, predict
+from mtrec.evaluation.thresholds import choose_thresholds
 from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
@@ -67,7 +69,8 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
-        trained_parameters, text_cache (`TextEncoder.reused`) and distillation (of a student, `about_student`).
+        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds (`settle`), and
+        distillation (of a student, `about_student`).
 
     Raises:
         ConfigError: the encoder cannot be pretrained.
@@ -106,6 +109,7 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Proces
     )
     with _logging(inputs, scenario, trainer):
         end = trainer.fit()
+    settled = settle(bundle, trainer)
     weights = whole(bundle.model.state_dict())
     parameters = list(bundle.model.parameters())
     summary = {
@@ -117,6 +121,7 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Proces
         "parameters": sum(p.numel() for p in parameters),
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "text_cache": bundle.model.encoder.reused(),
+        **settled,
         "distillation": about_student(teacher, start, end, trainer.validate) if teacher else None,
     }
     if processes.leads:
@@ -159,6 +164,25 @@ def trainer_for(
     if start.guide:
         trainer.judge_start()
     return start.bundle, trainer
+
+
+def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
+    """Set what the trained model's heads take from the validation part.
+
+    Returns:
+        temperatures by task, see `mtrec.evaluation.calibration`; empty with `training.calibrate: false`. And
+        thresholds by multi-label task, see `mtrec.evaluation.thresholds`; without those that keep one half.
+    """
+    tasks = {name: task for name, task in bundle.scenario.tasks.items() if not isinstance(task, NextItem)}
+    history = bundle.scenario.model.history
+
+    def said() -> dict[str, Predictions]:
+        model, catalogue = bundle.model.eval(), trainer.data.catalogue
+        return predict(model, trainer.view, catalogue, tasks, VALID, history)[0]
+
+    temperatures = calibrate(bundle.model, said()) if bundle.scenario.training.calibrate else {}
+    own = any(isinstance(task, MultiLabel) and task.thresholds == "per_label" for task in tasks.values())
+    return {"temperatures": temperatures, "thresholds": choose_thresholds(bundle.model, said()) if own else {}}
 
 
 def _key(inputs: Inputs, scenario: Scenario, teacher: Teacher | None = None) -> str:

@@ -192,6 +192,14 @@ class Processes:
         dist.all_gather_single(found, torch.tensor([own], device=self.device))
         return found.tolist()
 
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum of what all processes have."""
+        if self.size == 1:
+            return tensor
+        summed = tensor.clone()
+        dist.all_reduce(summed)
+        return summed
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up the gradients of all processes; those of sharded weights are added up already."""
         if self.size == 1:

@@ -23,6 +23,7 @@ from mtrec.models.beliefs import left_out
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle
+from mtrec.training.augmentation import augmentation
 from mtrec.training.batches import SequenceBatches
 from mtrec.training.checkpoint import (
     damaged,
@@ -32,7 +33,8 @@ from mtrec.training.checkpoint import (
     save_checkpoint,
 )
 from mtrec.training.distributed import Processes, placed, whole
-from mtrec.training.step import Representation, StepData, losses_of, represent
+from mtrec.training.regularisation import Passes
+from mtrec.training.step import Representation, StepData
 
 RECORD_EVERY = 5
 """Steps between two recorded training losses."""
@@ -142,6 +144,7 @@ class Trainer:
             sampling_N=counts.sqrt() / counts.sqrt().sum(),
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
+            augmentation=augmentation(self.settings.text_augmentation, dataset, self.model.encoder),
             beliefs=left_out(self.model, self.view),
             processes=self.processes,
         )
@@ -193,7 +196,9 @@ class Trainer:
             group["lr"] = rate * factor
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
-        losses = self._backward(rows_BT)
+        passes = Passes(self.model, self.data, rows_BT, self.settings)
+        losses = self._backward(passes)
+        passes.finish()
         self.processes.sum_gradients(self.model.parameters())
         self.processes.clip_gradients(self.model.parameters(), self.settings.clip_norm)
         self.optimiser.step()
@@ -214,23 +219,21 @@ class Trainer:
             )
         self.watch(self.progress)
 
-    def _backward(self, rows_BT: np.ndarray) -> dict[str, Tensor]:
-        """Losses of a batch, with the gradient of every parameter set."""
+    def _backward(self, passes: Passes) -> dict[str, Tensor]:
+        """Losses of a batch, with the gradient of every parameter set that they reach."""
         step, every = self.progress.step, self.settings.compare_every
         compare = len(self.model.tasks) > 1 and every > 0 and step % every == 0
-        shared, cut = represent(self.model, self.data, rows_BT), None
-        if compare or self.balancer.combines_gradients:
-            cut, shared = shared.cut()
-        losses = losses_of(self.model, self.data, shared)
+        cut = passes.cut() if compare or self.balancer.combines_gradients else None
+        losses = passes.losses()
         if self.guide:
-            losses = self.guide(losses, self.model, self.data, shared, rows_BT)
+            losses = self.guide(losses, self.model, *passes.parts[0], passes.rows_BT)
         self.processes.draw_alike()
         weighted = self.balancer.weighted(losses)
         losses_K = torch.stack(weighted)
         if cut is None:
             self.balancer.joint(losses_K).backward()
             return losses
-        combines, own = self.balancer.combines_gradients, shared.states.numel()
+        combines, own = self.balancer.combines_gradients, passes.own
         gradients = task_gradients(weighted, cut, self.above, keep_graph=not combines)
         if compare:
             self._record_comparison(self.processes.jacobian(gradients.jacobian_KD, own), losses_K.detach())

@@ -5,7 +5,9 @@ Shapes: B users, T events, X examples, V label values, N items, M sampled negati
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +22,32 @@ from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
 from mtrec.models.preferences import future_targets, known
 from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
 from mtrec.models.users import History
+from mtrec.training.augmentation import Augmentation
 from mtrec.training.distributed import Examples, Processes
 
+T = TypeVar("T")
 ITEM_EXAMPLES = 512
 """Items per step that item tasks learn from."""
 MAX_LOGITS = 2**23
 """Bound on users × items in one ranking loss; beyond it positions are sampled."""
+
+
+class Pass:
+    """One pass of a batch through the model. This one leaves everything as it is; `regularisation` has another."""
+
+    def draw(self, make: Callable[[], T]) -> T:
+        """A random choice that a second pass of the same batch must share; dropout is none."""
+        return make()
+
+    def text(self, encode: Callable[[], Tensor]) -> Tensor:
+        """The text vectors that the towers read, (N, E)."""
+        return encode()
+
+    def note(self, name: str, mask_X: Tensor, *outputs: Tensor) -> None:
+        """Hear a task's raw outputs, (X,) or in parts (X, …), and which of them count."""
+
+
+AS_IT_IS = Pass()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +65,9 @@ class StepData:
     texts_per_step: int
     beliefs: LeftOut
     """What the posteriors say of each training row without it."""
+    augmentation: Augmentation | None = None
+    """Changes some of the texts that a step encodes."""
+    through: Pass = AS_IT_IS
     processes: Processes = field(default_factory=Processes)
     """Those that share the step; rows and losses of a batch are everywhere those of all of them."""
 
@@ -88,11 +113,15 @@ def represent(model: Recommender, data: StepData, rows_BT: np.ndarray) -> Repres
         data: tensors shared by all steps; the catalogue's text vectors are refreshed in place.
         rows_BT: interaction rows of the batch, −1 pads; of several processes each takes its part.
     """
-    view, catalogue = data.view, data.catalogue
-    keep_N = _keep(len(catalogue.tokens), data)
-    fresh = _choose_texts(rows_BT, data)
-    items = model.item_vectors(model.fresh_text(catalogue, fresh), catalogue.features, keep_N)
-    rows_BT, keep_B = data.processes.windows(rows_BT, _keep(len(rows_BT), data))
+    view, catalogue, draw = data.view, data.catalogue, data.through.draw
+    keep_N = draw(lambda: _keep(len(catalogue.tokens), data))
+    fresh = draw(lambda: _choose_texts(rows_BT, data))
+    change = data.augmentation
+    changed = draw(lambda: change(fresh, data.processes.draws)) if change else None
+    text_NE = data.through.text(lambda: model.fresh_text(catalogue, fresh, changed))
+    items = model.item_vectors(text_NE, catalogue.features, keep_N)
+    keep_B = draw(lambda: _keep(len(rows_BT), data))
+    rows_BT, keep_B = data.processes.windows(rows_BT, keep_B)
     history = view.history(rows_BT)
     user_B = torch.from_numpy(view.dataset.user[rows_BT[:, 0]]).to(view.device)
     users = view.users.rows(user_B)
@@ -121,11 +150,11 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
         data.beliefs.of(shared.row_X, items.ids_N[history.item_BT[mask]] > 0),
     )
     for name, output in pair_outputs.items():
-        losses[name] = _examples(model, name, output, view.labels[name][shared.row_X])
+        losses[name] = _examples(model, data, name, output, view.labels[name][shared.row_X])
 
-    item_X = data.processes.part(_item_examples(shared.fresh, data))
+    item_X = data.processes.part(data.through.draw(lambda: _item_examples(shared.fresh, data)))
     for name, output in model.item_outputs(F.embedding(item_X, items.text_ND)).items():
-        losses[name] = _examples(model, name, output, view.labels[name][item_X])
+        losses[name] = _examples(model, data, name, output, view.labels[name][item_X])
 
     losses.update(_user_losses(model, data, shared))
     for name, task in model.tasks.items():
@@ -135,10 +164,11 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
 
 
 def _examples(
-    model: Recommender, name: str, output: Tensor, target: Tensor, mask: Tensor | None = None
+    model: Recommender, data: StepData, name: str, output: Tensor, target: Tensor, mask: Tensor | None = None
 ) -> Examples:
     """The loss of a head over the examples in the mask, or else over those with a label."""
     mask = known(target) if mask is None else mask
+    data.through.note(name, mask, output)
     return Examples(mean=model.head(name).loss(output, target, mask), mask=mask)
 
 
@@ -153,13 +183,14 @@ def _user_losses(model: Recommender, data: StepData, shared: Representation) -> 
         for name, task in future.items():
             target, mask = future_targets(task, data.view.labels[name], history)
             flat = (t.flatten(0, 1) for t in (outputs[name], target, mask))
-            losses[name] = _examples(model, name, *flat)
+            losses[name] = _examples(model, data, name, *flat)
     if len(future) < len(tasks):
         last = states[torch.arange(len(states), device=states.device), history.mask_BT.sum(1)]
         outputs = model.user_outputs(last)
         for name in tasks.keys() - future.keys():
             target = data.view.labels[name][shared.user_B]
-            losses[name] = _examples(model, name, outputs[name], target, known(target) & history.mask_BT.any(1))
+            mask = known(target) & history.mask_BT.any(1)
+            losses[name] = _examples(model, data, name, outputs[name], target, mask)
     return losses
 
 
@@ -172,22 +203,26 @@ def _next_item_loss(
     states_XD, target_X, (row_X, place_X) = before[counts], history.item_BT[counts], counts.nonzero(as_tuple=True)
     num_items = len(items.ids_N)
     full = name in model.full
+    draw = data.through.draw
     limit = max(MAX_LOGITS // (num_items if full else task.num_negatives), 1)
     if len(target_X) > limit:
-        chosen = torch.randperm(len(target_X), device=target_X.device)[:limit]
+        chosen = draw(lambda: torch.randperm(len(target_X), device=target_X.device)[:limit])
         states_XD, target_X = states_XD[chosen], target_X[chosen]
         row_X, place_X = row_X[chosen], place_X[chosen]
     everyone = torch.ones(len(target_X), device=target_X.device)
     if full:
         near_XS = model.nearby(name, items, history, row_X=row_X, place_X=place_X)
         logits_XN = model.rank_logits(name, states_XD, items, near_XS, data.sampling_N > 0)
+        data.through.note(name, everyone, logits_XN)
         return Examples(mean=softmax_ranking_loss(logits_XN, target_X, everyone), mask=counts)
-    negative_M = torch.multinomial(
-        data.sampling_N, task.num_negatives, replacement=True, generator=data.processes.draws
+    generator = data.processes.draws
+    negative_M = draw(
+        lambda: torch.multinomial(data.sampling_N, task.num_negatives, replacement=True, generator=generator)
     )
     log_q_N = (data.sampling_N * task.num_negatives).clamp(min=1e-12).log()
     positive = model.rank_logits_of(name, states_XD, items, target_X)
     negative = model.rank_logits(name, states_XD, items.rows(negative_M), None)
+    data.through.note(name, everyone, positive.unsqueeze(1), negative)
     hit_XM = negative_M.unsqueeze(0) == target_X.unsqueeze(1)
     loss = sampled_softmax_loss(positive, negative, log_q_N[negative_M], hit_XM, everyone)
     return Examples(mean=loss, mask=counts)

@@ -185,7 +185,12 @@ def add_curves(tasks: dict[str, Any], rng: np.random.Generator) -> None:
         {"predicted": float(p), "observed": float(o), "count": n}
         for p, o, n in zip(predicted, observed, counts, strict=True)
     ]
-    tasks["purchase"]["reliability"] = {"ece": 0.0173, "bins": bins}
+    tasks["purchase"]["reliability"] = {
+        "ece": 0.0173,
+        "bins": bins,
+        "temperature": 1.42,
+        "uncalibrated_ece": 0.0518,
+    }
     matrix = rng.poisson(0.35, (10, 10)) + np.diag(rng.integers(15, 60, 10))
     matrix[3, 6], matrix[6, 3] = 9, 5
     tasks["category"]["confusion"] = {"labels": CATEGORIES, "counts": matrix.tolist()}

@@ -11,6 +11,7 @@ from mtrec.config import Scenario, Split
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.labels import Label
 from mtrec.evaluation import metrics
+from mtrec.evaluation.calibration import logits_of
 from mtrec.evaluation.judge import MIN_SLICE, Answers, Judged, align, judge, protocol
 from mtrec.evaluation.predict import Predictions, Ranked
 from mtrec.evaluation.slices import Slices
@@ -158,16 +159,17 @@ def test_curves_belong_to_their_types(alone: dict[str, Any]) -> None:
         "rating": {"histogram"},
         "purchase": {"reliability"},
         "category": {"reliability", "confusion"},
-        "tags": set(),
+        "tags": {"reliability"},
         "profile": set(),
         "next_item": set(),
     }
     histogram = alone["rating"]["histogram"]
     assert sum(histogram["target"]) == sum(histogram["predicted"]) == ROWS
     assert len(histogram["edges"]) == len(histogram["target"]) + 1
-    for name in ("purchase", "category"):
+    for name, decisions in {"purchase": ROWS, "category": ROWS, "tags": 2 * ROWS}.items():
         bins = alone[name]["reliability"]["bins"]
-        assert sum(b["count"] for b in bins) == ROWS
+        assert sum(b["count"] for b in bins) == decisions
+        assert "temperature" not in alone[name]["reliability"]
         assert alone[name]["reliability"]["ece"] == pytest.approx(alone[name]["metrics"]["ece"]["after"])
     counts = np.array(alone["category"]["confusion"]["counts"])
     assert alone["category"]["confusion"]["labels"] == ["Audio", "Books", "Toys"]
@@ -175,6 +177,23 @@ def test_curves_belong_to_their_types(alone: dict[str, Any]) -> None:
     assert counts.trace() / ROWS == pytest.approx(alone["category"]["metrics"]["accuracy"]["after"])
     rows = answers(2, 0.7).rows["category"]
     assert counts.sum(1).tolist() == [int((rows.target == c).sum()) for c in range(3)]
+
+
+@pytest.mark.parametrize("name", ["purchase", "category", "tags"])
+def test_calibration_is_measured_with_and_without_the_temperature(scenario: Scenario, name: str) -> None:
+    after = answers(2, 0.7)
+    plain = after.rows[name]
+    logits = logits_of(scenario.tasks[name], plain.predicted) / 3
+    odds = np.exp(logits)
+    scaled = odds / odds.sum(1, keepdims=True) if name == "category" else odds / (1 + odds)
+    after.rows[name] = replace(plain, predicted=scaled, temperature=3.0)
+    judged = Judged(before=answers(1, 0.1), after=after, champion=None)
+    found = judge(judged, scenario, LABELS, slices(), ITEMS)[name]
+    assert found["reliability"]["temperature"] == 3
+    assert found["reliability"]["ece"] == found["metrics"]["ece"]["after"]
+    wanted = metrics.compute(scenario.tasks[name], plain.target, plain.predicted)["ece"]
+    assert found["reliability"]["uncalibrated_ece"] == pytest.approx(wanted, abs=1e-5)
+    assert found["reliability"]["ece"] > 1.5 * wanted
 
 
 def test_the_champion_is_compared_on_the_same_rows(scenario: Scenario) -> None:

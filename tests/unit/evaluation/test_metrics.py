@@ -64,6 +64,8 @@ def test_multilabel_by_hand() -> None:
     assert found["micro_f1"] == pytest.approx(2 * 2 / (2 * 2 + 2 + 1))
     assert found["macro_f1"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert found["hamming_loss"] == pytest.approx(3 / 6)
+    # Bins of all six decisions: 0.2 no, 0.4 yes, two of 0.6 no, 0.8 yes, 0.9 yes.
+    assert found["ece"] == pytest.approx((0.2 + 0.6 + 2 * 0.6 + 0.2 + 0.1) / 6)
 
 
 def test_rows_without_labels_or_with_all_are_not_ranked() -> None:

@@ -183,6 +183,8 @@ def test_calibration_in_words() -> None:
     text = Page(render()).text
     assert "very well calibrated" in text
     assert "1.7 percentage points" in text
+    assert "Before temperature scaling the ECE was 0.0518." in text
+    assert re.search(r"before temperature scaling\s+0\.0518\s*, temperature\s+1\.42", text), text
     evaluation = sample_evaluation()
     reliability = evaluation["tasks"]["purchase"]["reliability"]
     reliability["ece"] = 0.2

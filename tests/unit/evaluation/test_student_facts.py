@@ -17,7 +17,7 @@ STUDENT: dict[str, Any] = {
 
 def test_layers_speed_size_and_what_is_kept() -> None:
     assert student_facts(STUDENT) == [
-        ("Student of", "ecommerce version 3", "2 encoder layers, teacher 6", False),
+        ("Student of", "ecommerce version 3", "2 of 6 encoder layers", False),
         ("Encoding speed", "2.500 ×", "300.0 texts a second, teacher 120.0", False),
         ("Encoder's parameters", "15,467,904", "teacher 22,565,376", False),
         ("Kept of the teacher's skill on the validation part", "rating 99.0 %", "", True),
@@ -34,5 +34,5 @@ def test_they_are_on_the_page_and_escaped() -> None:
     evaluation["model"]["distillation"] = STUDENT | {"teacher": "<models>"}
     page = report_html(evaluation=evaluation, losses=sample_losses(), gate={}, validation=None, lineage={})
     assert "&lt;models&gt;" in page
-    assert "2 encoder layers, teacher 6" in page
+    assert "2 of 6 encoder layers" in page
     assert "rating 99.0 %" in page

@@ -98,6 +98,7 @@ def test_calibration_names_the_lean_only_when_there_is_one() -> None:
     assert "Overall" not in wording.calibration(even, 0.05)
     assert wording.calibration(low, 0.2).endswith("Overall they are too low.")
     assert "could not be computed" in wording.calibration([], None)
+    assert wording.calibration(even, 0.05, 0.081).endswith("Before temperature scaling the ECE was 0.0810.")
 
 
 def test_lists_of_names() -> None:

@@ -26,7 +26,9 @@ def history(items: list[list[int]]) -> History:
     rows = torch.tensor(items)
     mask = rows >= 0
     zero = torch.zeros(rows.shape)
-    return History(item_BT=rows.clamp(min=0), event_BT=mask.long(), rating_BT=zero / 0, gap_BT=zero, mask_BT=mask)
+    return History(
+        item_BT=rows.clamp(min=0), event_BT=mask.long(), rating_BT=zero / 0, gap_BT=zero, mask_BT=mask, row_BT=rows
+    )
 
 
 def item_labels(kind: str, items: int, seed: int, missing: list[int]) -> Tensor:

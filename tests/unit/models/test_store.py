@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from mtrec.config import Scenario
 from mtrec.data.dataset import Dataset, Encoding
@@ -86,6 +87,25 @@ def test_saving_what_was_loaded_gives_the_same_weights(folder: Path, shop_run: P
     for name in same:
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes(), name
     assert [p.name for p in tmp_path.iterdir()] == ["again"]
+
+
+def test_a_model_saved_before_there_were_temperatures_has_none(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "old")
+    weights = load_file(folder / "model.safetensors")
+    temperatures = {name for name in weights if name.endswith(".temperature")}
+    assert len(temperatures) == 6
+    assert all(float(weights[name]) != 1 for name in temperatures)
+    thresholds = "heads.tags.thresholds"
+    old = {name: value for name, value in weights.items() if name not in (*temperatures, thresholds)}
+    save_file(old, tmp_path / "old" / "model.safetensors")
+    model = load_model(tmp_path / "old").model
+    assert all(float(model.state_dict()[name]) == 1 for name in temperatures)
+    assert set(model.state_dict()[thresholds].tolist()) == {0.5}
+    # Scores are those of the new folder before its temperature.
+    items = Predictor.load(folder).item_ids[:20]
+    scores = [Predictor.load(f).score(items, user_id="u00001")["like"] for f in (folder, tmp_path / "old")]
+    logits = [torch.tensor(s).logit() for s in scores]
+    torch.testing.assert_close(logits[0] * weights["heads.like.temperature"], logits[1], rtol=1e-4, atol=1e-5)
 
 
 def test_the_folder_holds_what_is_promised_and_no_pickle(folder: Path) -> None:

@@ -133,6 +133,24 @@ def test_rows_find_their_place_in_other_data(shop_run: Path, shop: Scenario) -> 
     assert mine["items.project.weight"].equal(theirs["items.project.weight"])
 
 
+def test_label_vectors_find_their_place(shop_data: tuple[Dataset, Encoding], shop: Scenario) -> None:
+    dataset, encoding = shop_data
+    tags = shop.tasks["tags"].model_copy(update={"strategy": "label_embeddings"})
+    scenario = shop.model_copy(update={"tasks": {**shop.tasks, "tags": tags}})
+    teacher = new_model(dataset, encoding, scenario)[0]
+    with torch.no_grad():
+        for parameter in teacher.model.head("tags").parameters():
+            parameter.normal_()
+    label = encoding.labels["tags"]
+    turned = replace(label, values=label.values[::-1], prior=label.prior[::-1])
+    student = new_model(dataset, replace(encoding, labels={**encoding.labels, "tags": turned}), scenario)[0]
+    assert copy_towers(teacher, student)
+    mine, theirs = outside(student), outside(teacher)
+    assert mine["heads.tags.linear.weight"].equal(theirs["heads.tags.linear.weight"])
+    for part in ("vectors", "bias"):
+        assert mine[f"heads.tags.linear.{part}"].equal(theirs[f"heads.tags.linear.{part}"].flip(0))
+
+
 @pytest.mark.parametrize("change", ["width", "heads", "tasks", "features"])
 def test_what_is_built_otherwise_starts_anew(
     change: str, shop_run: Path, shop: Scenario, shop_data: tuple[Dataset, Encoding]

@@ -42,6 +42,7 @@ class World:
             rating_BT=rating,
             gap_BT=torch.rand(shape, generator=generator) * 30,
             mask_BT=torch.ones(shape, dtype=torch.bool),
+            row_BT=torch.arange(length).expand(shape),
         )
 
 
@@ -91,7 +92,7 @@ def test_a_future_item_vector_reaches_no_earlier_state(world: World) -> None:
 
 def test_padding_changes_nothing(world: World) -> None:
     users, past = world.users(2), world.events(2, 4)
-    padding = {"item_BT": 7, "event_BT": 2, "rating_BT": 4.0, "gap_BT": 9.0, "mask_BT": False}
+    padding = {"item_BT": 7, "event_BT": 2, "rating_BT": 4.0, "gap_BT": 9.0, "mask_BT": False, "row_BT": 0}
     padded = History(
         **{
             name: torch.cat([value, torch.full((2, 3), padding[name], dtype=value.dtype)], 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from mtrec.config import NextItem
 from mtrec.data.dataset import Dataset
@@ -134,6 +135,26 @@ def test_each_pair_task_is_scored_in_its_own_units(predictor: Predictor) -> None
     assert all(0 <= p <= 1 for name in ("like", "purchase") for p in found[name])
     assert 1 <= np.mean(found["rating"]) <= 5
     assert predictor.score([]) == {"rating": [], "like": [], "purchase": []}
+
+
+def test_labels_are_given_from_their_thresholds_up(bundle: Bundle, shop_run: Path) -> None:
+    other = load_model(shop_run / "model")
+    predictor = Predictor(other, *load_memory(shop_run / "model", other))
+    head, values = other.model.head("tags"), bundle.encoding.labels["tags"].values
+    with torch.no_grad():
+        outputs = other.model.item_outputs(predictor.items.text_ND)["tags"]
+    probability = head.predict(outputs).numpy()
+    assert head.thresholds is not None
+    head.thresholds.copy_(torch.from_numpy(np.median(probability, axis=0)))
+    found = predictor.labels(predictor.item_ids)
+    assert set(found) == {"tags"}
+    for row, given in enumerate(found["tags"]):
+        assert {values[v] for v in np.flatnonzero(probability[row] >= head.thresholds.numpy())} == set(given)
+        chances = [probability[row, values.index(value)] for value in given]
+        assert chances == sorted(chances, reverse=True)
+    assert 0 < sum(map(len, found["tags"])) < probability.size
+    with pytest.raises(InputError, match="item 'gone' is not in the model's catalogue"):
+        predictor.labels(["gone"])
 
 
 def test_the_order_of_items_is_the_order_of_scores(predictor: Predictor) -> None:

@@ -5,21 +5,26 @@ import math
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
 
 from mtrec import tracking
 from mtrec.config import Scenario
+from mtrec.data.dataset import Dataset
+from mtrec.data.splits import TEST, VALID
 from mtrec.errors import DataError, ModelError
 from mtrec.models.store import load_model
 from mtrec.progress import Progress, listening
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import fine_tune
 from mtrec.tracking.connection import connected
+from mtrec.training.loop import Trainer
 from tests.unit.tiny_shop import shop_scenario
 
 
@@ -43,6 +48,34 @@ def test_the_summary_counts_the_run(shop_run: Path, shop: Scenario) -> None:
     assert said["parameters"] == sum(p.numel() for p in model.parameters())
     assert said["parameters"] <= sum(v.numel() for v in weights.values())
     assert 0 < said["trained_parameters"] < said["parameters"]
+
+
+def test_temperatures_come_from_the_validation_part_alone(shop_run: Path, shop: Scenario, tmp_path: Path) -> None:
+    said = json.loads((shop_run / "said.json").read_text())["fine_tune"]["temperatures"]
+    probable = {n for n, t in shop.tasks.items() if t.type in ("binary", "classification", "multilabel")}
+    assert set(said) == probable
+    model = load_model(shop_run / "model").model
+    assert {name: float(model.head(name).temperature) for name in said} == pytest.approx(said)
+    dataset = Dataset.read(shop_run / "dataset")
+    rows = dataset.interactions
+    for part, same in ((TEST, True), (VALID, False)):
+        wrong = rows.with_columns(
+            rating=pl.when((pl.col("part") == part) & pl.col("rating").is_not_null()).then(6 - pl.col("rating"))
+            .otherwise("rating")
+        )  # fmt: skip
+        bundle = load_model(shop_run / "model")
+        for name in said:
+            bundle.model.head(name).temperature.fill_(1)
+        other = replace(dataset, interactions=wrong)
+        view = bundle.view(other)
+        catalogue = bundle.model.catalogue(other.items["text"].to_list(), view.items)
+        trainer = Trainer(bundle, view, catalogue, validate=lambda *_: {})
+        found = fine_tune.settle(bundle, trainer)["temperatures"]
+        assert (found["like"] == pytest.approx(said["like"], rel=1e-3)) == same
+    plain = shop.model_copy(update={"training": shop.training.model_copy(update={"calibrate": False, "epochs": 1})})
+    assert run(shop_run / "dataset", tmp_path, plain)["temperatures"] == {}
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    assert all(float(weights[f"heads.{name}.temperature"]) == 1 for name in probable)
 
 
 def test_the_loss_history_has_the_promised_shape(shop_run: Path, shop: Scenario) -> None:

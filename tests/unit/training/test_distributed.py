@@ -26,6 +26,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "cagrad": {"training": {"balancing": "cagrad", "epochs": 1}},
     "fsdp, upgrad": {"training": {"balancing": "upgrad", "parallel": "fsdp", "epochs": 1}},
     "uncertainty": {"training": {"balancing": "uncertainty", "epochs": 1}},
+    "second passes": {"training": {"r_drop": 1.0, "adversarial": 0.1, "text_augmentation": 0.2, "epochs": 1}},
     "fewer windows than processes": {"training": {"batch_size": 1, "epochs": 1}},
     "dropout": {"model": {"dropout": 0.2}},
 }

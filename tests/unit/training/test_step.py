@@ -53,14 +53,14 @@ def test_a_step_gives_one_finite_scalar_per_task(shop_start: Start, shop: Scenar
 def test_the_untrained_losses_are_those_of_the_training_prior(
     shop_start: Start, shop_data: tuple[Dataset, Encoding], batch: np.ndarray
 ) -> None:
-    """Heads start at the prior: with unknown ids the rating loss is the spread of the ratings around the mean."""
+    """Heads start at the prior: with unknown items only what is known of the user makes ratings less uncertain."""
     found = losses(shop_start[0].model, replace(step_data(shop_start)[1], id_dropout=1.0), batch)
     data, encoding = shop_data
     ratings = data.rating[batch[batch >= 0]]
     label = encoding.labels["rating"]
     target = torch.from_numpy((ratings - label.prior[0]) / label.scale)
     wanted = regression_loss(torch.zeros(len(target)), target, ~target.isnan())
-    assert float(found["rating"].detach()) == pytest.approx(float(wanted), rel=0.05)
+    assert 0.8 * float(wanted) < float(found["rating"].detach()) < float(wanted)
     classes = len(encoding.labels["category"].values)
     assert float(found["category"].detach()) < 1.2 * np.log(classes)
     assert float(found["next_item"].detach()) < 1.3 * np.log(50)
