@@ -93,7 +93,7 @@ class SasRec(nn.Module):
             for row, user in enumerate(users):
                 seen[row, sequences[user] - 1] = True
             scores = (states @ self.items.weight[1:].T).numpy()
-            found.append(mean_tie_ranks(scores, targets, _Sparse(seen)))  # type: ignore[arg-type]
+            found.append(mean_tie_ranks(scores, targets, _Sparse(seen)))
         return np.concatenate(found)
 
 

@@ -379,7 +379,8 @@ class Model(Frozen):
     """
     posterior_factors: Annotated[int, Field(ge=0)] = 16
     """Factors of users and items, with their uncertainty, that regression on pairs starts from in closed form
-    (`mtrec.models.posterior`). A user's follow from the history at once. 0: none, they are learned with the rest.
+    (`mtrec.models.posterior`). A user's follow from the history at once. 0, or without `item_ids`: none, they are
+    learned with the rest.
     """
     id_shrinkage: Annotated[float, Field(ge=0)] = 20.0
     """Training interactions at which what was learned of a user's id counts half; 0 trusts every id in full."""

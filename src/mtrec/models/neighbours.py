@@ -90,7 +90,7 @@ class Neighbours(nn.Module):
     """Scores from co-occurrence: Σ over recent items i of w · exp(−rate · age) · s(i, j).
 
     s is the shrunken cosine of item-kNN (Sarwar et al. 2001, doi:10.1145/371920.372071), but a user counts for
-    a pair by how near to each other the two were taken (`closeness`), as in the sequential rules of Ludewig & Jannach
+    a pair by how near to each other the two were taken (`closeness`), as the sequential rules of Ludewig & Jannach
     2018 (arXiv:1803.09587); the decay by age is that of their sequence-aware neighbours. The table is counted, not
     learned; weight and rate are learned with everything else. Ranking so starts as a neighbourhood model, which is
     hard to beat on small data (Ferrari Dacrema et al. 2019, arXiv:1907.06902), and learning adds to it.

@@ -87,9 +87,8 @@ class Recommender(nn.Module):
         heads = {name: t for name, t in self.tasks.items() if not isinstance(t, NextItem)}
         num_known = len(encoding.items.ids)
         believed = [n for n, t in heads.items() if isinstance(t, Regression) and t.on == "pair"]
-        self.posteriors = nn.ModuleDict(
-            {n: Posterior(num_known + 1, config.posterior_factors) for n in believed if config.posterior_factors}
-        )
+        num_factors = config.posterior_factors if config.item_ids else 0
+        self.posteriors = nn.ModuleDict({n: Posterior(num_known + 1, num_factors) for n in believed if num_factors})
         places = {"item": width, "user": width, "pair": 3 * width + 2 * len(self.posteriors)}
         used = {t.on for t in heads.values()}
         self.bottoms = nn.ModuleDict(

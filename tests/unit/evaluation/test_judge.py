@@ -383,9 +383,13 @@ def test_the_protocol_says_how_it_was_measured(by: str, history: str, shop_start
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, ", user and item biases fitted in closed form and counted item neighbours."),
-        ({"neighbours": 0}, " and user and item biases fitted in closed form."),
-        ({"user_ids": False}, " and counted item neighbours."),
+        (
+            {},
+            ", posteriors of ratings in closed form, user and item biases fitted in closed form and counted item "
+            "neighbours.",
+        ),
+        ({"neighbours": 0, "posterior_factors": 0}, " and user and item biases fitted in closed form."),
+        ({"user_ids": False}, ", posteriors of ratings in closed form and counted item neighbours."),
         ({"item_ids": False}, "."),
     ],
 )
