@@ -87,12 +87,15 @@ def download_champion(name: str, to: Path, tracking_uri: str | None = None) -> C
     )
 
 
-def check_champion(name: str, tracking_uri: str | None = None) -> None:
+def check_champion(name: str, tracking_uri: str | None = None) -> bool:
     """Look, without fetching it, whether a scenario's champion still has its files.
 
     Args:
         name: the scenario.
         tracking_uri: see `connection.resolve_uri`.
+
+    Returns:
+        Whether there is a champion.
 
     Raises:
         InputError: MLflow knows no such kind of URI.
@@ -105,7 +108,7 @@ def check_champion(name: str, tracking_uri: str | None = None) -> None:
     with connected(uri) as client:
         version = by_alias(client, name, CHAMPION)
         if version is None:
-            return
+            return False
         place = client.get_model_version_download_uri(name, version.version)
         with as_global(uri):
             try:
@@ -115,6 +118,7 @@ def check_champion(name: str, tracking_uri: str | None = None) -> None:
         missing = [file for file in ("MLmodel", "artifacts") if file not in {Path(path).name for path in found}]
         if missing:
             raise _gone(client, uri, version, f"{missing[0]} is missing")
+    return True
 
 
 def promotion_command(name: str, candidate: str, version: str, tracking_uri: str) -> str:
