@@ -18,7 +18,7 @@ def list_command(tracking_uri: TrackingOption = None, debug: DebugOption = False
 
     from mtrec.tracking import list_models
 
-    models = list_models(tracking_uri) if _store_exists(tracking_uri) else []
+    models = list_models(tracking_uri) if store_exists(tracking_uri) else []
     if not models:
         typer.echo("No model is registered yet; 'mtrec run' registers one.")
         return
@@ -50,7 +50,7 @@ def show_command(
     from mtrec.errors import ModelError
     from mtrec.tracking import show_model
 
-    if not _store_exists(tracking_uri):
+    if not store_exists(tracking_uri):
         raise ModelError(f"{model}: no such registered model (known: none); 'mtrec run' registers one")
     found = show_model(model, tracking_uri)
     facts = Table.grid(padding=(0, 2))
@@ -76,7 +76,7 @@ def show_command(
         output.print(Markdown(found.card))
 
 
-def _store_exists(tracking_uri: str | None) -> bool:
+def store_exists(tracking_uri: str | None) -> bool:
     """Whether there is a store to look into; MLflow would create an SQLite file by looking.
 
     Raises:

@@ -80,7 +80,7 @@ def tune(
     from pipelines.kfp_session import Interrupted
     from pipelines.tuning import run_search
     from pipelines.tuning_view import print_search
-    from pipelines.workspace import Workspace
+    from pipelines.workspace import Workspace, callable_as
 
     given = [*(settings or [])]
     given += [f"search.{key}={value}" for key, value in (("sampler", sampler), ("pruner", pruner)) if value]
@@ -102,7 +102,7 @@ def tune(
             tracking_uri=tracking_uri,
         )
     except Interrupted as error:
-        raise Interrupted(f"{error}; go on with: {shlex.join(['mtrec', *sys.argv[1:]])}") from error
+        raise Interrupted(f"{error}; go on with: {callable_as('mtrec')} {shlex.join(sys.argv[1:])}") from error
     print_search(result, output)
 
 
@@ -126,7 +126,15 @@ def _with_space(scenario: Scenario, path: Path) -> Scenario:
 
 def _run_command(scenario: str, data: Path | None, settings: list[str]) -> list[str]:
     """The words of the `mtrec run` with the same scenario, data and settings."""
-    words = ["mtrec", "run", "--scenario", scenario, *(["--data", str(data)] if data else [])]
+    from pipelines.workspace import callable_as
+
+    words = [
+        *shlex.split(callable_as("mtrec")),
+        "run",
+        "--scenario",
+        scenario,
+        *(["--data", str(data)] if data else []),
+    ]
     for setting in settings:
         if not setting.startswith("search."):
             words += ["--set", setting]

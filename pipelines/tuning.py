@@ -6,30 +6,27 @@ trials.json and log.txt. The studies themselves are in .mtrec/search.db unless -
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from mtrec.config import Scenario
-from mtrec.data.contract import replacing_file
 from mtrec.errors import ConfigError, InputError
-from mtrec.lineage import code_revision, data_fingerprint
-from mtrec.progress import Listener, Progress, listening
+from mtrec.lineage import data_fingerprint
+from mtrec.progress import listening
 from mtrec.stages import tune
-from mtrec.stages.execution import run_stage
 from mtrec.tracking import resolve_uri
 from mtrec.training.space import check_space, moved
 from mtrec.training.storage import Storage
 from mtrec.training.study import shared_settings
+from pipelines.following import aside, or_stop
 from pipelines.kfp_session import Interrupted, stoppable
+from pipelines.preparing import prepare
 from pipelines.tuning_view import View
 from pipelines.workspace import Workspace
 
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _NAME = re.compile(r"[\w][\w.-]{0,99}")
-_NOT_DATA = ("training", "model", "gate", "search", "description")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +97,10 @@ def run_search(
     page, picture, written = (folder / f"trials.{kind}" for kind in ("html", "svg", "json"))
     outputs = tune.Outputs(page=page, picture=picture, summary=written)
     folder.mkdir(parents=True, exist_ok=True)
-    with View(console) as view, _aside(folder / "log.txt"), stoppable() as asked, listening(_or_stop(view, asked)):
+    with View(console) as view, aside(folder / "log.txt"), stoppable() as asked, listening(or_stop(view, asked)):
         try:
             view.opened(name, kept.shown, moved(scenario))
-            version = _prepare(scenario, data, folder, view)
+            version = prepare(scenario, data, folder, view)
             inputs = tune.Inputs(
                 dataset=folder / "dataset",
                 data_version=version,
@@ -131,83 +127,8 @@ def run_search(
     )
 
 
-def _or_stop(view: View, asked: Event) -> Listener:
-    """Show progress, or stop where somebody has asked for it and it got lost."""
-
-    def heard(said: Progress) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        view.heard(said)
-
-    return heard
-
-
 def _default_name(scenario: Scenario, data: Path | None) -> str:
     """The same space, settings and data have the same study."""
     space = {path: parameter.model_dump(mode="json") for path, parameter in scenario.search.space.items()}
     parts = [space, scenario.search.sampler == "grid", shared_settings(scenario), data_fingerprint(data)]
     return f"{scenario.name}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]}"
-
-
-def _prepare(scenario: Scenario, data: Path | None, folder: Path, view: View) -> str:
-    """Make the dataset, unless the same code has made it from the same data and settings; its data version."""
-    from filelock import FileLock
-
-    wanted = {key: value for key, value in scenario.settings.items() if key not in _NOT_DATA}
-    for task in wanted["tasks"].values():
-        task.pop("weight")
-    parts = [json.dumps(wanted, sort_keys=True), data_fingerprint(data), code_revision()]
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    state, work = folder / "data.json", folder / "work"
-    with FileLock(folder / "data.lock"):
-        known = _read(state)
-        if known.get("key") == key and (folder / "dataset").is_dir():
-            view.step("data", "done (made before)")
-            return str(known["data_version"])
-        state.unlink(missing_ok=True)
-        shutil.rmtree(work, ignore_errors=True)
-        with view.timed("ingest"):
-            said = run_stage(
-                "ingest",
-                inputs={"data": str(data or "")},
-                outputs={"tables": work / "tables", "summary": work / "ingest.json"},
-                scenario=scenario,
-            )
-        with view.timed("validate"):
-            outputs = {name: folder / name for name in ("quarantine", "data_docs")}
-            run_stage(
-                "validate",
-                inputs={"tables": work / "tables"},
-                outputs={**outputs, "validated": work / "validated", "summary": folder / "validation.json"},
-                scenario=scenario,
-            )
-        with view.timed("preprocess"):
-            run_stage(
-                "preprocess",
-                inputs={"tables": work / "validated"},
-                outputs={"dataset": folder / "dataset"},
-                scenario=scenario,
-            )
-        shutil.rmtree(work, ignore_errors=True)
-        with replacing_file(state) as temporary:
-            temporary.write_text(json.dumps({"key": key, "data_version": said["data_version"]}), encoding="utf-8")
-    return str(said["data_version"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-@contextlib.contextmanager
-def _aside(log: Path) -> Iterator[None]:
-    """Send what libraries print to a file; the console has its own hold on the terminal."""
-    with (
-        log.open("a", encoding="utf-8") as file,
-        contextlib.redirect_stdout(file),
-        contextlib.redirect_stderr(file),
-    ):
-        yield

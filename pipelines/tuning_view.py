@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.panel import Panel
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from mtrec import progress
+from mtrec.evaluation.trial_report import pasted
+from pipelines.following import Following
 from pipelines.results import mlflow_command
 from pipelines.workspace import shown
 
@@ -27,65 +23,24 @@ if TYPE_CHECKING:
 _SHOWN = 5
 
 
-class View:
+class View(Following):
     """Follows a search on a console."""
 
     def __init__(self, console: Console) -> None:
-        console.file = console.file  # whatever happens to sys.stdout in the meantime
-        self._console = console
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[note]}", style="dim"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            disable=not console.is_terminal,
-        )
-        self._task = self._bars.add_task("starting", total=1.0, note="")
+        super().__init__(console)
         self._best: dict[str, Any] | None = None
         self._waits = False
 
-    def __enter__(self) -> View:
-        self._bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bars.stop()
-
     def opened(self, study: str, storage: str, moved: Sequence[str]) -> None:
         """The study that is worked on, and which settings of the scenario lie outside its space."""
-        self._line(f"Study {study} in {_near(storage)}")
+        self.line(f"Study {study} in {_near(storage)}")
         for told in moved:
-            self._line(f"outside the space, so trial 0 has the nearest value: {told}")
-
-    @contextmanager
-    def timed(self, name: str) -> Iterator[None]:
-        """A step before the trials."""
-        self._bars.reset(self._task, description=name, total=1.0, note="")
-        start = time.monotonic()
-        yield
-        self.step(name, f"done {time.monotonic() - start:.1f} s")
-
-    def step(self, name: str, told: str) -> None:
-        """A step ended."""
-        self._line(f"{name:<10}  {told}")
-
-    def heard(self, said: progress.Progress) -> None:
-        """Progress of whatever runs."""
-        self._bars.update(self._task, completed=said.fraction, note=said.message)
+            self.line(f"outside the space, so trial 0 has the nearest value: {told}")
 
     def begun(self, attempt: Attempt, total: int) -> None:
         """A trial begins; `total` is how many there should be in all."""
         best = f", best {self._best['value']:.4f} (trial {self._best['number']})" if self._best else ""
-        self._bars.reset(
-            self._task, description=f"trial {attempt.number}, {total} in all{best}", total=1.0, note=""
-        )
+        self.bars.reset(self.task, description=f"trial {attempt.number}, {total} in all{best}", total=1.0, note="")
         self._waits = False
 
     def ended(self, end: Ended, best: dict[str, Any] | None) -> None:
@@ -95,16 +50,13 @@ class View:
         told = f"trial {end.number:<4}  {end.state:<8}  {value}  {end.seconds:6.1f} s"
         if best is not None and best["number"] == end.number and not best.get("reference"):
             told += "  the best so far"
-        self._line(f"{told}  {end.why}" if end.why else told)
+        self.line(f"{told}  {end.why}" if end.why else told)
 
     def waiting(self) -> None:
         """Another process measures the reference."""
         if not self._waits:
             self._waits = True
-            self._line("waiting for trial 0, the scenario's own settings, which another process trains")
-
-    def _line(self, text: str) -> None:
-        self._bars.console.print(text.rstrip(), markup=False, highlight=False, soft_wrap=True)
+            self.line("waiting for trial 0, the scenario's own settings, which another process trains")
 
 
 def print_search(result: Searched, console: Console) -> None:
@@ -128,18 +80,6 @@ def print_search(result: Searched, console: Console) -> None:
     elif best:
         console.print(f"Train with the settings of trial {best['number']}:", highlight=False)
         console.print(pasted(summary["command"]), markup=False, highlight=False, soft_wrap=True)
-
-
-def pasted(command: list[str]) -> str:
-    """A command as lines that a shell takes when pasted: each setting on its own."""
-    words = [shlex.quote(word) for word in command]
-    lines, index = [], 0
-    while index < len(words):
-        take = 2 if words[index].startswith("--") else 1
-        lines.append(" ".join(words[index : index + take]))
-        index += take
-    head = " ".join(line for line in lines if not line.startswith("--"))
-    return " \\\n  ".join([head, *(line for line in lines if line.startswith("--"))])
 
 
 def _trials_table(trials: list[dict[str, Any]]) -> Table:

@@ -371,6 +371,10 @@ class Model(Frozen):
     """Learn something of each item beyond its text and features."""
     user_ids: bool = True
     """Learn something of each user beyond history and attributes."""
+    id_start: Literal["random", "svd", "nmf"] = "random"
+    """What items' ids begin with: small random numbers, or factors of who took what in training, by singular value
+    decomposition or non-negative factorisation (`mtrec.models.id_start`); only with `item_ids`.
+    """
     id_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of ids hidden per step, so that the model can do without for new ones."""
     neighbours: Annotated[int, Field(ge=0)] = 100
@@ -389,6 +393,12 @@ class Model(Frozen):
     def _heads_divide_width(self) -> Model:
         if self.width % self.user_heads:
             raise ValueError(f"width {self.width} is not divisible by user_heads {self.user_heads}")
+        return self
+
+    @model_validator(mode="after")
+    def _only_ids_have_a_start(self) -> Model:
+        if self.id_start != "random" and not self.item_ids:
+            raise ValueError(f"id_start: {self.id_start} has no effect without item_ids; set item_ids: true")
         return self
 
 

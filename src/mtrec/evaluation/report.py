@@ -221,6 +221,7 @@ def _facts(evaluation: Json) -> list[dict[str, Any]]:
         add("Period", days.format(str(data["first"])[:10], str(data["last"])[:10]))
     sharing, balancing = (str(model.get(key) or "").replace("_", " ") for key in ("sharing", "balancing"))
     joined = " · ".join(filter(None, (sharing, balancing and f"{balancing} balancing")))
+    add("Ensemble of", " + ".join(model.get("members") or []))
     add("Encoder", model.get("encoder"), joined)
     if model.get("parameters") is not None:
         trained = model.get("trained_parameters")

@@ -19,6 +19,8 @@ WIDE = 760
 Json = Mapping[str, Any]
 _TOP = 0.2
 """Share of the complete trials that stand out as the best ones."""
+_LETTER = 7.0
+"""Width of a letter beside an axis."""
 
 
 def history_plot(trials: Sequence[Json]) -> Markup:
@@ -110,6 +112,7 @@ def parallel_plot(trials: Sequence[Json], space: Mapping[str, Json]) -> Markup:
     ranked = sorted(complete, key=lambda trial: float(trial["value"]))
     num_top = max(round(_TOP * len(ranked)), 1)
     parts = []
+    names = _short(axes)
     for index, trial in enumerate(ranked):
         values = {**trial["point"], "value": trial["value"]}
         where = [(places[p], lower - _share(ranges[p], values[p]) * (lower - upper)) for p in axes]
@@ -117,8 +120,9 @@ def parallel_plot(trials: Sequence[Json], space: Mapping[str, Json]) -> Markup:
         path = " ".join(f"{px(x)},{px(y)}" for x, y in where)
         told = f"trial {trial['number']}: {number(trial['value'])}"
         parts.append(f'<polyline class="{style}" points="{path}"><title>{escape(told)}</title></polyline>')
+    room = max(int((right - left) / (len(axes) - 1) / _LETTER), 3)
     for path in axes:
-        parts += _axis(path, ranges[path], places[path], upper, lower)
+        parts += _axis(names[path], ranges[path], places[path], (upper, lower), room)
     best = ranked[-1]
     label = f"Parameters of {len(ranked)} trials; the best, trial {best['number']}, stands out."
     return drawing(lower + 26, label, parts, width=WIDE)
@@ -144,22 +148,27 @@ def _legend(right: float, y: float) -> list[str]:
     return parts
 
 
-def _axis(path: str, parameter: Json, x: float, upper: float, lower: float) -> list[str]:
+def _short(paths: Sequence[str]) -> dict[str, str]:
+    """Each setting's last word, of a task's weight the task; in full where two would be called the same."""
+    parts = {path: path.removesuffix(".weight").rpartition(".")[2] for path in paths}
+    return {path: short if list(parts.values()).count(short) == 1 else path for path, short in parts.items()}
+
+
+def _axis(name: str, parameter: Json, x: float, ends: tuple[float, float], room: int) -> list[str]:
+    """An axis with its name and its values; these are cut off after `room` letters."""
+    upper, lower = ends
     parts = [line_at(x, upper, x, lower, "axis")]
-    *sections, last = path.split(".")
-    short = sections[-1] if last == "weight" and sections else last
     parts.append(
-        f'<text class="tick" transform="translate({px(x - 3)} {px(upper - 18)}) rotate(-24)">{escape(short)}</text>'
+        f'<text class="tick" transform="translate({px(x - 3)} {px(upper - 18)}) rotate(-24)">{escape(name)}</text>'
     )
     choices = parameter.get("choices")
     if choices is not None:
         marks = [(_share(parameter, choice), "none" if choice is None else str(choice)) for choice in choices]
     else:
         marks = [(0.0, _end(parameter["low"])), (1.0, _end(parameter["high"]))]
-    parts += [
-        text_at(x + 4, lower - share * (lower - upper) + (11 if share == 0 else -4), told, "tick")
-        for share, told in marks
-    ]
+    for share, told in marks:
+        cut = told if len(told) <= room else f"{told[: room - 1]}…"
+        parts.append(text_at(x + 4, lower - share * (lower - upper) + (11 if share == 0 else -4), cut, "tick"))
     return parts
 
 

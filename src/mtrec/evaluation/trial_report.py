@@ -20,7 +20,9 @@ from mtrec.evaluation.wording import change, number, plural
 
 Json = Mapping[str, Any]
 _STYLE = """
-svg { max-width: none; }
+svg { max-width: none; min-width: 560px; }
+.card { overflow-x: auto; }
+.scroll tbody th { white-space: nowrap; }
 svg .bar { fill: var(--after); }
 svg .ring { fill: var(--card); stroke: var(--before); stroke-width: 1.8; }
 svg polyline.rest { stroke: var(--before); stroke-width: 1; opacity: 0.45; }
@@ -88,7 +90,7 @@ def trials_html(study: Json) -> str:
         trials=[t for t in ranked if t["state"] in ("complete", "pruned")],
         paths=list(study["space"]),
         tasks=_tasks(trials, best),
-        command=shlex.join(study["command"]),
+        command=pasted(study["command"]),
         best=best,
     )
 
@@ -114,6 +116,18 @@ def trials_svg(study: Json) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{top:g}" viewBox="0 0 {width} {top:g}">'
         f'<style>{_ALONE}</style><rect class="paper" width="{width}" height="{top:g}"/>{"".join(parts)}</svg>\n'
     )
+
+
+def pasted(command: Sequence[str]) -> str:
+    """A command as lines that a shell takes when pasted: each option on its own."""
+    words = [shlex.quote(word) for word in command]
+    lines = [""]
+    for word in words:
+        if word.startswith("--"):
+            lines.append(f"  {word}")
+        else:
+            lines[-1] = f"{lines[-1]} {word}" if lines[-1] else word
+    return " \\\n".join(lines)
 
 
 def _headline(trials: Sequence[Json], best: Json | None) -> str:

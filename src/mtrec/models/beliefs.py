@@ -48,16 +48,17 @@ def beliefs(model: Recommender, view: View, past: Past, user_X: Tensor, slot_X: 
     """What the posteriors say of pairs, (X, Q).
 
     Args:
-        model: asked for its posteriors.
+        model: asked for its posteriors; an ensemble for those of its members, one after the other.
         view: of the dataset that `past` points into.
         past: what the users did.
         user_X: which of the users, in [0, B).
         slot_X: id slots of the items.
     """
     found = [slot_X.new_zeros(len(slot_X), 0, dtype=torch.float32)]
-    for name, posterior in _posteriors(model):
-        users = posterior.users(_events(model, view, name, past), past.num_users)
-        found.append(posterior(users, user_X, slot_X))
+    for member in model.each():
+        for name, posterior in _posteriors(member):
+            users = posterior.users(_events(member, view, name, past), past.num_users)
+            found.append(posterior(users, user_X, slot_X))
     return torch.cat(found, dim=1)
 
 

@@ -109,6 +109,12 @@ class ItemTower(nn.Module):
         self.project.weight[: basis_EK.shape[1]] = basis_EK.T * scale
         self.project.bias.copy_(-self.project.weight @ mean_E)
 
+    @torch.no_grad()
+    def start_ids(self, table_SD: Tensor) -> None:
+        """Begin with these vectors of ids, row 0 for the unknown one."""
+        assert self.ids is not None
+        self.ids.weight.copy_(table_SD)
+
     def text(self, text_NE: Tensor) -> Tensor:
         """Text alone, (N, D)."""
         projected: Tensor = self.project(text_NE)

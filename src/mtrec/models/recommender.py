@@ -126,6 +126,10 @@ class Recommender(nn.Module):
         if self.factored and config.user_ids and config.item_ids:
             self.factors = PairFactors(trust, len(encoding.items.ids), encoder.width, width, len(self.factored))
 
+    def each(self) -> list[Recommender]:
+        """The models that answer: this one; of an ensemble its members."""
+        return [self]
+
     def head(self, name: str) -> Head:
         """The head of a task that is not next-item ranking."""
         head = self.heads[name]

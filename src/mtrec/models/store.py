@@ -9,7 +9,7 @@ A model folder holds:
     vectors.safetensors   the text vector of every item in `memory/`
     memory/               users, items, each user's recent interactions and the newest one with every earlier item,
                           for answers by user id that leave out what the user took before
-No file is a pickle.
+No file is a pickle. The folder of an ensemble (`mtrec.models.ensemble_store`) holds such folders.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from mtrec.models.encoder import (
     save_encoder,
 )
 from mtrec.models.heads import Head
+from mtrec.models.id_start import item_factors
 from mtrec.models.inputs import View
 from mtrec.models.label_embeddings import LabelEmbeddings
 from mtrec.models.recommender import Catalogue, Recommender
@@ -111,10 +112,14 @@ def new_model(
     _start_biases(bundle, view)
     start_posteriors(bundle.model, view)
     _start_labels(bundle)
+    train = dataset.part == TRAIN
+    slots = view.items.ids.cpu().numpy()[dataset.item[train]]
     if bundle.model.neighbours is not None:
-        train = dataset.part == TRAIN
-        slots = view.items.ids.cpu().numpy()[dataset.item[train]]
         bundle.model.neighbours.start_from(dataset.user[train], slots, np.flatnonzero(train))
+    if scenario.model.id_start != "random" and bundle.model.items.ids is not None:
+        sizes = dataset.users.height, len(encoding.items.ids) + 1
+        table = item_factors(scenario.model.id_start, dataset.user[train], slots, sizes, scenario.model.width)
+        bundle.model.items.start_ids(torch.from_numpy(table))
     return bundle, view, catalogue
 
 
@@ -170,7 +175,6 @@ def save_model(
         training: a summary for people.
         weights: the model's weights where it does not hold them whole itself.
     """
-    length = bundle.scenario.model.history
     with replacing_folder(folder) as temporary:
         (temporary / "scenario.json").write_text(json.dumps(bundle.scenario.as_dict()), encoding="utf-8")
         (temporary / "training.json").write_text(json.dumps(training), encoding="utf-8")
@@ -181,38 +185,47 @@ def save_model(
             temporary / "model.safetensors",
         )
         save_encoder(bundle.model.encoder, temporary / "encoder")
-        save_file({"text": catalogue.text_NE.cpu().half().contiguous()}, temporary / "vectors.safetensors")
-        memory = temporary / "memory"
-        memory.mkdir()
-        dataset.users.write_parquet(memory / "users.parquet")
-        dataset.items.write_parquet(memory / "items.parquet")
-        from_end = np.flatnonzero(np.r_[dataset.user[1:] != dataset.user[:-1], True])
-        last = from_end[np.searchsorted(from_end, np.arange(len(dataset.user)))]
-        recent = pl.Series(np.arange(len(dataset.user)) > last - length)
-        newest = pl.int_range(pl.len()).over("user_id", "item_id") == pl.len().over("user_id", "item_id") - 1
-        dataset.interactions.filter(recent | newest).write_parquet(memory / "interactions.parquet")
+        save_memory(temporary, dataset, catalogue, bundle.scenario.model.history)
+
+
+def save_memory(folder: Path, dataset: Dataset, catalogue: Catalogue, length: int) -> None:
+    """Write what a model remembers into its folder: text vectors, users, items, `length` recent interactions."""
+    save_file({"text": catalogue.text_NE.cpu().half().contiguous()}, folder / "vectors.safetensors")
+    memory = folder / "memory"
+    memory.mkdir()
+    dataset.users.write_parquet(memory / "users.parquet")
+    dataset.items.write_parquet(memory / "items.parquet")
+    from_end = np.flatnonzero(np.r_[dataset.user[1:] != dataset.user[:-1], True])
+    last = from_end[np.searchsorted(from_end, np.arange(len(dataset.user)))]
+    recent = pl.Series(np.arange(len(dataset.user)) > last - length)
+    newest = pl.int_range(pl.len()).over("user_id", "item_id") == pl.len().over("user_id", "item_id") - 1
+    dataset.interactions.filter(recent | newest).write_parquet(memory / "interactions.parquet")
 
 
 def load_model(folder: Path) -> Bundle:
-    """Load a model folder; nothing but the folder is needed.
+    """Load a model folder or that of an ensemble; nothing but the folder is needed.
 
     Raises:
         ModelError: a file is missing or does not fit the others.
     """
+    if (folder / "ensemble.json").is_file():
+        from mtrec.models.ensemble_store import load_ensemble
+
+        return load_ensemble(folder)
     for name in ("scenario.json", "encoding.json", "model.safetensors", "encoder/config.json"):
         if not (folder / name).is_file():
             raise ModelError(f"{folder}: not a model folder, {name} is missing")
-    with _reading(folder / "scenario.json"):
+    with reading(folder / "scenario.json"):
         raw = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
         scenario = parse_scenario(raw, str(folder / "scenario.json"))
-    with _reading(folder / "encoding.json"):
+    with reading(folder / "encoding.json"):
         encoding = Encoding.read(folder / "encoding.json")
-    with _reading(folder / "encoder"):
+    with reading(folder / "encoder"):
         encoder = load_saved_encoder(folder / "encoder", scenario.model.encoder)
     device = choose_device("auto" if scenario.training.device == "cuda" else scenario.training.device)
     encoder.precision = choose_precision(scenario.training.precision, device)
     model = Recommender(scenario, encoding, encoder)
-    with _reading(folder / "model.safetensors", "the weights do not fit the model"):
+    with reading(folder / "model.safetensors", "the weights do not fit the model"):
         model.load_state_dict(load_file(folder / "model.safetensors"))
     return Bundle(model=model.to(device).eval(), encoding=encoding, scenario=scenario)
 
@@ -223,9 +236,9 @@ def load_memory(folder: Path, bundle: Bundle) -> tuple[Dataset, Catalogue]:
     Raises:
         ModelError: a table or the vectors are missing or damaged, or do not fit each other.
     """
-    with _reading(folder / "memory"):
+    with reading(folder / "memory"):
         dataset = Dataset.read(folder / "memory")
-    with _reading(folder / "vectors.safetensors"):
+    with reading(folder / "vectors.safetensors"):
         vectors = load_file(folder / "vectors.safetensors")["text"].float()
     if len(vectors) != dataset.items.height:
         raise ModelError(f"{folder}: {len(vectors)} text vectors for {dataset.items.height} items")
@@ -236,7 +249,7 @@ def load_memory(folder: Path, bundle: Bundle) -> tuple[Dataset, Catalogue]:
 
 
 @contextmanager
-def _reading(path: Path, trouble: str = "not readable") -> Iterator[None]:
+def reading(path: Path, trouble: str = "not readable") -> Iterator[None]:
     """Turn whatever a reader raises into one line about the part of the model folder that it reads."""
     try:
         yield

@@ -88,6 +88,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             "encoder": scenario.model.encoder.name,
             "sharing": scenario.model.sharing,
             "balancing": scenario.training.balancing,
+            **_of_members(training),
             **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
             "seconds_per_step": training.get("seconds_per_step"),
             "distillation": training.get("distillation"),
@@ -137,6 +138,11 @@ def answers(bundle: Bundle, dataset: Dataset, encoding: Encoding, tasks: Mapping
                 aligned = align(own_thresholds[None], values, wanted, fill=0.5)[0]
                 rows[name] = replace(rows[name], thresholds=aligned)
     return Answers(rows=rows, rankings=rankings)
+
+
+def _of_members(training: dict[str, Any]) -> dict[str, Any]:
+    """Of an ensemble: who its members are, and what they were made with."""
+    return {key: training[key] for key in ("encoder", "sharing", "balancing", "members") if key in training}
 
 
 def _read(path: Path, wrong: type[InputError]) -> dict[str, Any]:

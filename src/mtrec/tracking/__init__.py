@@ -7,7 +7,7 @@ functions, so that importing it is cheap.
     runs.py        the run of a pipeline run, child runs, losses, artifacts
     studies.py     the run of a study, a child run per trial
     registry.py    register a candidate, promote the first champion
-    lookup.py      fetch the champion, list and show versions
+    lookup.py      fetch the champion or any version, list and show versions
     card.py        the model card on a version
 """
 
@@ -17,6 +17,7 @@ from mtrec.tracking.lookup import (
     RegisteredVersion,
     check_champion,
     download_champion,
+    download_model,
     list_models,
     promotion_command,
     show_model,
@@ -43,6 +44,7 @@ __all__ = [
     "check_database",
     "child_run",
     "download_champion",
+    "download_model",
     "finish_run",
     "list_models",
     "log_artifacts",

@@ -37,6 +37,7 @@ def model_card(
             ("Code revision", "code_revision"),
             ("Parameters hash", "parameters_hash"),
             ("Image", "image"),
+            ("Ensemble of", "members"),
         )
         if lineage.get(key)
     ]

@@ -77,7 +77,10 @@ def download_champion(name: str, to: Path, tracking_uri: str | None = None) -> C
         if version is None:
             return None
         with as_global(uri), replacing_folder(to) as temporary:
-            _download(client, uri, version, temporary)
+            try:
+                _download(version, temporary)
+            except _Broken as error:
+                raise _gone(client, uri, version, str(error)) from error
     return Champion(
         name=name,
         version=str(version.version),
@@ -85,6 +88,33 @@ def download_champion(name: str, to: Path, tracking_uri: str | None = None) -> C
         data_version=version.tags.get("data_version", ""),
         run_id=version.run_id or "",
     )
+
+
+def download_model(reference: str, to: Path, tracking_uri: str | None = None) -> RegisteredVersion:
+    """Fetch the model folder of a version.
+
+    Args:
+        reference: as in `show_model`.
+        to: where the folder appears, whole or not at all.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Returns:
+        The version.
+
+    Raises:
+        ModelError: no such model or version; the message names what there is.
+        RunError: MLflow cannot be used, or the version's files are gone.
+    """
+    uri = resolve_uri(tracking_uri)
+    with connected(uri) as client:
+        version = _choose(client, reference)
+        with as_global(uri), replacing_folder(to) as temporary:
+            try:
+                _download(version, temporary)
+            except _Broken as error:
+                place = _place(client, version)
+                raise RunError(f"{_label(version)}: its files are not whole ({error}); restore {place}") from error
+    return _describe(version)
 
 
 def check_champion(name: str, tracking_uri: str | None = None) -> bool:
@@ -166,24 +196,28 @@ def show_model(reference: str, tracking_uri: str | None = None) -> RegisteredVer
         ModelError: no such model or version; the message names what there is.
         RunError: MLflow cannot be used.
     """
-    name, _, number = reference.partition("/")
-    name, _, alias = name.partition("@")
     with connected(resolve_uri(tracking_uri)) as client:
-        versions = versions_of(client, name) if name else []
-        if not versions:
-            names = sorted(model.name for model in _all(client.search_registered_models))
-            raise ModelError(f"{reference}: no such registered model (known: {', '.join(names) or 'none'})")
-        chosen = [
-            version
-            for version in versions
-            if (not number or str(version.version) == number) and (not alias or alias in version.aliases)
-        ]
-        if not chosen:
-            known = ", ".join(_label(version) for version in versions[:10])
-            raise ModelError(f"{reference}: no such version (known: {known})")
-        version = next((v for v in chosen if CHAMPION in v.aliases), chosen[0])
+        version = _choose(client, reference)
         metrics = client.get_run(version.run_id).data.metrics if version.run_id else {}
     return _describe(version, metrics)
+
+
+def _choose(client: MlflowClient, reference: str) -> ModelVersion:
+    name, _, number = reference.partition("/")
+    name, _, alias = name.partition("@")
+    versions = versions_of(client, name) if name else []
+    if not versions:
+        names = sorted(model.name for model in _all(client.search_registered_models))
+        raise ModelError(f"{reference}: no such registered model (known: {', '.join(names) or 'none'})")
+    chosen = [
+        version
+        for version in versions
+        if (not number or str(version.version) == number) and (not alias or alias in version.aliases)
+    ]
+    if not chosen:
+        known = ", ".join(_label(version) for version in versions[:10])
+        raise ModelError(f"{reference}: no such version (known: {known})")
+    return next((v for v in chosen if CHAMPION in v.aliases), chosen[0])
 
 
 def of_lineage(client: MlflowClient, name: str, key: str) -> ModelVersion | None:
@@ -229,9 +263,7 @@ def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None
 
 def _gone(client: MlflowClient, uri: str, version: ModelVersion, why: str) -> RunError:
     """The champion's files cannot be used: where they belong, and how to go on without them."""
-    place = client.get_model_version_download_uri(version.name, version.version)
-    where = Path(url2pathname(urlparse(place).path)) if place.startswith("file:") else place
-    where = str(where).replace(f"{Path.cwd()}{os.sep}", "")
+    where = _place(client, version)
     off = _python_command(f'client.delete_registered_model_alias("{version.name}", "{CHAMPION}")', uri)
     return RunError(
         f"champion {version.name} version {version.version}: its files are not whole ({why}); they belong in "
@@ -239,7 +271,18 @@ def _gone(client: MlflowClient, uri: str, version: ModelVersion, why: str) -> Ru
     )
 
 
-def _download(client: MlflowClient, uri: str, version: ModelVersion, to: Path) -> None:
+def _place(client: MlflowClient, version: ModelVersion) -> str:
+    """Where a version's files belong, for people."""
+    place = client.get_model_version_download_uri(version.name, version.version)
+    where = Path(url2pathname(urlparse(place).path)) if place.startswith("file:") else place
+    return str(where).replace(f"{Path.cwd()}{os.sep}", "")
+
+
+class _Broken(Exception):
+    """A version's files are not whole; the message says why."""
+
+
+def _download(version: ModelVersion, to: Path) -> None:
     """Fetch a version and leave its model folder's content in `to`."""
     import mlflow
     import yaml
@@ -254,7 +297,7 @@ def _download(client: MlflowClient, uri: str, version: ModelVersion, to: Path) -
         content = list(folder.iterdir())
     except (OSError, KeyError, TypeError, yaml.YAMLError, MlflowException) as error:
         why = one_line(error).replace(f"{whole}{os.sep}", "")
-        raise _gone(client, uri, version, why) from error
+        raise _Broken(why) from error
     for path in content:
         path.rename(to / path.name)
     shutil.rmtree(whole)

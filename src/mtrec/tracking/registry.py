@@ -93,7 +93,8 @@ def register(
         evaluation: evaluation.json.
         gate: gate.json.
         report: the HTML report; stored with the two above as artifacts of the run.
-        lineage: data_version, code_revision, parameters_hash, image and pipeline_run; of a student also teacher.
+        lineage: data_version, code_revision, parameters_hash, image and pipeline_run; of a student also teacher, of
+            an ensemble also members.
         tracking_uri: see `connection.resolve_uri`.
 
     Raises:
@@ -110,7 +111,7 @@ def register(
         scenario, evaluation=evaluation, gate=gate, report=report, lineage=lineage, tracking_uri=uri
     )
     compared = measured.get("champion")
-    tags = {key: lineage[key] for key in (*LINEAGE, "teacher", "pipeline_run") if key in lineage} | {
+    tags = {key: lineage[key] for key in (*LINEAGE, "teacher", "members", "pipeline_run") if key in lineage} | {
         LINEAGE_TAG: lineage_key(lineage),
         "gate": judged["verdict"],
         "champion_compared": f"{compared['name']}/{compared['version']}" if compared else "none",

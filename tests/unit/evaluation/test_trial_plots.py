@@ -89,6 +89,17 @@ def test_the_best_fifth_stands_out() -> None:
     assert 'aria-label="Parameters of 20 trials; the best, trial 19, stands out."' in svg
 
 
+def test_names_of_axes_differ_and_long_values_are_cut_off() -> None:
+    space = dict.fromkeys(("model.dropout", "model.encoder.lora.dropout"), SPACE["model.dropout"])
+    space |= {f"tasks.task{n}.weight": SPACE["tasks.rating.weight"] for n in range(9)}
+    space["model.sharing"] = {"choices": ["shared_bottom", "ple"]}
+    point = {path: "ple" if path == "model.sharing" else 0.3 for path in space}
+    words = re.findall(r">([^<>]+)</text>", str(parallel_plot([trial(n, n, **point) for n in range(2)], space)))
+    assert {"model.dropout", "model.encoder.lora.dropout", "task0", "sharing", "value", "ple"} <= set(words)
+    assert "shared_bottom" not in words
+    assert [word for word in words if word.endswith("…")] == ["shared_…"]
+
+
 def test_given_text_is_escaped() -> None:
     parameter = {"<b>": {"choices": ["<i>", "x"]}}
     svg = str(parallel_plot([trial(n, n, **{"<b>": "<i>"}) for n in range(2)], parameter))

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shlex
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mtrec.evaluation.trial_report import trials_html, trials_svg, write_trials
+from mtrec.evaluation.trial_report import pasted, trials_html, trials_svg, write_trials
 
 SPACE = {"training.lr": {"low": 0.001, "high": 0.1, "log": True, "choices": None}}
 
@@ -71,7 +72,7 @@ def test_the_page_says_which_settings_are_best_and_how_to_train_with_them() -> N
     html = trials_html(study(1.0, 1.25, 0.9))
     said = words(html)
     assert "Trial 1 is the best: over all tasks its skills are 25 % better than under the scenario's own" in said
-    assert "mtrec run --data 'my data' --set training.lr=0.004" in said
+    assert "mtrec run \\ --data 'my data' \\ --set training.lr=0.004" in said
     assert "Study shop-1234, 3 trials: 3 complete. Sampler tpe, pruner median." in said
     assert "rating 0.200 0.250 25 % better" in said
     assert "next_item 0.0500 0.0500 unchanged" in said
@@ -126,3 +127,10 @@ def test_given_text_is_escaped() -> None:
     given["trials"][1]["why"] = "<u>"
     html = trials_html(given)
     assert not re.search("<script>|<b>|<i>|<u>", html)
+
+
+def test_a_command_is_written_for_pasting() -> None:
+    command = ["mtrec", "run", "--scenario", "my shop.yaml", "--set", "a.b=[1, 2]", "--set", "c=3"]
+    assert pasted(command) == "mtrec run \\\n  --scenario 'my shop.yaml' \\\n  --set 'a.b=[1, 2]' \\\n  --set c=3"
+    assert shlex.split(pasted(command).replace("\\\n", "")) == command
+    assert pasted(["mtrec", "run"]) == "mtrec run"

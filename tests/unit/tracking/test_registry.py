@@ -387,6 +387,28 @@ def test_the_champion_is_fetched_whole(register: Any, model: Path, tmp_path: Pat
     assert fetched == {p.relative_to(model): p.read_bytes() for p in model.rglob("*") if p.is_file()}
 
 
+def test_any_version_is_fetched_by_its_name(register: Any, model: Path, tmp_path: Path) -> None:
+    register(code_revision="a", members="ecommerce-candidate/8, ecommerce-candidate/9")
+    register(code_revision="b")
+    for reference, revision in (("ecommerce-candidate/1", "a"), ("ecommerce-candidate@candidate", "b")):
+        found = tracking.download_model(reference, tmp_path / revision)
+        assert found.tags["code_revision"] == revision
+        assert (tmp_path / revision / "model.safetensors").read_bytes() == (
+            model / "model.safetensors"
+        ).read_bytes()
+    first = tracking.show_model("ecommerce-candidate/1")
+    assert first.tags["members"] == "ecommerce-candidate/8, ecommerce-candidate/9"
+    assert "- Ensemble of: `ecommerce-candidate/8, ecommerce-candidate/9`" in first.card
+    assert "members" not in tracking.show_model("ecommerce-candidate/2").tags
+    with pytest.raises(ModelError, match=r"ecommerce-candidate/3: no such version \(known: "):
+        tracking.download_model("ecommerce-candidate/3", tmp_path / "c")
+    for mlmodel in (tmp_path / ".mtrec" / "mlartifacts" / "models").rglob("MLmodel"):
+        mlmodel.unlink()
+    with pytest.raises(RunError, match=r"^ecommerce-candidate/1.*: its files are not whole \(.*\); restore \.mt"):
+        tracking.download_model("ecommerce-candidate/1", tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
 @pytest.mark.parametrize("damage", ["no list of files", "a cut list", "an empty list", "no weights"])
 def test_a_champion_whose_files_are_gone(register: Any, tmp_path: Path, damage: str) -> None:
     register()
