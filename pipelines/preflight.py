@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mtrec.config import Scenario
 from mtrec.errors import InputError, ModelError
+from mtrec.stages.starting import no_champion
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 """`name` or `owner/name`."""
@@ -22,12 +23,13 @@ def preflight(scenario: Scenario, data: Path | None, tracking_uri: str) -> None:
 
     Raises:
         InputError: the data is not there or not recognised, a dial of the simulator is wrong, the encoder is
-            neither a folder nor a hub id, or MLflow knows no such kind of URI.
+            neither a folder nor a hub id, a student has no teacher, or MLflow knows no such kind of URI.
         RunError: MLflow cannot be used, or the champion's files are gone.
     """
     _check_data(scenario, data)
     _check_encoder(scenario)
-    _check_mlflow(scenario.name, tracking_uri)
+    champion = _check_mlflow(scenario.name, tracking_uri)
+    _check_teacher(scenario, champion)
 
 
 def _check_data(scenario: Scenario, data: Path | None) -> None:
@@ -53,13 +55,28 @@ def _check_encoder(scenario: Scenario) -> None:
     )
 
 
-def _check_mlflow(scenario: str, tracking_uri: str) -> None:
+def _check_mlflow(scenario: str, tracking_uri: str) -> bool:
+    """Whether there is a champion."""
     if tracking_uri.startswith("sqlite:///") and not _database(tracking_uri).exists():
-        return
+        return False
     from mtrec.tracking import check_champion, check_database
 
     check_database(tracking_uri)  # before the import of mlflow, which takes seconds
-    check_champion(scenario, tracking_uri)
+    return check_champion(scenario, tracking_uri)
+
+
+def _check_teacher(scenario: Scenario, champion: bool) -> None:
+    settings = scenario.distillation
+    if not settings.layers:
+        return
+    if settings.teacher == "champion":
+        if not champion:
+            raise ModelError(no_champion(scenario.name))
+    elif not (Path(settings.teacher) / "model.safetensors").is_file():
+        raise ModelError(
+            f"distillation.teacher '{settings.teacher}': not a model folder, model.safetensors is missing. "
+            "Give the folder of a trained model, or `champion`"
+        )
 
 
 def _database(tracking_uri: str) -> Path:

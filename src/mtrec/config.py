@@ -474,6 +474,44 @@ class Training(Frozen):
     """Seed of all that is drawn in training."""
 
 
+class Pretraining(Frozen):
+    """Masked-language-model training on the item texts before fine-tuning.
+
+    After Gururangan et al. 2020 (arXiv:2004.10964): 15 % of the tokens are asked for, all weights of the encoder
+    learn. Decoders cannot take it.
+    """
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """Passes over the texts; 0: none. Where the encoder comes without a masked-language-model head, a new head
+    learns alone over one more pass before them.
+    """
+    lr: Annotated[float, Field(gt=0)] = 5e-5
+    """Learning rate of the encoder and, after its own pass, of the head."""
+
+
+class Distillation(Frozen):
+    """A student with fewer encoder layers, taught by a finished model (Hinton et al. 2015, arXiv:1503.02531).
+
+    Its layers are taken from the teacher's at even distances and first learn to give the teacher's text vectors.
+    Then all tasks are fine-tuned from the teacher's towers and heads, with the teacher's answers beside the labels.
+    """
+
+    layers: Annotated[int, Field(ge=0)] = 0
+    """The student's encoder layers; 0: no distillation."""
+    teacher: Annotated[str, Field(min_length=1)] = "champion"
+    """`champion`, or a model folder."""
+    epochs: Annotated[int, Field(ge=0)] = 8
+    """Passes over the item texts to match the teacher's vectors, before fine-tuning."""
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Learning rate of these passes."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Softens the classes' and items' probabilities on both sides."""
+    logit_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the teacher's answers beside each task's own loss."""
+    representation_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the distance from the teacher's text vectors in fine-tuning."""
+
+
 # ------------------------------------------------------------------------------------------------- gate
 
 
@@ -610,6 +648,10 @@ class Scenario(Frozen):
     """Encoder and sizes."""
     training: Training = Training()
     """Optimiser and loop."""
+    pretraining: Pretraining = Pretraining()
+    """What the encoder learns from the texts alone, before the tasks."""
+    distillation: Distillation = Distillation()
+    """A small student of a finished model."""
     gate: Gate = Gate()
     """What a candidate must reach."""
     search: Search = Search()
@@ -647,6 +689,11 @@ class Scenario(Frozen):
         for key in self.gate.floors:
             if key.partition(".")[0] not in self.tasks:
                 problems.append(f"gate.floors.{key}: no task '{key.partition('.')[0]}'")
+        if self.pretraining.epochs and self.distillation.layers:
+            problems.append(
+                "pretraining.epochs: a student (distillation.layers) starts from its teacher's encoder, which "
+                "pretraining would change; set one of the two to 0"
+            )
         if self.rating_range and self.rating_range[0] >= self.rating_range[1]:
             problems.append("rating_range: the first number must be the smaller")
         if problems:

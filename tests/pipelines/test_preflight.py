@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mtrec.config import load_scenario
-from mtrec.errors import RunError
+from mtrec.errors import ModelError, RunError
 from pipelines import cli
 from pipelines.preflight import preflight
 
@@ -91,3 +91,34 @@ def test_a_champion_without_files(here: Path, monkeypatch: pytest.MonkeyPatch) -
     (here / "mlflow.db").touch()
     with pytest.raises(RunError, match="champion ecommerce: gone"):
         preflight(scenario, None, uri)
+
+
+# ------------------------------------------------------------------------------------------------ teachers
+
+
+def test_a_student_without_a_champion(capsys: pytest.CaptureFixture[str]) -> None:
+    error = _refused(capsys, 2, "--set", "distillation.layers=2")
+    assert "scenario ecommerce has no champion yet. Train one first with distillation.layers=0" in error
+
+
+def test_a_student_of_a_folder_that_is_no_model(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    error = _refused(capsys, 2, "--set", "distillation.layers=2", "--set", "distillation.teacher=models/big")
+    assert "distillation.teacher 'models/big': not a model folder" in error
+    (here / "models" / "big").mkdir(parents=True)
+    (here / "models" / "big" / "model.safetensors").touch()
+    scenario = load_scenario("ecommerce", ["distillation={layers: 2, teacher: models/big}"])
+    preflight(scenario, None, f"sqlite:///{here}/mlflow.db")
+
+
+def test_a_student_of_the_champion(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mtrec import tracking
+
+    (here / "mlflow.db").touch()
+    scenario = load_scenario("ecommerce", ["distillation.layers=2"])
+    for champion in (True, False):
+        monkeypatch.setattr(tracking, "check_champion", lambda name, uri, there=champion: there)
+        if champion:
+            preflight(scenario, None, f"sqlite:///{here}/mlflow.db")
+        else:
+            with pytest.raises(ModelError, match="no champion yet"):
+                preflight(scenario, None, f"sqlite:///{here}/mlflow.db")

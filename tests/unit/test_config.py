@@ -510,6 +510,14 @@ def test_what_a_search_would_try_is_no_part_of_what_a_model_was_made_from() -> N
     assert "search" not in plain.settings
 
 
+def test_pretraining_and_a_student_exclude_each_other() -> None:
+    both = changed("pretraining", {"epochs": 1}) | {"distillation": {"layers": 2}}
+    with pytest.raises(ConfigError, match=r"pretraining.epochs: a student .* set one of the two to 0$"):
+        parse_scenario(both)
+    assert parse_scenario(changed("pretraining", {"epochs": 1})).distillation.layers == 0
+    assert parse_scenario(changed("distillation", {"layers": 2})).pretraining.epochs == 0
+
+
 @pytest.mark.parametrize("setting", ["r_drop", "adversarial", "text_augmentation"])
 def test_regularisation_is_off_and_takes_no_negative_weight(setting: str) -> None:
     assert getattr(Training(), setting) == 0

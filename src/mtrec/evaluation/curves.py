@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mtrec.evaluation.early_curves import early_curves
 from mtrec.evaluation.plots import Series, Strip, smooth, steps_plot, thin
 from mtrec.evaluation.wording import finite, metric_label, number
 
@@ -12,7 +13,7 @@ Json = Mapping[str, Any]
 
 
 def learning_curves(losses: Sequence[Json], tasks: Json, best_epoch: Any) -> dict[str, Any]:
-    """One drawing for the joint loss and one per task.
+    """One drawing for what came before the tasks, one for the joint loss and one per task.
 
     Args:
         losses: lines with `kind` train (`step`, `loss`, `losses`) or valid (`step`, `epoch`, `score`, `metrics`,
@@ -27,7 +28,7 @@ def learning_curves(losses: Sequence[Json], tasks: Json, best_epoch: Any) -> dic
     valid = [line for line in losses if line.get("kind") == "valid" and finite(line.get("step")) is not None]
     best = [float(line["step"]) for line in valid if best_epoch is not None and line.get("epoch") == best_epoch]
     mark = (best[0], f"best epoch: {number(best_epoch)}") if best else None
-    plots = []
+    plots = early_curves(losses)
     whole = _drawing(
         "all tasks together", _pick(train, "loss"), _pick(valid, "loss"), _pick(valid, "score"), "score"
     )

@@ -22,6 +22,7 @@ from mtrec.evaluation.curves import learning_curves
 from mtrec.evaluation.notes import champion_notes
 from mtrec.evaluation.panels import before_after, comparison_rows, task_section
 from mtrec.evaluation.relations_panel import together
+from mtrec.evaluation.student_facts import student_facts
 from mtrec.evaluation.wording import finite, number, percent, plural
 
 Json = Mapping[str, Any]
@@ -232,6 +233,8 @@ def _facts(evaluation: Json) -> list[dict[str, Any]]:
         notes += [Markup("{} s a step").format(_data(step))] if step is not None else []
         exact = Markup('<data value="{}">{}</data>').format(model["seconds"], wording.seconds(model["seconds"]))
         add("Training", exact, Markup(" · ").join(notes))
+    for label, value, note, wide in student_facts(model.get("distillation")):
+        add(label, value, note, wide=wide)
     if model.get("parts"):
         add("Parameters by part", _parts(model), wide=True)
     return facts

@@ -326,18 +326,29 @@ def load_saved_encoder(folder: Path, config: Encoder) -> TextEncoder:
     """Rebuild an encoder without its weights from a model folder that `save_encoder` wrote."""
     import transformers
 
-    backbone = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(folder))
-    if not getattr(backbone.config, "add_pooling_layer", True):  # folders of earlier versions hold a pooler
-        backbone = _without_pooler(backbone)
+    backbone = empty_backbone(transformers.AutoConfig.from_pretrained(folder))
     return TextEncoder(backbone, transformers.AutoTokenizer.from_pretrained(folder), config)
+
+
+def empty_backbone(architecture: Any) -> nn.Module:
+    """A transformer of the given configuration with random weights."""
+    import transformers
+
+    backbone: nn.Module = transformers.AutoModel.from_config(architecture)
+    if not getattr(architecture, "add_pooling_layer", True):  # folders of earlier versions hold a pooler
+        backbone = _without_pooler(backbone)
+    return backbone
 
 
 def save_encoder(encoder: TextEncoder, folder: Path) -> None:
     """Write architecture and tokenizer (the weights go with the rest of the model)."""
-    backbone: Any = encoder.backbone
-    base = backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
-    base.config.save_pretrained(folder)
+    base_model(encoder.backbone).config.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
+
+
+def base_model(backbone: Any) -> Any:
+    """The transformer itself, with its adapters inside where it has some."""
+    return backbone.get_base_model() if hasattr(backbone, "get_base_model") else backbone
 
 
 def transformer_layers(backbone: nn.Module) -> nn.ModuleList:

@@ -75,6 +75,7 @@ def new_model(
     *,
     to_train: bool = True,
     text_cache: Path | None = None,
+    encoder: TextEncoder | None = None,
     spread: Callable[[TextEncoder], None] = lambda encoder: None,
 ) -> tuple[Bundle, View, Catalogue]:
     """The model before fine-tuning: pretrained encoder, item vectors by text, heads at the training priors.
@@ -91,6 +92,7 @@ def new_model(
         scenario: model, tasks and training.
         to_train: keep what the encoder's frozen layers give for each text, within `training.cache_mb`.
         text_cache: folder to keep it in for later runs; None: in memory.
+        encoder: takes the place of the one that the scenario names.
         spread: called with the encoder before it encodes anything, to let several processes share its work.
 
     Raises:
@@ -98,7 +100,7 @@ def new_model(
     """
     device = choose_device(scenario.training.device)
     torch.manual_seed(scenario.training.seed)
-    encoder = load_encoder(scenario.model.encoder)
+    encoder = encoder or load_encoder(scenario.model.encoder)
     encoder.precision = choose_precision(scenario.training.precision, device)
     if to_train and scenario.training.texts_per_step and scenario.training.cache_mb:
         encoder.reuse(StateCache(text_cache, scenario.training.cache_mb * 2**20))

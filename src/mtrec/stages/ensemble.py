@@ -18,12 +18,12 @@ import torch
 
 from mtrec.config import Scenario
 from mtrec.data.dataset import Dataset, Encoding
+from mtrec.data.questions import same_question
 from mtrec.errors import ModelError
 from mtrec.models.ensemble import Ensemble
 from mtrec.models.ensemble_store import save_ensemble
 from mtrec.models.store import Bundle, load_model, reading
 from mtrec.progress import report
-from mtrec.stages.evaluate import same_question
 from mtrec.stages.fine_tune import validation
 
 ROUNDS = 6

@@ -15,6 +15,7 @@ import polars as pl
 from mtrec.config import Classification, MultiLabel, NextItem, Profile, Scenario, Split, Task
 from mtrec.data.contract import replacing_file, replacing_folder
 from mtrec.data.dataset import Dataset, Encoding
+from mtrec.data.questions import same_question
 from mtrec.data.splits import TEST
 from mtrec.data.text import fill_template
 from mtrec.errors import DataError, InputError, ModelError, RunError
@@ -90,6 +91,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             **_of_members(training),
             **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
             "seconds_per_step": training.get("seconds_per_step"),
+            "distillation": training.get("distillation"),
             **size,
         },
         "protocol": protocol(scenario.split, start.model),
@@ -149,19 +151,6 @@ def _read(path: Path, wrong: type[InputError]) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise wrong(f"{path}: not readable ({error}); run the stage that writes it again") from error
     return found
-
-
-def same_question(a: Task, b: Task) -> bool:
-    """Whether two tasks ask the same, however each is learned."""
-    return _question(a) == _question(b)
-
-
-def _question(task: Task) -> dict[str, Any]:
-    """The settings that say what is asked; models may differ in the others, which say how it is learned."""
-    asked = {name: getattr(task, name, None) for name in ("type", "on", "label", "threshold")}
-    events = {name: set(getattr(task, name, [])) for name in ("exposure", "positive", "events")}
-    ahead = task.on == "user" and task.label_table == "items"
-    return {**asked, **events, "horizon": task.horizon if ahead else None}
 
 
 def _champion(

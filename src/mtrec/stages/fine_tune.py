@@ -21,8 +21,10 @@ from mtrec.evaluation.thresholds import choose_thresholds
 from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
-from mtrec.models.store import Bundle, new_model, save_model
+from mtrec.models.store import Bundle, save_model
 from mtrec.progress import report
+from mtrec.stages.starting import Start, Teacher, about_student, find_teacher, start_for
+from mtrec.training.checkpoint import has_checkpoint
 from mtrec.training.cost import seconds_per_step
 from mtrec.training.distributed import Processes, whole
 from mtrec.training.joining import joined
@@ -56,7 +58,8 @@ class Outputs:
     model: Path
     losses: Path
     """JSON lines: a `train` line every few steps, a `valid` line every epoch, and a `tasks` line whenever the
-    tasks' gradients were compared."""
+    tasks' gradients were compared. Before them a `pretrain` line per pass of pretraining, or a `match` line per
+    pass in which a student learned its teacher's text vectors."""
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
@@ -66,10 +69,12 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
-        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds (`settle`).
+        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds (`settle`), and
+        distillation (of a student, `about_student`).
 
     Raises:
-        ModelError: the encoder cannot be loaded.
+        ConfigError: the encoder cannot be pretrained.
+        ModelError: the encoder cannot be loaded, or a student's teacher cannot be used.
         DataError: the dataset folder is not whole.
         RunError: a checkpoint is damaged, MLflow cannot be used, or another process was lost.
         SystemExit: another process has failed and says why.
@@ -81,16 +86,25 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Processes) -> dict[str, Any]:
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
-    if processes.leads:
-        report("fine_tune", 0.0, "encoding the item texts")
+    teacher = find_teacher(scenario, inputs.tracking_uri)
+    key = _key(inputs, scenario, teacher) if inputs.checkpoints else ""
+    start = start_for(
+        dataset,
+        encoding,
+        scenario,
+        teacher=teacher,
+        text_cache=inputs.text_cache,
+        resumes=has_checkpoint(inputs.checkpoints, key),
+        processes=processes,
+    )
     bundle, trainer = trainer_for(
         dataset,
         encoding,
         scenario,
-        text_cache=inputs.text_cache,
+        start=start,
         watch=_progress_of(scenario) if processes.leads else lambda progress: None,
         checkpoints=inputs.checkpoints,
-        key=_key(inputs, scenario) if inputs.checkpoints else "",
+        key=key,
         processes=processes,
     )
     with _logging(inputs, scenario, trainer):
@@ -108,6 +122,7 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Proces
         "trained_parameters": sum(p.numel() for p in parameters if p.requires_grad),
         "text_cache": bundle.model.encoder.reused(),
         **settled,
+        "distillation": about_student(teacher, start, end, trainer.validate) if teacher else None,
     }
     if processes.leads:
         save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary, weights)
@@ -122,6 +137,7 @@ def trainer_for(
     scenario: Scenario,
     *,
     text_cache: Path | None = None,
+    start: Start | None = None,
     processes: Processes | None = None,
     **settings: Any,
 ) -> tuple[Bundle, Trainer]:
@@ -132,16 +148,22 @@ def trainer_for(
         encoding: its encoding.
         scenario: model, tasks and training.
         text_cache: see `Inputs`.
+        start: what training starts from; None: made here.
         processes: those that train together.
         settings: `watch`, `checkpoints` and `key` of the trainer.
 
     Raises:
+        ConfigError: the encoder cannot be pretrained, or a student has no teacher.
         ModelError: the encoder cannot be loaded.
     """
     processes = processes or Processes()
-    bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache, spread=processes.spread)
-    validate = validation(scenario, encoding)
-    return bundle, Trainer(bundle, view, catalogue, validate=validate, processes=processes, **settings)
+    start = start or start_for(dataset, encoding, scenario, text_cache=text_cache, processes=processes)
+    settings |= {"validate": validation(scenario, encoding), "guide": start.guide and start.guide.add_to}
+    trainer = Trainer(start.bundle, start.view, start.catalogue, processes=processes, **settings)
+    trainer.progress.lines += start.lines
+    if start.guide:
+        trainer.judge_start()
+    return start.bundle, trainer
 
 
 def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
@@ -163,13 +185,16 @@ def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
     return {"temperatures": temperatures, "thresholds": choose_thresholds(bundle.model, said()) if own else {}}
 
 
-def _key(inputs: Inputs, scenario: Scenario) -> str:
+def _key(inputs: Inputs, scenario: Scenario, teacher: Teacher | None = None) -> str:
     """Names what is trained on what by which code: scenario, revision, the bytes of the dataset and of the encoder.
+
+    Of a student the teacher's weights belong to it.
 
     An encoder's bytes count where it is a local folder. The bundled one is checked against a sum in the code, and
     one from the hub is as fixed as the scenario's `revision` makes it.
     """
     digest = hashlib.sha256(f"{scenario.digest}\0{inputs.code_revision or code_revision()}\0".encode())
+    digest.update(teacher.digest.encode() if teacher else b"")
     encoder = Path(scenario.model.encoder.name)
     tables = [inputs.dataset / f"{name}.parquet" for name in ("users", "items", "interactions")]
     for path in (*tables, inputs.dataset / "encoding.json", *sorted(encoder.rglob("*"))):

@@ -53,7 +53,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         evaluation=inputs.evaluation,
         gate=inputs.gate,
         report=inputs.report,
-        lineage={**inputs.lineage, "pipeline_run": inputs.pipeline_run},
+        lineage={**inputs.lineage, **_teacher(inputs.model), "pipeline_run": inputs.pipeline_run},
         tracking_uri=inputs.tracking_uri,
     )
     summary = {**asdict(registration), "aliases": list(registration.aliases)}
@@ -61,3 +61,10 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     report_progress("register", 1.0, f"{registration.name} version {registration.version}")
     return summary
+
+
+def _teacher(model: Path) -> dict[str, str]:
+    """What a student's lineage has beside: the hash of its teacher, as champions change."""
+    path = model / "training.json"
+    student = json.loads(path.read_text(encoding="utf-8")).get("distillation") if path.is_file() else None
+    return {"teacher": student["digest"]} if student else {}

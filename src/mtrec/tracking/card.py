@@ -114,7 +114,18 @@ def _engine(model: Mapping[str, Any]) -> list[str]:
         lines.append(f"- Tasks: sharing {model['sharing']}, balancing {model['balancing']}")
     if model.get("seconds_per_step") is not None:
         lines.append(f"- Training: {model.get('seconds')} s, {_number(model['seconds_per_step'])} s a step")
+    if model.get("distillation"):
+        lines.append(_student(model["distillation"]))
     return lines
+
+
+def _student(told: Mapping[str, Any]) -> str:
+    layers, size, speed = (told[key] for key in ("layers", "parameters", "texts_per_second"))
+    return (
+        f"- Student of {told['teacher']}: {layers['student']} of {layers['teacher']} encoder layers, "
+        f"{size['student']} of {size['teacher']} encoder parameters; encodes {speed['student']} texts a second, "
+        f"its teacher {speed['teacher']} beside it"
+    )
 
 
 def _limits(evaluation: Mapping[str, Any], protocol: Mapping[str, Any]) -> list[str]:

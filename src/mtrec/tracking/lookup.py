@@ -117,12 +117,15 @@ def download_model(reference: str, to: Path, tracking_uri: str | None = None) ->
     return _describe(version)
 
 
-def check_champion(name: str, tracking_uri: str | None = None) -> None:
+def check_champion(name: str, tracking_uri: str | None = None) -> bool:
     """Look, without fetching it, whether a scenario's champion still has its files.
 
     Args:
         name: the scenario.
         tracking_uri: see `connection.resolve_uri`.
+
+    Returns:
+        Whether there is a champion.
 
     Raises:
         InputError: MLflow knows no such kind of URI.
@@ -135,7 +138,7 @@ def check_champion(name: str, tracking_uri: str | None = None) -> None:
     with connected(uri) as client:
         version = by_alias(client, name, CHAMPION)
         if version is None:
-            return
+            return False
         place = client.get_model_version_download_uri(name, version.version)
         with as_global(uri):
             try:
@@ -145,6 +148,7 @@ def check_champion(name: str, tracking_uri: str | None = None) -> None:
         missing = [file for file in ("MLmodel", "artifacts") if file not in {Path(path).name for path in found}]
         if missing:
             raise _gone(client, uri, version, f"{missing[0]} is missing")
+    return True
 
 
 def promotion_command(name: str, candidate: str, version: str, tracking_uri: str) -> str:

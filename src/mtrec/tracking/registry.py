@@ -93,7 +93,8 @@ def register(
         evaluation: evaluation.json.
         gate: gate.json.
         report: the HTML report; stored with the two above as artifacts of the run.
-        lineage: data_version, code_revision, parameters_hash, image and pipeline_run; of an ensemble also members.
+        lineage: data_version, code_revision, parameters_hash, image and pipeline_run; of a student also teacher, of
+            an ensemble also members.
         tracking_uri: see `connection.resolve_uri`.
 
     Raises:
@@ -110,7 +111,7 @@ def register(
         scenario, evaluation=evaluation, gate=gate, report=report, lineage=lineage, tracking_uri=uri
     )
     compared = measured.get("champion")
-    tags = {key: lineage[key] for key in (*LINEAGE, "pipeline_run", "members") if key in lineage} | {
+    tags = {key: lineage[key] for key in (*LINEAGE, "teacher", "members", "pipeline_run") if key in lineage} | {
         LINEAGE_TAG: lineage_key(lineage),
         "gate": judged["verdict"],
         "champion_compared": f"{compared['name']}/{compared['version']}" if compared else "none",
@@ -181,8 +182,8 @@ def log_judgement(
 
 
 def lineage_key(lineage: Mapping[str, str]) -> str:
-    """Hash what a model was made from; the pipeline run is no part of it."""
-    text = json.dumps({key: lineage[key] for key in LINEAGE}, sort_keys=True)
+    """Hash what a model was made from, a student's teacher included; the pipeline run is no part of it."""
+    text = json.dumps({key: lineage[key] for key in (*LINEAGE, "teacher") if key in lineage}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -122,7 +122,8 @@ def log_losses(run: Run, lines: Iterable[Mapping[str, Any]]) -> None:
     """Log lines of losses.jsonl as curves over optimiser steps.
 
     A train line gives `train/loss`, `train/<task>` and `train/lr`; a valid line gives `valid/score` and
-    `valid/<task>.<metric>`, where `@` is written `_at_` because MLflow allows no `@`.
+    `valid/<task>.<metric>`, where `@` is written `_at_` because MLflow allows no `@`. What came before fine-tuning
+    gives `pretrain/loss`, `pretrain/held_out` and `match/loss`.
 
     Args:
         run: usually the child run of fine-tuning.
@@ -212,6 +213,8 @@ def _curves(line: Mapping[str, Any]) -> dict[str, float | None]:
     if line["kind"] == "train":
         tasks = {f"train/{task}": loss for task, loss in line.get("losses", {}).items()}
         return {"train/loss": line.get("loss"), "train/lr": line.get("lr")} | tasks
+    if line["kind"] in ("pretrain", "match"):
+        return {f"{line['kind']}/{name}": line.get(name) for name in ("loss", "held_out")}
     metrics = {f"valid/{name}": value for name, value in line.get("metrics", {}).items()}
     return {"valid/score": line.get("score")} | metrics
 

@@ -31,6 +31,23 @@ def save_checkpoint(folder: Path, tensors: dict[str, dict[str, Tensor]], state: 
         (temporary / FILES[1]).write_text(json.dumps(state), encoding="utf-8")
 
 
+def has_checkpoint(folder: Path | None, key: str) -> bool:
+    """Whether a run of that key would be resumed there.
+
+    Raises:
+        RunError: the checkpoint is damaged.
+    """
+    if folder is None:
+        return False
+    recover(folder)
+    if not all((folder / name).is_file() for name in FILES):
+        return False
+    try:
+        return bool(json.loads((folder / FILES[1]).read_text(encoding="utf-8"))["key"] == key)
+    except (ValueError, LookupError, TypeError) as error:
+        raise damaged(folder, error) from error
+
+
 def load_checkpoint(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]] | None:
     """Read what `save_checkpoint` wrote; None when there is no checkpoint.
 

@@ -34,13 +34,16 @@ from mtrec.training.checkpoint import (
 )
 from mtrec.training.distributed import Processes, placed, whole
 from mtrec.training.regularisation import Passes
-from mtrec.training.step import StepData
+from mtrec.training.step import Representation, StepData
 
 RECORD_EVERY = 5
 """Steps between two recorded training losses."""
 
 Validate = Callable[[Recommender, View, Catalogue], dict[str, float]]
 """Gives every task's skill on the validation part: higher is better, 0 is no skill."""
+
+Guide = Callable[[dict[str, Tensor], Recommender, StepData, Representation, np.ndarray], dict[str, Tensor]]
+"""Adds to the losses of a batch what else the tasks learn from, as `mtrec.training.distil.Guide.add_to` does."""
 
 
 @dataclass(kw_only=True)
@@ -78,6 +81,7 @@ class Trainer:
         watch: called after every step and every epoch with the progress so far.
         checkpoints: folder for the latest and the best state; None keeps them in memory only.
         key: names what is trained on what; a checkpoint of another key is not resumed.
+        guide: what the tasks learn from beside their labels.
         processes: those that train together; the first one validates and writes the checkpoints.
     """
 
@@ -92,11 +96,12 @@ class Trainer:
         checkpoints: Path | None = None,
         key: str = "",
         processes: Processes | None = None,
+        guide: Guide | None = None,
     ) -> None:
         self.model, self.scenario, self.view = bundle.model, bundle.scenario, view
         self.processes = processes or Processes()
         self.processes.start_alike(bundle.model)
-        self.validate, self.watch, self.key = validate, watch, key
+        self.validate, self.watch, self.key, self.guide = validate, watch, key, guide
         self.settings: Training = bundle.scenario.training
         dataset, scenario = view.dataset, bundle.scenario
         self.batches = SequenceBatches(
@@ -170,6 +175,13 @@ class Trainer:
             self._refresh_texts()
         return self.progress
 
+    def judge_start(self) -> None:
+        """Let the model as it is now be the one to beat; it is kept where no epoch is better (best epoch 0)."""
+        self.model.eval()
+        with torch.no_grad():
+            skills = self.processes.from_lead(lambda: self.validate(self.model, self.view, self.data.catalogue))
+        self.progress.best_skills, self.progress.top_skills = skills, {n: max(s, 0.0) for n, s in skills.items()}
+
     def _refresh_texts(self) -> None:
         """Encode the whole catalogue with the present weights, unless the encoder learns nothing."""
         if self.settings.texts_per_step and self.model.encoder.learns:
@@ -213,6 +225,8 @@ class Trainer:
         compare = len(self.model.tasks) > 1 and every > 0 and step % every == 0
         cut = passes.cut() if compare or self.balancer.combines_gradients else None
         losses = passes.losses()
+        if self.guide:
+            losses = self.guide(losses, self.model, *passes.parts[0], passes.rows_BT)
         self.processes.draw_alike()
         weighted = self.balancer.weighted(losses)
         losses_K = torch.stack(weighted)
@@ -258,7 +272,8 @@ class Trainer:
             if line["kind"] == "valid":  # the unit has changed
                 line["score"] = score(line["metrics"], top)
         progress.seconds = before + time.perf_counter() - clock
-        if not progress.best_epoch or standing(skills, top) > standing(progress.best_skills, top):
+        first = not progress.best_epoch and not progress.best_skills
+        if first or standing(skills, top) > standing(progress.best_skills, top):
             progress.best_skills, progress.best_epoch = skills, progress.epoch
             self.best = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
         progress.stopped = progress.epoch - progress.best_epoch >= self.settings.patience

@@ -87,6 +87,20 @@ def test_the_engine_is_one_line_each() -> None:
     assert "- Training: 88.2 s, 0.1382 s a step" in lines
 
 
+def test_a_student_is_told_beside_its_teacher() -> None:
+    student = {
+        "teacher": "shop version 3",
+        "layers": {"teacher": 6, "student": 2},
+        "parameters": {"teacher": 200, "student": 120},
+        "texts_per_second": {"teacher": 70.5, "student": 190.0},
+    }
+    lines = card(evaluation=EVALUATION | {"model": {"encoder": "minilm", "distillation": student}}).splitlines()
+    assert (
+        "- Student of shop version 3: 2 of 6 encoder layers, 120 of 200 encoder parameters; "
+        "encodes 190.0 texts a second, its teacher 70.5 beside it"
+    ) in lines
+
+
 def test_a_model_of_before_these_numbers_has_none_of_these_lines() -> None:
     text = card(
         evaluation=EVALUATION | {"model": {"encoder": "minilm", "seconds_per_step": None, "sharing": "ple"}}

@@ -219,6 +219,13 @@ def test_any_other_origin_is_another_version(register: Any) -> None:
     assert [register(image=image).version for image in ("a", "b")] == ["1", "2"]
 
 
+def test_students_of_two_teachers_are_two_versions(register: Any, uri: str) -> None:
+    first, again, other = (register(teacher=name) for name in ("a", "a", "b"))
+    assert (first.version, again.version, other.version) == ("1", "1", "2")
+    with connected(uri) as client:
+        assert client.get_model_version(other.name, "2").tags["teacher"] == "b"
+
+
 def test_an_old_lineage_does_not_take_the_alias_back(register: Any, uri: str) -> None:
     register(code_revision="a")
     register(code_revision="b")
@@ -439,9 +446,9 @@ def test_the_command_that_promotes_does(register: Any, uri: str, tmp_path: Path)
 def test_a_champion_without_files_is_found_out_before_training_and_can_be_retired(
     register: Any, tmp_path: Path, lost: str
 ) -> None:
-    tracking.check_champion("ecommerce")
+    assert not tracking.check_champion("ecommerce")
     register()
-    tracking.check_champion("ecommerce")
+    assert tracking.check_champion("ecommerce")
     (mlmodel,) = (tmp_path / ".mtrec" / "mlartifacts" / "models").rglob("MLmodel")
     if lost == "MLmodel":
         mlmodel.unlink()
@@ -452,7 +459,7 @@ def test_a_champion_without_files_is_found_out_before_training_and_can_be_retire
     assert f"they belong in {mlmodel.parent.relative_to(tmp_path)}. Restore" in str(caught.value)
     command = str(caught.value).partition(" off: ")[2]
     subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
-    tracking.check_champion("ecommerce")
+    assert not tracking.check_champion("ecommerce")
     assert tracking.download_champion("ecommerce", tmp_path / "champion") is None
 
 

@@ -139,6 +139,23 @@ def test_losses_become_curves_of_the_child(uri: str, scenario: Scenario) -> None
     assert runs.logged_steps(child, "valid/rating") == set()
 
 
+def test_what_came_before_fine_tuning_has_its_curves(uri: str, scenario: Scenario) -> None:
+    run = runs.pipeline_run(scenario, "monday")
+    lines = [
+        {"kind": "pretrain", "step": 0, "loss": None, "held_out": 7.5},
+        {"kind": "pretrain", "step": 4, "loss": 6.5, "held_out": 6.25},
+        {"kind": "match", "step": 3, "loss": 0.5},
+    ]
+    runs.log_losses(run, [line | {"score": None} for line in lines])
+    with connected(uri) as client:
+        assert client.get_run(run.run_id).data.metrics == {
+            "pretrain/loss": 6.5,
+            "pretrain/held_out": 6.25,
+            "match/loss": 0.5,
+        }
+    assert runs.logged_steps(run, "pretrain/held_out") == {0, 4}
+
+
 def test_a_long_curve_fits_in_calls_of_a_thousand(uri: str, scenario: Scenario) -> None:
     run = runs.pipeline_run(scenario, "monday")
     runs.log_losses(run, [{"kind": "train", "step": step, "loss": 1.0, "lr": 0.1} for step in range(1, 702)])

@@ -9,6 +9,7 @@ import torch
 from mtrec.errors import RunError
 from mtrec.training.checkpoint import (
     FILES,
+    has_checkpoint,
     load_checkpoint,
     optimiser_tensors,
     restore_optimiser,
@@ -63,6 +64,19 @@ def test_a_checkpoint_that_a_killed_save_had_moved_aside_is_found(tmp_path: Path
     assert found is not None
     assert found[1] == {"step": 1}
     assert (tmp_path / "run").is_dir()
+
+
+def test_whose_checkpoint_there_is(tmp_path: Path) -> None:
+    assert not has_checkpoint(None, "")
+    assert not has_checkpoint(tmp_path / "run", "k")
+    save_checkpoint(tmp_path / "run", TENSORS, {"key": "k"})
+    assert has_checkpoint(tmp_path / "run", "k")
+    assert not has_checkpoint(tmp_path / "run", "other")
+    (tmp_path / "run").rename(tmp_path / ".run.0123456789abcdef.old")
+    assert has_checkpoint(tmp_path / "run", "k"), "a killed save had moved it aside"
+    (tmp_path / "run" / "state.json").write_text("{")
+    with pytest.raises(RunError, match="is damaged"):
+        has_checkpoint(tmp_path / "run", "k")
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:

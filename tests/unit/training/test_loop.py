@@ -176,6 +176,22 @@ def test_training_stops_early_and_ends_at_the_best_epoch(make: Make) -> None:
     assert [line["score"] for line in valid] == pytest.approx([5 / 9, 1.0, 1 / 9, 2 / 9])
 
 
+def test_a_start_that_no_epoch_beats_is_kept(make: Make) -> None:
+    skills = iter([0.6, 0.5, 0.4])
+    trainer = make(validate=lambda *_: {"rating": next(skills)}, epochs=9, patience=2)
+    trainer.judge_start()
+    before = weights(trainer.model)
+    end = trainer.fit()
+    assert (end.epoch, end.best_epoch, end.stopped) == (2, 0, True)
+    assert end.best_skills == {"rating": 0.6}
+    assert same(weights(trainer.model), before)
+    assert trainer.data.catalogue.text_NE.equal(trainer.model.encoder.encode_all(trainer.data.catalogue.tokens))
+    skills = iter([0.6, 0.5, 0.7])
+    better = make(validate=lambda *_: {"rating": next(skills)}, epochs=2, patience=2)
+    better.judge_start()
+    assert better.fit().best_epoch == 2
+
+
 def test_without_patience_running_out_all_epochs_are_trained(make: Make) -> None:
     skills = iter([0.1, 0.2, 0.3])
     end = make(validate=lambda *_: {"rating": next(skills)}, epochs=3, patience=1).fit()
