@@ -14,7 +14,7 @@ from mtrec.lineage import code_revision, data_fingerprint
 from mtrec.stages.execution import run_stage
 from pipelines.following import Following
 
-_NOT_DATA = ("training", "model", "gate", "search", "description")
+_NOT_DATA = ("training", "pretraining", "distillation", "model", "gate", "search", "description")
 
 
 def prepare(scenario: Scenario, data: Path | None, folder: Path, view: Following) -> str:

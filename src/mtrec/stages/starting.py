@@ -88,6 +88,8 @@ def _load(folder: Path, name: str, scenario: Scenario) -> Teacher:
     from mtrec.models.store import load_model
 
     bundle = load_model(folder)
+    if len(bundle.model.each()) > 1:
+        raise ModelError(f"distillation.teacher: {name} is an ensemble; give the folder of one of its members")
     theirs, ours = bundle.scenario.model.encoder.name, scenario.model.encoder.name
     if theirs != ours:
         raise ModelError(

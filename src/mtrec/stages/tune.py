@@ -143,7 +143,6 @@ class _Trials:
     def train(self, attempt: Attempt) -> Skills:
         """Train one trial; the skills of its best epoch, which is the one that fine_tune would keep."""
         _free()
-        report("tune", 0.0, "encoding the item texts")
         scenario = space.at(self.study.scenario, attempt.point)
         tags = {"mtrec.study": self.study.name, "mtrec.code_revision": self.revision}
         child = tracking.trial_run(self.parent, attempt.number, attempt.point, tags)

@@ -16,6 +16,7 @@ from mtrec.models.store import load_model
 from mtrec.progress import listening
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import ensemble, evaluate, fine_tune
+from mtrec.stages.starting import find_teacher
 
 
 def train(shop_run: Path, folder: Path, scenario: Scenario) -> Path:
@@ -136,6 +137,12 @@ def test_a_damaged_folder_is_named(
     damage(tmp_path / "model")
     with pytest.raises(ModelError, match=said):
         load_model(tmp_path / "model")
+
+
+def test_an_ensemble_is_no_teacher(joined: tuple[Path, dict[str, Any]], shop: Scenario) -> None:
+    scenario = changed(shop, distillation={"layers": 1, "teacher": str(joined[0])})
+    with pytest.raises(ModelError, match=r"distillation\.teacher: \S+ is an ensemble; give the folder of one of"):
+        find_teacher(scenario)
 
 
 def changed(shop: Scenario, **sections: Any) -> Scenario:
