@@ -34,13 +34,13 @@ class Past:
 
     @classmethod
     def before(cls, view: View, users_B: np.ndarray, part: int) -> Past:
-        """Everything that users did in the parts before one; `users_B` is sorted, −1 for nobody."""
-        rows = np.flatnonzero(view.dataset.part < part)
-        place = np.searchsorted(users_B, view.dataset.user[rows])
-        mine = place < len(users_B)
-        mine[mine] = users_B[place[mine]] == view.dataset.user[rows[mine]]
-        rows, place = rows[mine], place[mine]
-        return cls(num_users=len(users_B), owner_Y=place, item_Y=view.dataset.item[rows], row_Y=rows)
+        """Everything that users did in the parts before one; −1 in `users_B` is nobody."""
+        starts, ends = (np.searchsorted(view.dataset.user, users_B, side=side) for side in ("left", "right"))
+        counts = ends - starts
+        rows = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+        known = view.dataset.part[rows] < part
+        owner, rows = np.repeat(np.arange(len(users_B)), counts)[known], rows[known]
+        return cls(num_users=len(users_B), owner_Y=owner, item_Y=view.dataset.item[rows], row_Y=rows)
 
 
 @torch.no_grad()
@@ -93,27 +93,24 @@ def start_posteriors(model: Recommender, view: View) -> None:
     """Fit every posterior to the training rows."""
     past = Past.before(view, np.arange(view.dataset.users.height), TRAIN + 1)
     slot_Y = view.items.ids.cpu().numpy()[past.item_Y]
-    for name, posterior in _posteriors(model):
-        num_slots = len(posterior.item_mean)
-        columns_SM, basis_SM = implicit_directions(past.owner_Y, slot_Y, (past.num_users, num_slots))
-        count_U = np.bincount(past.owner_Y, minlength=past.num_users)
-        implicit_UM = np.zeros((past.num_users, basis_SM.shape[1]))
-        np.add.at(implicit_UM, past.owner_Y, basis_SM[slot_Y])
+    posteriors = _posteriors(model)
+    if not posteriors:
+        return
+    num_slots = len(posteriors[0][1].item_mean)
+    columns_SM, basis_SM = implicit_directions(past.owner_Y, slot_Y, (past.num_users, num_slots))
+    implicit_UM = np.zeros((past.num_users, basis_SM.shape[1]))
+    np.add.at(implicit_UM, past.owner_Y, basis_SM[slot_Y])
+    users_UC = user_columns(np.bincount(past.owner_Y, minlength=past.num_users), implicit_UM)
+    count_S = np.log1p(np.bincount(slot_Y, minlength=num_slots))[:, None] / 4
+    one, attributes = np.ones_like(count_S), _attributes(view, num_slots)
+    items_SC = np.concatenate([one, count_S, attributes, columns_SM], axis=1)
+    new_items_SC = np.concatenate([one, 0 * count_S, attributes, 0 * columns_SM], axis=1)
+    for name, posterior in posteriors:
         label_Y = _events(model, view, name, past).label_Y.cpu().numpy()
         rated = ~np.isnan(label_Y)
-        attributes = _attributes(view, num_slots)
-        count_S = np.log1p(np.bincount(slot_Y, minlength=num_slots))[:, None] / 4
-        one = np.ones_like(count_S)
-        posterior.start_from(
-            fit(
-                (past.owner_Y[rated], slot_Y[rated], label_Y[rated].astype(np.float64)),
-                user_columns(count_U, implicit_UM),
-                np.concatenate([one, count_S, attributes, columns_SM], axis=1),
-                np.concatenate([one, 0 * count_S, attributes, 0 * columns_SM], axis=1),
-                basis_SM,
-                posterior.item_mean.shape[1] - 1,
-            )
-        )
+        rows = (past.owner_Y[rated], slot_Y[rated], label_Y[rated].astype(np.float64))
+        num_factors = posterior.item_mean.shape[1] - 1
+        posterior.start_from(fit(rows, users_UC, items_SC, new_items_SC, basis_SM, num_factors))
 
 
 def _attributes(view: View, num_slots: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mtrec.models.posterior_fit import DAMPING, DIRECTIONS, LARGEST, Fitted
+from mtrec.models.posterior_fit import DIRECTIONS, LARGEST, Fitted, moments, pair_moments
+from mtrec.models.took import DAMPING
 
 CHUNK = 16_384
 """Pairs whose K × K matrices are held at a time."""
@@ -95,7 +96,7 @@ class Posterior(nn.Module):
         right = (columns @ self.user_map) * self.user_precision
         rated = ~events.label_Y.isnan()
         for part in rated.nonzero().squeeze(1).split(CHUNK):
-            z, zz, zb = self._moments(slot[part])
+            z, zz, zb = moments(self.item_mean[slot[part]], self.item_cov[slot[part]])
             precision.index_add_(0, owner[part], self.noise_precision * zz)
             right.index_add_(0, owner[part], self.noise_precision * (z * events.label_Y[part].unsqueeze(1) - zb))
         return UserPosterior(mean_BK=torch.linalg.solve(precision, right), precision_BKK=precision)
@@ -130,11 +131,11 @@ class Posterior(nn.Module):
             owner, slot, label = events.owner_Y[part], events.slot_Y[part], events.label_Y[part]
             rated = (~label.isnan()).float() * self.noise_precision
             label = label.nan_to_num()
-            z_i, zz_i, zb_i = self._moments(slot)
+            z_i, zz_i, zb_i = moments(self.item_mean[slot], self.item_cov[slot])
             precision = users.precision_BKK[owner]
             mean = users.mean_BK[owner]
             cov = torch.linalg.inv(precision)
-            z_u, zz_u, zb_u = _moments(mean, cov)
+            z_u, zz_u, zb_u = moments(mean, cov)
             right = (precision @ mean.unsqueeze(2)).squeeze(2) - rated[:, None] * (z_i * label[:, None] - zb_i)
             cov_u, mean_u = _solved(precision - rated[:, None, None] * zz_i, right)
             inverse = torch.linalg.inv(self.item_cov[slot])
@@ -147,20 +148,6 @@ class Posterior(nn.Module):
             unseen.append(_predicted(mean_u, cov_u, self.item_prior[slot], fresh))
         return torch.cat(left), torch.cat(unseen)
 
-    def _moments(self, slot_X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return _moments(self.item_mean[slot_X], self.item_cov[slot_X])
-
-
-def _moments(mean: Tensor, cov: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """As `posterior_fit.moments`."""
-    bias = mean[:, -1:]
-    z = torch.cat([mean[:, :-1], torch.ones_like(bias)], dim=1)
-    zz = z.unsqueeze(2) * z.unsqueeze(1)
-    zz[:, :-1, :-1] += cov[:, :-1, :-1]
-    zb = z * bias
-    zb[:, :-1] += cov[:, :-1, -1]
-    return z, zz, zb
-
 
 def _solved(precision: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """Covariance and mean; eigenvalues that a downdate left at or below 0 are lifted to a small positive one."""
@@ -171,9 +158,5 @@ def _solved(precision: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 def _predicted(p: Tensor, P: Tensor, q: Tensor, Q: Tensor) -> Tensor:
     """Mean and log standard deviation of p·q + both biases, (X, 2)."""
-    mean = (p[:, :-1] * q[:, :-1]).sum(1) + p[:, -1] + q[:, -1]
-    one = torch.ones_like(p[:, :1])
-    p1, q1 = torch.cat([p[:, :-1], one], dim=1), torch.cat([q[:, :-1], one], dim=1)
-    spread = torch.einsum("xi,xij,xj->x", q1, P, q1) + torch.einsum("xi,xij,xj->x", p1, Q, p1)
-    spread = spread + (P[:, :-1, :-1] * Q[:, :-1, :-1]).sum((1, 2))
-    return torch.stack([mean, spread.clamp(min=1e-6).log() / 2], dim=1)
+    mean, variance = pair_moments(p, P, q, Q)
+    return torch.stack([mean, variance.clamp(min=1e-6).log() / 2], dim=1)

@@ -158,14 +158,14 @@ def test_random_split_looks_at_the_whole_row(column: str) -> None:
 def test_seeds_of_the_random_split_are_independent_and_a_smaller_test_part_lies_inside_a_larger() -> None:
     table = many(10_000)
 
-    def test_rows(seed: int, test: float = 0.1) -> np.ndarray:
+    def drawn(seed: int, test: float = 0.1) -> np.ndarray:
         return split_interactions(table, Split(by="random", test=test, seed=seed)).to_numpy() == TEST
 
-    test = [test_rows(seed) for seed in range(6)]
+    test = [drawn(seed) for seed in range(6)]
     for one in range(6):
         for other in range(one):
             assert (test[one] & test[other]).mean() == pytest.approx(0.01, abs=0.005), (one, other)
-    larger = test_rows(0, 0.3)
+    larger = drawn(0, 0.3)
     assert larger[test[0]].all()
     assert larger.mean() == pytest.approx(0.3, abs=0.02)
 

@@ -8,8 +8,9 @@ from mtrec.config import Scenario, parse_scenario
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import TRAIN
 from mtrec.errors import ConfigError
-from mtrec.models.id_start import DAMPING, item_factors
+from mtrec.models.id_start import item_factors
 from mtrec.models.store import new_model
+from mtrec.models.took import DAMPING
 
 KINDS = ["svd", "nmf"]
 

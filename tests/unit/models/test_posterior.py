@@ -81,11 +81,11 @@ def test_moments_are_those_of_the_gaussian() -> None:
     root = rng.normal(size=(3, 3)) * 0.4
     mean, cov = rng.normal(size=3), root @ root.T
     draws = rng.multivariate_normal(mean, cov, size=400_000)
-    z, zz, zb = moments(mean[None], cov[None])
+    z, zz, zb = (part[0].numpy() for part in moments(torch.from_numpy(mean[None]), torch.from_numpy(cov[None])))
     drawn = np.c_[draws[:, :2], np.ones(len(draws))]
-    np.testing.assert_allclose(z[0], drawn.mean(0), atol=0.01)
-    np.testing.assert_allclose(zz[0], drawn.T @ drawn / len(draws), atol=0.02)
-    np.testing.assert_allclose(zb[0], (drawn * draws[:, 2:]).mean(0), atol=0.02)
+    np.testing.assert_allclose(z, drawn.mean(0), atol=0.01)
+    np.testing.assert_allclose(zz, drawn.T @ drawn / len(draws), atol=0.02)
+    np.testing.assert_allclose(zb, (drawn * draws[:, 2:]).mean(0), atol=0.02)
 
 
 def test_a_row_left_out_is_predicted_as_well_as_a_row_never_seen(rows: Rows) -> None:
