@@ -411,6 +411,10 @@ class Training(Frozen):
     """User sequences per step."""
     texts_per_step: Annotated[int, Field(ge=0)] = 32
     """Distinct item texts encoded with gradient per step; the others use slightly stale vectors."""
+    texts_at_once: Annotated[int, Field(ge=0)] = 0
+    """Bound on memory: a step holds the encoder's activations of at most so many of these texts at a time, and
+    computes them a second time for the gradients. 0: of all, once.
+    """
     refresh_epochs: Annotated[int, Field(ge=1)] = 4
     """Every so many epochs the whole catalogue is encoded anew, and always at the end."""
     cache_mb: Annotated[int, Field(ge=0)] = 2048

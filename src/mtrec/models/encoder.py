@@ -19,7 +19,17 @@ from mtrec.config import Encoder
 from mtrec.errors import ModelError
 from mtrec.models.frozen_part import FrozenPart
 from mtrec.models.state_cache import StateCache
-from mtrec.models.text_batches import Encoded, Share, Tokens, distinct, length_batches, length_groups, padded
+from mtrec.models.text_batches import (
+    Encoded,
+    Share,
+    Tokens,
+    distinct,
+    length_batches,
+    length_groups,
+    padded,
+    pieces,
+    recomputed,
+)
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 """sha256 of model.safetensors of sentence-transformers/all-MiniLM-L6-v2 as published."""
@@ -80,6 +90,8 @@ class TextEncoder(nn.Module):
         """The layers that run once per text; see `reuse`."""
         self.share: Share | None = None
         """Which part of the texts this process encodes; None: all of them."""
+        self.texts_at_once = 0
+        """Of how many texts a step holds activations at a time; 0: of all. See `pieces`."""
         tokenizer.padding_side = "right"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
@@ -152,7 +164,10 @@ class TextEncoder(nn.Module):
         else:
             groups = length_groups([len(row) for row in tokens], overhead)
         keep = self.share is not None
-        vectors = torch.cat([self._encode([tokens[i] for i in group], keep) for group in groups])
+        encode = self._encode
+        if self.texts_at_once and torch.is_grad_enabled():
+            groups, encode = pieces(groups, self.texts_at_once), recomputed(self._encode)
+        vectors = torch.cat([encode([tokens[i] for i in group], keep) for group in groups])
         position = {i: n for n, i in enumerate(i for group in groups for i in group)}
         return vectors, [position[i] for i in range(len(tokens))]
 

@@ -102,6 +102,7 @@ def new_model(
     torch.manual_seed(scenario.training.seed)
     encoder = encoder or load_encoder(scenario.model.encoder)
     encoder.precision = choose_precision(scenario.training.precision, device)
+    encoder.texts_at_once = scenario.training.texts_at_once
     if to_train and scenario.training.texts_per_step and scenario.training.cache_mb:
         encoder.reuse(StateCache(text_cache, scenario.training.cache_mb * 2**20))
     spread(encoder)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 Tokens = Sequence[Sequence[int]]
 """Token ids of each text."""
@@ -62,6 +64,25 @@ def length_groups(lengths: Sequence[int], overhead: int) -> list[list[int]]:
         best.append((cost, [*cuts, end]))
     cuts = best[-1][1]
     return [order[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
+
+
+def pieces(groups: Sequence[Sequence[int]], size: int) -> list[Sequence[int]]:
+    """The groups, each cut into parts of at most `size` texts."""
+    return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+
+
+def recomputed(encode: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The same function, computed anew in the backward pass in place of keeping what its backward needs.
+
+    With `pieces` the activations of one piece at a time are held, as by GradCache (Gao et al. 2021,
+    arXiv:2101.06983), at the price of a second forward pass. Dropout draws the same both times.
+    """
+
+    def run(*args: Any) -> Tensor:
+        vectors: Tensor = checkpoint(encode, *args, use_reentrant=False)
+        return vectors
+
+    return run
 
 
 def length_batches(tokens: Tokens, tokens_per_batch: int) -> Iterator[list[int]]:

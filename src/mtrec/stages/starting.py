@@ -196,6 +196,7 @@ def _student(
     texts = fill_template(dataset.items, teacher.bundle.scenario.items.text).to_list()
     theirs = master.catalogue(texts, teacher.bundle.view(dataset, replace(encoding, labels={})).items)
     encoder = cut_encoder(master.encoder, settings.layers, scenario.model.encoder)
+    encoder.texts_at_once = scenario.training.texts_at_once
     lines: list[dict[str, Any]] = []
     if not resumes:
         lines = match_vectors(

@@ -8,7 +8,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtrec.models.text_batches import Encoded, Share, Tokens, distinct, length_batches, length_groups, padded
+from mtrec.models.text_batches import (
+    Encoded,
+    Share,
+    Tokens,
+    distinct,
+    length_batches,
+    length_groups,
+    padded,
+    pieces,
+)
 
 LENGTHS = st.lists(st.integers(1, 12), min_size=1, max_size=7)
 
@@ -31,6 +40,11 @@ def test_equal_texts_are_kept_once_in_order_of_appearance() -> None:
     assert [list(row) for row in kept] == [[1, 2], [3], [1]]
     assert place == [0, 1, 0, 2, 1]
     assert distinct([]) == ([], [])
+
+
+def test_pieces_are_parts_of_groups_in_their_order() -> None:
+    assert pieces([[4, 2, 0], [1, 3]], 2) == [[4, 2], [0], [1, 3]]
+    assert pieces([[4, 2, 0], [1, 3]], 3) == [[4, 2, 0], [1, 3]]
 
 
 def test_padding_stands_on_the_right_and_outside_the_mask() -> None:
