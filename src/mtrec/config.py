@@ -408,9 +408,13 @@ class Training(Frozen):
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the training users, at most; see `patience`."""
     batch_size: Annotated[int, Field(ge=1)] = 64
-    """User sequences per step."""
+    """User sequences per step; see `accumulate`."""
+    accumulate: Annotated[int, Field(ge=1)] = 1
+    """Batches per step: their mean gradient makes one update, with the memory of one batch. What is left at the end
+    of an epoch makes a step, too.
+    """
     texts_per_step: Annotated[int, Field(ge=0)] = 32
-    """Distinct item texts encoded with gradient per step; the others use slightly stale vectors."""
+    """Distinct item texts encoded with gradient per batch; the others use slightly stale vectors."""
     texts_at_once: Annotated[int, Field(ge=0)] = 0
     """Bound on memory: a step holds the encoder's activations of at most so many of these texts at a time, and
     computes them a second time for the gradients. 0: of all, once.

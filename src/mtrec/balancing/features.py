@@ -84,13 +84,13 @@ def task_gradients(
 def backward_combined(gradients: TaskGradients, cut: Cut, combine: Combine) -> None:
     """Combine the rows and send the result through everything that the tasks share, once.
 
-    Sets `grad` of every parameter; a private one gets its own task's gradient.
+    Adds to `grad` of every parameter; a private one gets its own task's gradient.
     """
     tensors = [*cut.read, *gradients.shared]
     parts = combine(gradients.jacobian_KD).split([t.numel() for t in tensors])
     combined = [part.view_as(t) for part, t in zip(parts, tensors, strict=True)]
     for parameter, grad in [*gradients.private, *zip(gradients.shared, combined[len(cut.read) :], strict=True)]:
-        parameter.grad = grad.clone()
+        parameter.grad = grad.clone() if parameter.grad is None else parameter.grad + grad
     cut.backward(combined[: len(cut.read)])
 
 

@@ -86,13 +86,18 @@ class Balancer:
         """α times each loss."""
         return [alpha * losses[name] for name, alpha in self.alpha.items()]
 
-    def joint(self, losses_K: Tensor) -> Tensor:
-        """One loss of the weighted K, for methods that do not combine gradients."""
+    def joint(self, losses_K: Tensor, after_update: bool = True) -> Tensor:
+        """One loss of the weighted K, for methods that do not combine gradients.
+
+        Args:
+            losses_K: of a batch.
+            after_update: weights of the model have changed since the batch before.
+        """
         if self.method == "static":
             return losses_K.sum()
         if self.method == "log_sum":
             return (losses_K + 1e-8).log().sum()
-        if self.method == "famo" and self.core._prev_losses is not None:
+        if self.method == "famo" and after_update and self.core._prev_losses is not None:
             self.core.update(losses_K.detach())
         joint: Tensor = self.core(losses_K)
         return joint

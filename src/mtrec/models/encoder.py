@@ -164,7 +164,7 @@ class TextEncoder(nn.Module):
         else:
             groups = length_groups([len(row) for row in tokens], overhead)
         keep = self.share is not None
-        encode = self._encode
+        encode: Callable[..., Tensor] = self._encode
         if self.texts_at_once and torch.is_grad_enabled():
             groups, encode = pieces(groups, self.texts_at_once), recomputed(self._encode)
         vectors = torch.cat([encode([tokens[i] for i in group], keep) for group in groups])

@@ -66,7 +66,7 @@ def length_groups(lengths: Sequence[int], overhead: int) -> list[list[int]]:
     return [order[start:end] for start, end in zip([0, *cuts], cuts, strict=False)]
 
 
-def pieces(groups: Sequence[Sequence[int]], size: int) -> list[Sequence[int]]:
+def pieces(groups: Sequence[list[int]], size: int) -> list[list[int]]:
     """The groups, each cut into parts of at most `size` texts."""
     return [group[start : start + size] for group in groups for start in range(0, len(group), size)]
 

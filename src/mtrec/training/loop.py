@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,9 @@ class Trainer:
             shuffle_rows=scenario.split.by == "random",
         )
         self.checkpoints = checkpoints
-        self.total_steps = sum(self.batches.num_batches(epoch) for epoch in range(self.settings.epochs))
+        self.total_steps = sum(
+            -(-self.batches.num_batches(epoch) // self.settings.accumulate) for epoch in range(self.settings.epochs)
+        )
         self.balancer = Balancer(
             self.settings.balancing, bundle.model.loss_weights, self.settings.balancing_options, view.device
         )
@@ -165,8 +168,9 @@ class Trainer:
         before = self.progress.seconds
         clock = time.perf_counter()
         while self.progress.epoch < self.settings.epochs and not self.progress.stopped:
-            for rows_BT in self.batches.epoch(self.progress.epoch):
-                self.train_step(rows_BT)
+            epoch = self.batches.epoch(self.progress.epoch)
+            while batches := list(islice(epoch, self.settings.accumulate)):
+                self.train_step(*batches)
                 self.progress.seconds = before + time.perf_counter() - clock
             self._end_epoch(clock, before)
         self.model.load_state_dict(self.best)
@@ -187,42 +191,56 @@ class Trainer:
         if self.settings.texts_per_step and self.model.encoder.learns:
             self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
 
-    def train_step(self, rows_BT: np.ndarray) -> None:
-        """One update on a batch of windows, (B, T) interaction rows."""
+    def train_step(self, *batches: np.ndarray) -> None:
+        """One update with the mean gradient of some batches of windows, each (B, T) interaction rows."""
         step = self.progress.step
-        self.processes.seed(hash((self.settings.seed, step)) % 2**31)
         factor = learning_rate_factor(step, self.total_steps, self.settings.warmup)
         for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * factor
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
-        passes = Passes(self.model, self.data, rows_BT, self.settings)
-        losses = self._backward(passes)
-        passes.finish()
+        losses = [self._add_gradients(rows_BT, place) for place, rows_BT in enumerate(batches)]
+        if len(batches) > 1:
+            for parameter in (p for group in self.optimiser.param_groups for p in group["params"]):
+                if parameter.grad is not None:
+                    parameter.grad /= len(batches)
         self.processes.sum_gradients(self.model.parameters())
         self.processes.clip_gradients(self.model.parameters(), self.settings.clip_norm)
         self.optimiser.step()
         self.progress.step += 1
         if step % RECORD_EVERY == 0:
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            _check_finite("loss", values, step)
-            self.progress.lines.append(
-                {
-                    "kind": "train",
-                    "step": step,
-                    "epoch": round(step / self.total_steps * self.settings.epochs, 3),
-                    "loss": sum(self.model.loss_weights[name] * value for name, value in values.items()),
-                    "losses": values,
-                    "lr": self.settings.lr * factor,
-                    "seconds": round(self.progress.seconds, 2),
-                }
-            )
+            self._record(step, torch.stack(losses).mean(0), factor)
         self.watch(self.progress)
 
-    def _backward(self, passes: Passes) -> dict[str, Tensor]:
-        """Losses of a batch, with the gradient of every parameter set that they reach."""
+    def _add_gradients(self, rows_BT: np.ndarray, place: int) -> Tensor:
+        """Add the gradients of a batch to those of the step; gives the tasks' losses, (K,)."""
+        self.processes.seed(
+            hash((self.settings.seed, self.progress.step * self.settings.accumulate + place)) % 2**31
+        )
+        passes = Passes(self.model, self.data, rows_BT, self.settings)
+        losses = self._backward(passes, first=place == 0)
+        passes.finish()
+        return torch.stack([losses[name].detach() for name in self.model.tasks])
+
+    def _record(self, step: int, losses_K: Tensor, factor: float) -> None:
+        values = dict(zip(self.model.tasks, losses_K.tolist(), strict=True))
+        _check_finite("loss", values, step)
+        self.progress.lines.append(
+            {
+                "kind": "train",
+                "step": step,
+                "epoch": round(step / self.total_steps * self.settings.epochs, 3),
+                "loss": sum(self.model.loss_weights[name] * value for name, value in values.items()),
+                "losses": values,
+                "lr": self.settings.lr * factor,
+                "seconds": round(self.progress.seconds, 2),
+            }
+        )
+
+    def _backward(self, passes: Passes, first: bool) -> dict[str, Tensor]:
+        """Losses of a batch, their gradients added to every parameter that they reach; `first`: of the step."""
         step, every = self.progress.step, self.settings.compare_every
-        compare = len(self.model.tasks) > 1 and every > 0 and step % every == 0
+        compare = first and len(self.model.tasks) > 1 and every > 0 and step % every == 0
         cut = passes.cut() if compare or self.balancer.combines_gradients else None
         losses = passes.losses()
         if self.guide:
@@ -231,7 +249,7 @@ class Trainer:
         weighted = self.balancer.weighted(losses)
         losses_K = torch.stack(weighted)
         if cut is None:
-            self.balancer.joint(losses_K).backward()
+            self.balancer.joint(losses_K, after_update=first).backward()
             return losses
         combines, own = self.balancer.combines_gradients, passes.own
         gradients = task_gradients(weighted, cut, self.above, keep_graph=not combines)
@@ -241,7 +259,7 @@ class Trainer:
             combine = self.processes.across(lambda rows_KD: self.balancer.combine(rows_KD, losses_K.detach()), own)
             backward_combined(gradients, cut, combine)
         else:
-            self.balancer.joint(losses_K).backward()
+            self.balancer.joint(losses_K, after_update=first).backward()
             cut.backward([leaf.grad for leaf in cut.read])
         return losses
 

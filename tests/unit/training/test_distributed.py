@@ -27,8 +27,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "fsdp, upgrad": {"training": {"balancing": "upgrad", "parallel": "fsdp", "epochs": 1}},
     "uncertainty": {"training": {"balancing": "uncertainty", "epochs": 1}},
     "second passes": {"training": {"r_drop": 1.0, "adversarial": 0.1, "text_augmentation": 0.2, "epochs": 1}},
-    "in pieces": {"training": {"texts_at_once": 2, "epochs": 1}},
-    "fsdp, in pieces": {"training": {"texts_at_once": 2, "parallel": "fsdp", "epochs": 1}},
+    "in pieces": {"training": {"texts_at_once": 2, "accumulate": 2, "epochs": 1}},
+    "fsdp, in pieces": {"training": {"texts_at_once": 2, "accumulate": 2, "parallel": "fsdp", "epochs": 1}},
     "fewer windows than processes": {"training": {"batch_size": 1, "epochs": 1}},
     "dropout": {"model": {"dropout": 0.2}},
 }
