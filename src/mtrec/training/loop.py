@@ -237,7 +237,7 @@ class Trainer:
             }
         )
 
-    def _backward(self, passes: Passes, first: bool) -> dict[str, Tensor]:
+    def _backward(self, passes: Passes, first: bool = True) -> dict[str, Tensor]:
         """Losses of a batch, their gradients added to every parameter that they reach; `first`: of the step."""
         step, every = self.progress.step, self.settings.compare_every
         compare = first and len(self.model.tasks) > 1 and every > 0 and step % every == 0
