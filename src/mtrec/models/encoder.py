@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from mtrec.config import Encoder
 from mtrec.errors import ModelError
 from mtrec.models.frozen_part import FrozenPart
+from mtrec.models.masks import ask_nothing
+from mtrec.models.sending import sent
 from mtrec.models.state_cache import StateCache
 from mtrec.models.text_batches import (
     Encoded,
@@ -121,6 +123,15 @@ class TextEncoder(nn.Module):
         """
         self.frozen = FrozenPart(self.backbone, list(transformer_layers(self.backbone)), cache) if cache else None
 
+    def leave_masks_unread(self) -> None:
+        """From now on no pass reads its mask, where the architecture lets it; see `mtrec.models.masks`."""
+        was_training = self.training
+        self.eval()
+        tokens = self.tokenize(["a", "a word " * self.max_length])
+        with self._autocast():
+            ask_nothing(self.backbone, *padded(tokens, self.tokenizer.pad_token_id, self._device))
+        self.train(was_training)
+
     def reused(self) -> dict[str, Any] | None:
         """What runs once per text, for people; None: nothing does.
 
@@ -147,7 +158,7 @@ class TextEncoder(nn.Module):
         kept, place = distinct(tokens)
         with self._autocast():  # around all groups, so that weights are cast once
             vectors, row = self._shared(kept, self._grouped)
-        return nn.functional.embedding(torch.tensor([row[i] for i in place], device=self._device), vectors)
+        return nn.functional.embedding(sent([row[i] for i in place], self._device), vectors)
 
     def _shared(self, tokens: Tokens, encode: Callable[[Tokens], Encoded]) -> Encoded:
         """Encode distinct texts, together with other processes where there are some."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtrec.models.sending import sent
 from mtrec.models.split import SplitBackbone, split_backbone
 from mtrec.models.state_cache import StateCache, digest
 from mtrec.models.text_batches import Tokens
@@ -74,16 +75,18 @@ class FrozenPart:
         assert self.split is not None
         names = [digest(row) for row in tokens]
         found = [self.cache.get(name) for name in names]
-        parts: list[tuple[list[int], Tensor]] = []
+        device = ids_BL.device
+        parts: list[tuple[Tensor, Tensor]] = []
         known = [i for i, states in enumerate(found) if states is not None]
         if known:
             known_KLE = nn.utils.rnn.pad_sequence([s for s in found if s is not None], batch_first=True)
-            parts.append((known, known_KLE.to(ids_BL.device, non_blocking=True)))
+            parts.append((sent(known, device), sent(known_KLE, device)))
         missing = [i for i, states in enumerate(found) if states is None]
         if missing:
-            mask_ML = mask_BL[missing]
-            states_MLE = self.split.below(ids_BL[missing], mask_ML).to(self._dtype) * mask_ML.unsqueeze(-1)
-            parts.append((missing, states_MLE))
+            rows_M = sent(missing, device)
+            mask_ML = mask_BL[rows_M]
+            states_MLE = self.split.below(ids_BL[rows_M], mask_ML).to(self._dtype) * mask_ML.unsqueeze(-1)
+            parts.append((rows_M, states_MLE))
             if keep:
                 lengths = [len(tokens[i]) for i in missing]
                 self.cache.put([names[i] for i in missing], lengths, states_MLE[mask_ML.bool()])

@@ -14,6 +14,7 @@ from torch import Tensor
 from mtrec.config import NextItem, Scenario
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.models.items import FeatureTensors
+from mtrec.models.sending import sent
 from mtrec.models.users import History
 
 
@@ -59,10 +60,10 @@ class View:
             device=device,
         )
 
-    def event_codes(self, names: list[str]) -> Tensor:
+    def event_codes(self, names: list[str]) -> np.ndarray:
         """Codes of named events; an event that training never saw has none."""
         known = [self.events.index(name) + 1 for name in names if name in self.events]
-        return torch.tensor(known, dtype=torch.long, device=self.device)
+        return np.array(known, dtype=np.int64)
 
     def history(self, rows_BT: np.ndarray) -> History:
         """Gather events into a padded history.
@@ -76,7 +77,7 @@ class View:
         gap = np.diff(time, axis=1, prepend=time[:, :1]) * mask
 
         def tensor(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
+            return sent(np.ascontiguousarray(values), self.device)
 
         return History(
             item_BT=tensor(self.dataset.item[rows]),

@@ -5,6 +5,7 @@ Shapes: B users, T events, N items, V label values.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,19 +22,22 @@ def known(target: Tensor) -> Tensor:
     return ~(missing if missing.dim() == 1 else missing.any(-1))
 
 
-def future_targets(task: Task, labels_N: Tensor, history: History) -> tuple[Tensor, Tensor]:
+def future_targets(
+    task: Task, labels_N: Tensor, history: History, classes: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Targets for the state before each event of a window.
 
     Args:
         task: a user task with an item label.
         labels_N: labels of all items, (N,) or (N, V); NaN where missing.
         history: windows whose own later events are the future.
+        classes: how many there are; None: as many as the labels show, for which the host waits for them.
 
     Returns:
         Targets (B, T) or (B, T, V), and the mask (B, T) of those with at least `MIN_FUTURE` labelled events
         ahead (or the task's horizon, when smaller).
     """
-    values_NV, usable_N = _as_values(task, labels_N)
+    values_NV, usable_N = _as_values(task, labels_N, classes)
     usable_BT1 = (history.mask_BT & usable_N[history.item_BT]).unsqueeze(-1).float()
     total = _ahead(values_NV[history.item_BT] * usable_BT1, task.horizon)
     count = _ahead(usable_BT1, task.horizon)
@@ -50,11 +54,12 @@ def preference_of_rows(task: Task, labels_N: Tensor, items_M: Tensor) -> Tensor:
     return target if len(chosen) >= min(MIN_FUTURE, task.horizon) else target.new_full(target.shape, float("nan"))
 
 
-def _as_values(task: Task, labels_N: Tensor) -> tuple[Tensor, Tensor]:
+def _as_values(task: Task, labels_N: Tensor, classes: int | None = None) -> tuple[Tensor, Tensor]:
     usable_N = known(labels_N)
     if isinstance(task, Classification):
         numbers = labels_N.nan_to_num().long()
-        return F.one_hot(numbers, int(numbers.max()) + 1).float(), usable_N
+        classes = classes or int(numbers.max()) + 1
+        return (numbers.unsqueeze(1) == torch.arange(classes, device=numbers.device)).float(), usable_N
     values = labels_N.nan_to_num()
     return (values.unsqueeze(-1) if values.dim() == 1 else values), usable_N
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,6 +27,7 @@ from mtrec.models.items import FeatureTensors, ItemTower, kept
 from mtrec.models.losses import chained_logit
 from mtrec.models.neighbours import Neighbours
 from mtrec.models.posterior import Posterior
+from mtrec.models.sending import sent
 from mtrec.models.sharing.choice import make_sharing
 from mtrec.models.trust import Trust
 from mtrec.models.users import History, UserTower
@@ -148,7 +150,7 @@ class Recommender(nn.Module):
         return Catalogue(features=features, tokens=tokens, text_NE=vectors_NE)
 
     def fresh_text(
-        self, catalogue: Catalogue, rows: Tensor, instead: Mapping[int, list[int]] | None = None
+        self, catalogue: Catalogue, rows: np.ndarray, instead: Mapping[int, list[int]] | None = None
     ) -> Tensor:
         """Encode some items' texts with gradient and put them among the stale ones, (N, E).
 
@@ -157,18 +159,19 @@ class Recommender(nn.Module):
 
         Args:
             catalogue: all items.
-            rows: which to encode.
+            rows: which to encode, on the host.
             instead: tokens of another text for some of them, of which the catalogue learns nothing.
         """
         instead = instead or {}
+        changed = np.isin(rows, list(instead))
         if not self.encoder.learns:
-            rows = rows[[i in instead for i in rows.tolist()]] if instead else rows[:0]
+            rows, changed = rows[changed], changed[changed]
         if len(rows) == 0:
             return catalogue.text_NE
         vectors = self.encoder([instead.get(i, catalogue.tokens[i]) for i in rows.tolist()])
-        text_NE = catalogue.text_NE.index_copy(0, rows, vectors)
-        own = [i not in instead for i in rows.tolist()] if instead else slice(None)
-        catalogue.text_NE[rows[own]] = vectors[own].detach()
+        text_NE = catalogue.text_NE.index_copy(0, sent(rows, vectors.device), vectors)
+        own = sent(np.flatnonzero(~changed), vectors.device)
+        catalogue.text_NE.index_copy_(0, sent(rows[~changed], vectors.device), vectors.detach()[own])
         return text_NE
 
     def item_vectors(self, text_NE: Tensor, rows: FeatureTensors, keep_ids_N: Tensor | None = None) -> ItemVectors:

@@ -107,6 +107,8 @@ def new_model(
         encoder.reuse(StateCache(text_cache, scenario.training.cache_mb * 2**20))
     spread(encoder)
     bundle = Bundle(model=Recommender(scenario, encoding, encoder).to(device), encoding=encoding, scenario=scenario)
+    if to_train and device.type != "cpu":
+        encoder.leave_masks_unread()
     view = bundle.view(dataset)
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from mtrec.models.sending import sent
+
 Tokens = Sequence[Sequence[int]]
 """Token ids of each text."""
 Encoded = tuple[Tensor, Sequence[int]]
@@ -39,7 +41,7 @@ def padded(tokens: Tokens, pad: int, device: torch.device) -> tuple[Tensor, Tens
     ids_BL = torch.tensor([[*row, *[pad] * (longest - len(row))] for row in tokens])
     lengths_B = torch.tensor([len(row) for row in tokens])
     mask_BL = (torch.arange(longest) < lengths_B.unsqueeze(1)).long()
-    return ids_BL.to(device, non_blocking=True), mask_BL.to(device, non_blocking=True)
+    return sent(ids_BL, device), sent(mask_BL, device)
 
 
 def length_groups(lengths: Sequence[int], overhead: int) -> list[list[int]]:
@@ -118,7 +120,7 @@ class Share:
         count = -(-len(order) // self.size)
         own = [order[(self.rank + n * self.size) % len(order)] for n in range(count)]
         vectors, row = encode([tokens[i] for i in own])
-        all_vectors = self.gather(F.embedding(torch.tensor(row, device=vectors.device), vectors))
+        all_vectors = self.gather(F.embedding(sent(row, vectors.device), vectors))
         rows = [0] * len(order)
         for place, i in enumerate(order):
             rows[i] = place % self.size * count + place // self.size

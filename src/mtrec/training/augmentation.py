@@ -14,8 +14,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
-from torch import Tensor
 
 from mtrec.data.dataset import Dataset
 from mtrec.models.encoder import TextEncoder
@@ -38,9 +38,9 @@ class Augmentation:
     ) -> None:
         self.texts, self.share, self.tokenize = texts, share, tokenize
 
-    def __call__(self, rows: Tensor, generator: torch.Generator | None = None) -> dict[int, list[int]]:
-        """Token ids in place of an item's own, for about half of the rows; drawn from a generator of torch."""
-        rng = random.Random(int(torch.randint(2**31, (), device=rows.device, generator=generator)))
+    def __call__(self, rows: np.ndarray, generator: torch.Generator | None = None) -> dict[int, list[int]]:
+        """Token ids in place of an item's own, for about half of the rows; drawn from a generator of the host."""
+        rng = random.Random(int(torch.randint(2**31, (), generator=generator).numpy()))
         chosen = [i for i in rows.tolist() if rng.random() < CHANGED]
         tokens = self.tokenize([altered(self.texts[i], self.share, rng) for i in chosen])
         return dict(zip(chosen, tokens, strict=True))

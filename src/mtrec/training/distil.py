@@ -27,10 +27,12 @@ from mtrec.models.beliefs import LeftOut, left_out
 from mtrec.models.encoder import TextEncoder, transformer_layers
 from mtrec.models.inputs import View
 from mtrec.models.recommender import ItemVectors, Recommender
+from mtrec.models.sending import sent
 from mtrec.models.store import Bundle
 from mtrec.models.text_batches import Tokens
 from mtrec.models.users import History
 from mtrec.training.loop import learning_rate_factor
+from mtrec.training.places import Places
 from mtrec.training.soft_losses import soft_loss
 from mtrec.training.step import ITEM_EXAMPLES, Representation, StepData
 
@@ -188,7 +190,8 @@ class Guide:
                     self.tasks[name], my, their, settings.temperature
                 )
         if settings.representation_weight and self.same_space and len(shared.fresh):
-            near = F.cosine_similarity(shared.items.text_ND[shared.fresh], self.items.text_ND[shared.fresh], dim=-1)
+            fresh = sent(shared.fresh, self.view.device)
+            near = F.cosine_similarity(shared.items.text_ND[fresh], self.items.text_ND[fresh], dim=-1)
             part = settings.representation_weight * (1 - near).mean() / len(losses)
             losses = {name: loss + part for name, loss in losses.items()}
         return losses
@@ -220,15 +223,15 @@ class Guide:
         self, mine: _Side, theirs: _Side, data: StepData, shared: Representation
     ) -> dict[str, tuple[Tensor, Tensor]]:
         """Raw outputs of student and teacher on the same examples, in the same units and order."""
-        others = torch.randint(len(data.learned_item_N), (ITEM_EXAMPLES,), device=shared.fresh.device)
-        item_X = torch.cat([shared.fresh, others]).unique()
-        my = _outputs(mine, item_X, shared.row_X)
+        others = torch.randint(len(data.learned_item_N), (ITEM_EXAMPLES,)).numpy()
+        item_X = sent(np.union1d(shared.fresh, others), self.view.device)
+        my = _outputs(mine, item_X, shared)
         with torch.no_grad():
-            their = _outputs(theirs, item_X, shared.row_X)
+            their = _outputs(theirs, item_X, shared)
         found = {}
         for name, task in self.tasks.items():
             if isinstance(task, NextItem):
-                found[name] = self._rankings(name, task, mine, theirs, data)
+                found[name] = self._rankings(name, task, mine, theirs, data, shared.events)
                 continue
             columns = self.shared[name]
             if columns is None:
@@ -239,34 +242,35 @@ class Guide:
         return found
 
     def _rankings(
-        self, name: str, task: NextItem, mine: _Side, theirs: _Side, data: StepData
+        self, name: str, task: NextItem, mine: _Side, theirs: _Side, data: StepData, events: Places
     ) -> tuple[Tensor, Tensor]:
         """Logits of both over items of the training part: all of them, or a sample where the task samples."""
-        item_M = (data.sampling_N > 0).nonzero().squeeze(1)
+        item_M = data.ranked_M
         if name not in mine.model.full:
             item_M = item_M[torch.randperm(len(item_M), device=item_M.device)[: task.num_negatives]]
-        row_X, place_X = mine.history.mask_BT.nonzero(as_tuple=True)
-        kept = torch.randperm(len(row_X), device=row_X.device)[: max(MAX_LOGITS // max(len(item_M), 1), 1)]
-        row_X, place_X = row_X[kept], place_X[kept]
+        kept = torch.randperm(len(events), device=item_M.device)[: max(MAX_LOGITS // max(len(item_M), 1), 1)]
+        events = events.chosen(kept)
 
         def logits(side: _Side) -> Tensor:
-            near_XS = side.model.nearby(name, side.items, side.history, row_X=row_X, place_X=place_X)
-            return side.model.rank_logits(name, side.states[row_X, place_X], side.items.rows(item_M), near_XS)
+            near_XS = side.model.nearby(
+                name, side.items, side.history, row_X=events.window_X, place_X=events.time_X
+            )
+            return side.model.rank_logits(name, events.before(side.states), side.items.rows(item_M), near_XS)
 
         with torch.no_grad():
             wanted = logits(theirs)
         return logits(mine), wanted
 
 
-def _outputs(side: _Side, item_X: Tensor, row_E: Tensor) -> dict[str, Tensor]:
+def _outputs(side: _Side, item_X: Tensor, shared: Representation) -> dict[str, Tensor]:
     """Raw outputs of all tasks but rankings: of given items, of every event, and of users before every event."""
-    mask, before = side.history.mask_BT, side.states[:, :-1]
-    ids, item_E = side.user_ids_B.unsqueeze(1).expand_as(mask)[mask], side.history.item_BT[mask]
-    beliefs_EQ = side.beliefs.of(row_E, side.items.ids_N[item_E] > 0)
+    events = shared.events
+    before_ED, item_E = events.before(side.states), events.of(side.history.item_BT)
+    beliefs_EQ = side.beliefs.of(shared.row_X, side.items.ids_N[item_E] > 0)
     return {
         **side.model.item_outputs(F.embedding(item_X, side.items.text_ND)),
-        **side.model.user_outputs(before[mask]),
-        **side.model.pair_outputs(before[mask], ids, side.items, item_E, beliefs_EQ),
+        **side.model.user_outputs(before_ED),
+        **side.model.pair_outputs(before_ED, side.user_ids_B[events.window_X], side.items, item_E, beliefs_EQ),
     }
 
 

@@ -57,6 +57,8 @@ class Processes:
         self.rank, self.size, self.shards, self.device = rank, size, shards, torch.device(device)
         self.draws = torch.Generator(device) if size > 1 else None
         """Draws the same in every process; None: torch's global generator does."""
+        self.host_draws = torch.Generator() if size > 1 and self.device.type != "cpu" else self.draws
+        """The same for what is drawn on the host, so that no GPU is waited for."""
 
     @property
     def leads(self) -> bool:
@@ -112,11 +114,12 @@ class Processes:
 
     def seed(self, seed: int) -> None:
         """Begin the random draws of a step."""
-        if self.draws is None:
+        if self.draws is None or self.host_draws is None:
             torch.manual_seed(seed)
         else:
             torch.manual_seed(hash((seed, self.rank)) % 2**31)
             self.draws.manual_seed(seed)
+            self.host_draws.manual_seed(seed)
 
     def draw_alike(self) -> None:
         """From here to the next `seed` torch's global generator draws the same in every process."""

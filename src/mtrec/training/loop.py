@@ -143,7 +143,8 @@ class Trainer:
         return StepData(
             view=replace(self.view, labels=self._training_labels(learned)),
             catalogue=catalogue,
-            learned_item_N=learned["items"],
+            learned_item_N=learned["items"].cpu().numpy(),
+            ranked_M=counts.nonzero().squeeze(1),
             sampling_N=counts.sqrt() / counts.sqrt().sum(),
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
@@ -264,14 +265,17 @@ class Trainer:
         return losses
 
     def _record_comparison(self, jacobian_KD: Tensor, losses_K: Tensor) -> None:
+        norm_K1 = jacobian_KD.norm(dim=1, keepdim=True)
+        table = torch.cat([norm_K1, cosines(jacobian_KD), effects(jacobian_KD, losses_K)], dim=1).cpu()
+        norms, *matrices = table.split([1, len(table), len(table)], dim=1)
         self.progress.lines.append(
             {
                 "kind": "tasks",
                 "step": self.progress.step,
                 "tasks": list(self.balancer.alpha),
-                "norms": jacobian_KD.norm(dim=1).tolist(),
-                "cosines": cosines(jacobian_KD).tolist(),
-                "effects": effects(jacobian_KD, losses_K).tolist(),
+                "norms": norms.flatten().tolist(),
+                "cosines": matrices[0].tolist(),
+                "effects": matrices[1].tolist(),
             }
         )
 

@@ -21,9 +21,11 @@ from mtrec.models.inputs import View
 from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
 from mtrec.models.preferences import future_targets, known
 from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
+from mtrec.models.sending import sent
 from mtrec.models.users import History
 from mtrec.training.augmentation import Augmentation
 from mtrec.training.distributed import Examples, Processes
+from mtrec.training.places import Places, first_times
 
 T = TypeVar("T")
 ITEM_EXAMPLES = 512
@@ -57,8 +59,10 @@ class StepData:
     view: View
     """Labels of held-out items and users are missing in it."""
     catalogue: Catalogue
-    learned_item_N: Tensor
+    learned_item_N: np.ndarray
     """True for items of the training part with a training interaction: those that item tasks learn from."""
+    ranked_M: Tensor
+    """Items with a training interaction."""
     sampling_N: Tensor
     """Probability of each item as a sampled negative; 0 for items without a training interaction."""
     id_dropout: float
@@ -77,12 +81,16 @@ class Representation:
     """What the tasks share in one step: the vectors of items and the states of users."""
 
     history: History
+    rows_BT: np.ndarray
+    """Interaction rows of the windows, −1 pads."""
+    events: Places
+    """Every event of the windows."""
     row_X: Tensor
-    """Interaction row of each event in the history's mask."""
+    """Interaction row of each event."""
     user_B: Tensor
     user_ids_B: Tensor
     """Id slots after id dropout."""
-    fresh: Tensor
+    fresh: np.ndarray
     """Items whose text was encoded in this step."""
     items: ItemVectors
     states: Tensor
@@ -117,17 +125,19 @@ def represent(model: Recommender, data: StepData, rows_BT: np.ndarray) -> Repres
     keep_N = draw(lambda: _keep(len(catalogue.tokens), data))
     fresh = draw(lambda: _choose_texts(rows_BT, data))
     change = data.augmentation
-    changed = draw(lambda: change(fresh, data.processes.draws)) if change else None
+    changed = draw(lambda: change(fresh, data.processes.host_draws)) if change else None
     text_NE = data.through.text(lambda: model.fresh_text(catalogue, fresh, changed))
     items = model.item_vectors(text_NE, catalogue.features, keep_N)
     keep_B = draw(lambda: _keep(len(rows_BT), data))
     rows_BT, keep_B = data.processes.windows(rows_BT, keep_B)
     history = view.history(rows_BT)
-    user_B = torch.from_numpy(view.dataset.user[rows_BT[:, 0]]).to(view.device)
+    user_B = sent(view.dataset.user[rows_BT[:, 0]], view.device)
     users = view.users.rows(user_B)
     return Representation(
         history=history,
-        row_X=torch.from_numpy(rows_BT[rows_BT >= 0]).to(view.device),
+        rows_BT=rows_BT,
+        events=Places.where(rows_BT >= 0, view.device),
+        row_X=sent(rows_BT[rows_BT >= 0], view.device),
         user_B=user_B,
         user_ids_B=users.ids * keep_B,
         fresh=fresh,
@@ -138,16 +148,16 @@ def represent(model: Recommender, data: StepData, rows_BT: np.ndarray) -> Repres
 
 def losses_of(model: Recommender, data: StepData, shared: Representation) -> dict[str, Tensor]:
     """Run the heads: one scalar per task, in the order of the scenario; see `Processes.means`."""
-    view, items, history = data.view, shared.items, shared.history
-    before, mask = shared.states[:, :-1], history.mask_BT
+    view, items, events = data.view, shared.items, shared.events
     losses: dict[str, Examples] = {}
 
+    item_X = events.of(shared.history.item_BT)
     pair_outputs = model.pair_outputs(
-        before[mask],
-        shared.user_ids_B.unsqueeze(1).expand_as(mask)[mask],
+        events.before(shared.states),
+        shared.user_ids_B[events.window_X],
         items,
-        history.item_BT[mask],
-        data.beliefs.of(shared.row_X, items.ids_N[history.item_BT[mask]] > 0),
+        item_X,
+        data.beliefs.of(shared.row_X, items.ids_N[item_X] > 0),
     )
     for name, output in pair_outputs.items():
         losses[name] = _examples(model, data, name, output, view.labels[name][shared.row_X])
@@ -181,7 +191,8 @@ def _user_losses(model: Recommender, data: StepData, shared: Representation) -> 
         before = states[:, :-1]
         outputs = model.user_outputs(before)
         for name, task in future.items():
-            target, mask = future_targets(task, data.view.labels[name], history)
+            classes = model.head(name).linear.out_features
+            target, mask = future_targets(task, data.view.labels[name], history, classes)
             flat = (t.flatten(0, 1) for t in (outputs[name], target, mask))
             losses[name] = _examples(model, data, name, *flat)
     if len(future) < len(tasks):
@@ -197,24 +208,23 @@ def _user_losses(model: Recommender, data: StepData, shared: Representation) -> 
 def _next_item_loss(
     model: Recommender, name: str, task: NextItem, data: StepData, shared: Representation
 ) -> Examples:
-    items, history, before = shared.items, shared.history, shared.states[:, :-1]
-    taken_BT = history.mask_BT & _taken(task, history.event_BT, data.view)
-    counts = taken_BT & ~_repeats(history.item_BT, taken_BT)
-    states_XD, target_X, (row_X, place_X) = before[counts], history.item_BT[counts], counts.nonzero(as_tuple=True)
+    items, history, device = shared.items, shared.history, data.view.device
+    taken_BT = first_times(_taken(task, shared.rows_BT, data.view), data.view.dataset.item[shared.rows_BT])
+    events = Places.where(taken_BT, device)
+    counted = torch.ones(len(events), device=device)
     num_items = len(items.ids_N)
     full = name in model.full
     draw = data.through.draw
     limit = max(MAX_LOGITS // (num_items if full else task.num_negatives), 1)
-    if len(target_X) > limit:
-        chosen = draw(lambda: torch.randperm(len(target_X), device=target_X.device)[:limit])
-        states_XD, target_X = states_XD[chosen], target_X[chosen]
-        row_X, place_X = row_X[chosen], place_X[chosen]
-    everyone = torch.ones(len(target_X), device=target_X.device)
+    if len(events) > limit:
+        events = events.chosen(draw(lambda: sent(torch.randperm(len(events))[:limit], device)))
+    states_XD, target_X = events.before(shared.states), events.of(history.item_BT)
+    everyone = counted[: len(events)]
     if full:
-        near_XS = model.nearby(name, items, history, row_X=row_X, place_X=place_X)
+        near_XS = model.nearby(name, items, history, row_X=events.window_X, place_X=events.time_X)
         logits_XN = model.rank_logits(name, states_XD, items, near_XS, data.sampling_N > 0)
         data.through.note(name, everyone, logits_XN)
-        return Examples(mean=softmax_ranking_loss(logits_XN, target_X, everyone), mask=counts)
+        return Examples(mean=softmax_ranking_loss(logits_XN, target_X, everyone), mask=counted)
     generator = data.processes.draws
     negative_M = draw(
         lambda: torch.multinomial(data.sampling_N, task.num_negatives, replacement=True, generator=generator)
@@ -225,17 +235,13 @@ def _next_item_loss(
     data.through.note(name, everyone, positive.unsqueeze(1), negative)
     hit_XM = negative_M.unsqueeze(0) == target_X.unsqueeze(1)
     loss = sampled_softmax_loss(positive, negative, log_q_N[negative_M], hit_XM, everyone)
-    return Examples(mean=loss, mask=counts)
+    return Examples(mean=loss, mask=counted)
 
 
-def _taken(task: NextItem, event_BT: Tensor, view: View) -> Tensor:
-    return torch.isin(event_BT, view.event_codes(task.events)) if task.events else event_BT >= 0
-
-
-def _repeats(item_BT: Tensor, taken_BT: Tensor) -> Tensor:
-    """True where a user took the same item earlier in the window: what was taken is never recommended again."""
-    same_BTT = (item_BT.unsqueeze(2) == item_BT.unsqueeze(1)) & taken_BT.unsqueeze(1)
-    return same_BTT.tril(-1).any(2)
+def _taken(task: NextItem, rows_BT: np.ndarray, view: View) -> np.ndarray:
+    """True on events that count as taking an item, (B, T)."""
+    there_BT: np.ndarray = rows_BT >= 0
+    return there_BT & np.isin(view.event_R[rows_BT], view.event_codes(task.events)) if task.events else there_BT
 
 
 def _keep(count: int, data: StepData) -> Tensor:
@@ -243,15 +249,15 @@ def _keep(count: int, data: StepData) -> Tensor:
     return (drawn >= data.id_dropout).long()
 
 
-def _choose_texts(rows_BT: np.ndarray, data: StepData) -> Tensor:
-    present = torch.from_numpy(np.unique(data.view.dataset.item[rows_BT[rows_BT >= 0]])).to(data.view.device)
-    order = torch.randperm(len(present), device=present.device, generator=data.processes.draws)
-    return present[order[: data.texts_per_step]]
+def _choose_texts(rows_BT: np.ndarray, data: StepData) -> np.ndarray:
+    present = np.unique(data.view.dataset.item[rows_BT[rows_BT >= 0]])
+    order = torch.randperm(len(present), generator=data.processes.host_draws).numpy()
+    chosen: np.ndarray = present[order[: data.texts_per_step]]
+    return chosen
 
 
-def _item_examples(fresh: Tensor, data: StepData) -> Tensor:
-    others = torch.randint(
-        len(data.learned_item_N), (ITEM_EXAMPLES,), device=fresh.device, generator=data.processes.draws
-    )
-    candidates = torch.cat([fresh, others]).unique()
-    return candidates[data.learned_item_N[candidates]]
+def _item_examples(fresh: np.ndarray, data: StepData) -> Tensor:
+    size, generator = (ITEM_EXAMPLES,), data.processes.host_draws
+    others = torch.randint(len(data.learned_item_N), size, generator=generator).numpy()
+    candidates = np.union1d(fresh, others)
+    return sent(candidates[data.learned_item_N[candidates]], data.view.device)

@@ -105,7 +105,7 @@ def test_encoding_a_text_once_has_the_gradient_of_encoding_every_occurrence(shop
     parameters = [p for p in model.encoder.parameters() if p.requires_grad]
 
     own = replace(catalogue, text_NE=catalogue.text_NE.clone())
-    once = model.fresh_text(own, occurrences.unique())[occurrences]
+    once = model.fresh_text(own, occurrences.unique().numpy())[occurrences]
     every = model.encoder([catalogue.tokens[i] for i in occurrences.tolist()])
     torch.testing.assert_close(once, every, rtol=1e-5, atol=1e-6)
     gradients = [torch.autograd.grad((vectors * weight).sum(), parameters) for vectors in (once, every)]
@@ -117,7 +117,7 @@ def test_encoding_a_text_once_has_the_gradient_of_encoding_every_occurrence(shop
 def test_fresh_texts_take_the_place_of_stale_ones(shop_start: Start) -> None:
     bundle, _, catalogue = shop_start
     stale = replace(catalogue, text_NE=torch.zeros_like(catalogue.text_NE))
-    rows = torch.tensor([3, 0])
+    rows = np.array([3, 0])
     found = bundle.model.fresh_text(stale, rows)
     assert found.requires_grad
     torch.testing.assert_close(found[rows].detach(), catalogue.text_NE[rows], rtol=1e-5, atol=1e-6)
