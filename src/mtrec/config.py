@@ -472,6 +472,10 @@ class Training(Frozen):
     """
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the processor multiplies in it, fp32 elsewhere."""
+    compile: bool = False
+    """Run the encoder's layers that learn as `torch.compile` makes them, after some minutes of compiling: for long
+    runs. Needs a C++ compiler, on a GPU triton; not with `parallel: fsdp`.
+    """
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU when there is one."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
@@ -480,6 +484,12 @@ class Training(Frozen):
     """
     seed: Seed = 0
     """Seed of all that is drawn in training."""
+
+    @model_validator(mode="after")
+    def _whole_layers_are_compiled(self) -> Training:
+        if self.compile and self.parallel == "fsdp":
+            raise ValueError("compile does not go with parallel: fsdp; set compile to false, or parallel to ddp")
+        return self
 
 
 class Pretraining(Frozen):

@@ -132,6 +132,31 @@ class TextEncoder(nn.Module):
             ask_nothing(self.backbone, *padded(tokens, self.tokenizer.pad_token_id, self._device))
         self.train(was_training)
 
+    def compile_layers(self) -> None:
+        """From now on run the layers that learn as `torch.compile` makes them, once weights are on their device.
+
+        Masks take one form, see `leave_masks_unread`: else there would be more code for groups without padding.
+
+        Raises:
+            ModelError: they cannot be compiled, for want of a compiler above all. This is tried at once.
+        """
+        self.leave_masks_unread()
+        for layer in transformer_layers(self.backbone):
+            if any(p.requires_grad for p in layer.parameters()):
+                layer.compile(dynamic=True)  # in place: names of weights stay
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.no_grad(), self._autocast():
+                self.backbone(**dict(zip(("input_ids", "attention_mask"), self._trial(), strict=True)))
+        except Exception as error:  # dynamo, inductor, triton and the compilers each raise their own
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            needed = "triton" if self._device.type == "cuda" else "a C++ compiler (g++ or clang)"
+            raise ModelError(
+                f"training.compile: the encoder cannot be compiled ({first}); install {needed}, or set it to false"
+            ) from error
+        self.train(was_training)
+
     def reused(self) -> dict[str, Any] | None:
         """What runs once per text, for people; None: nothing does.
 

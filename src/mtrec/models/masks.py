@@ -1,9 +1,9 @@
 """The mask of padding, in a form that no host waits for.
 
-Given a mask of (B, L), transformers asks whether there is any padding at all, to take a faster kernel where there is
-none. On a GPU the host then waits for the answer in every pass. Two other forms leave nothing to ask: (B, 1, 1, L),
-which is taken as it is, and for decoders none, for what stands on the right of a token never reaches it. Which of
-them an encoder takes is tried, not guessed.
+Given a mask of (B, L), transformers asks whether there is any padding, to take a faster kernel where there is none.
+On a GPU the host then waits for the answer in every pass. Two other forms leave nothing to ask: (B, 1, 1, L), which
+is taken as it is, and for decoders none, for what stands on the right of a token never reaches it. Which of them an
+encoder takes is tried, not guessed.
 
 Shapes: B texts, L tokens, E the encoder's width.
 """

@@ -25,6 +25,10 @@ _IRRELEVANT = {"_name_or_path", "transformers_version", "architectures", "dtype"
 """What a configuration says that no state depends on."""
 
 
+_CALLED = "forward", "_compiled_call_impl"
+"""What a call of a layer runs; the second in its place where the layer is compiled (`nn.Module.compile`)."""
+
+
 class _Reached(Exception):
     """Ends the pass through a backbone before the upper part."""
 
@@ -160,14 +164,15 @@ def _states(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 @contextmanager
 def _instead(layers: Sequence[nn.Module], forward: Callable[..., Any]) -> Iterator[None]:
     """Let another function run in place of the layers' own for a while."""
-    before = [layer.__dict__.get("forward") for layer in layers]
+    before = [{name: layer.__dict__.get(name) for name in _CALLED} for layer in layers]
     for layer in layers:
-        layer.__dict__["forward"] = forward
+        layer.__dict__.update(dict(zip(_CALLED, (forward, None), strict=True)))
     try:
         yield
     finally:
         for layer, own in zip(layers, before, strict=True):
-            if own is None:
-                del layer.__dict__["forward"]
-            else:
-                layer.__dict__["forward"] = own
+            for name, value in own.items():
+                if value is None:
+                    del layer.__dict__[name]
+                else:
+                    layer.__dict__[name] = value

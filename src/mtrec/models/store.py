@@ -96,7 +96,7 @@ def new_model(
         spread: called with the encoder before it encodes anything, to let several processes share its work.
 
     Raises:
-        ModelError: the encoder cannot be loaded, or the device is not there.
+        ModelError: the encoder cannot be loaded or compiled, or the device is not there.
     """
     device = choose_device(scenario.training.device)
     torch.manual_seed(scenario.training.seed)
@@ -107,7 +107,9 @@ def new_model(
         encoder.reuse(StateCache(text_cache, scenario.training.cache_mb * 2**20))
     spread(encoder)
     bundle = Bundle(model=Recommender(scenario, encoding, encoder).to(device), encoding=encoding, scenario=scenario)
-    if to_train and device.type != "cpu":
+    if to_train and scenario.training.compile:
+        encoder.compile_layers()
+    elif to_train and device.type != "cpu":
         encoder.leave_masks_unread()
     view = bundle.view(dataset)
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
