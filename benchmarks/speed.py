@@ -8,6 +8,8 @@ whole training step, the encoder of one (forward and backward) and a refresh of 
     length   texts of similar length together, each group padded to its own longest
     cache    frozen layers once per text
     all      all three, as training runs by default
+    pieces   all, with activations of 8 texts at a time (training.texts_at_once), when asked for by --variants
+    compiled all, with compiled layers (training.compile), when asked for by --variants
 
 The variants take turns, block by block, on the same batches and in the same process, so that whatever else the
 machine does falls on all of them. A variant's ratio is the median over blocks of the time of `none` in a block
@@ -38,13 +40,15 @@ from mtrec.config import Scenario, load_scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.dataset import prepare
 from mtrec.data.sources import read_source
-from mtrec.models.encoder import TextEncoder
+from mtrec.models.encoder import TextEncoder, transformer_layers
 from mtrec.models.state_cache import StateCache
 from mtrec.models.store import new_model
 from mtrec.training.loop import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = ("none", "dedup", "length", "cache", "all")
+MORE = ("pieces", "compiled")
+"""Variants of `all` that are measured when asked for."""
 KINDS = ("step", "encoding", "refresh")
 SCENARIOS = {"ecommerce": "ecommerce", "movielens-latest-small": "video"}
 COMPARED = 1000
@@ -85,11 +89,15 @@ class Work:
     @contextmanager
     def switched(self, variant: str) -> Iterator[None]:
         """With only some of the savings."""
-        self.encoder.frozen = self.frozen if variant in ("cache", "all") else None
+        self.encoder.frozen = self.frozen if variant in ("cache", "all", *MORE) else None
+        self.encoder.texts_at_once = 8 if variant == "pieces" else 0
         with ExitStack() as stack:
-            if variant not in ("dedup", "all"):
+            if variant != "compiled":
+                for layer in transformer_layers(self.encoder.backbone):
+                    stack.enter_context(mock.patch.dict(layer.__dict__, _compiled_call_impl=None))
+            if variant not in ("dedup", "all", *MORE):
                 stack.enter_context(mock.patch("mtrec.models.encoder.distinct", _as_they_are))
-            if variant not in ("length", "all"):
+            if variant not in ("length", "all", *MORE):
                 stack.enter_context(mock.patch("mtrec.models.encoder.length_groups", _one))
             yield
 
@@ -103,7 +111,7 @@ def measure(
         work: what to time.
         blocks: how often each variant has its turn.
         refreshes: in how many of the blocks a refresh is timed, too.
-        variants: some of `VARIANTS`; `none` is always measured.
+        variants: some of `VARIANTS` and `MORE`; `none` is always measured.
     """
     variants = ["none", *(v for v in variants if v != "none")]
     times: dict[tuple[str, str], list[tuple[float, float]]] = {(k, v): [] for k in KINDS for v in variants}
@@ -201,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Print one JSON line per result, then the tables."""
     parser = argparse.ArgumentParser(description="Measure what encoding less text saves.")
     parser.add_argument("--data", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, *MORE], default=list(VARIANTS))
     parser.add_argument("--blocks", type=int, default=8, help="turns of each variant")
     parser.add_argument("--steps", type=int, default=3, help="training steps per turn")
     parser.add_argument("--refreshes", type=int, default=2, help="blocks in which a refresh is timed")
@@ -229,6 +237,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
         }
+        if "compiled" in options.variants:
+            work.encoder.compile_layers()
         amounts = {"blocks": options.blocks, "refreshes": options.refreshes, "variants": options.variants}
         timed = measure(work, **amounts)
         for result in (*timed, *distances(work.encoder, work.catalogue.tokens)):
