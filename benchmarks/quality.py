@@ -12,12 +12,13 @@ Baselines learn from training and validation rows together: all but the test par
 chosen anew. mtrec stops early on its validation part (2 % of all rows; under leave_last_out each user's last film
 but one) and is not refitted on it, which favours the baselines.
 
-SVD++ has its default settings: one fit takes up to a minute, so that a grid as large as that of SVD would take over
-half an hour per split. --no-svdpp leaves it out.
+SVD++ is by far the slowest: its grid takes 10 to 15 minutes of a core where users have many ratings, one fit up to
+two. --no-svdpp leaves it out.
 
     python -m benchmarks.quality                                # both public data sets, 3 seeds
     python -m benchmarks.quality --data FOLDER --splits leave_last_out --seeds 0 --out runs/last.jsonl
     python -m benchmarks.quality --only mtrec --seeds 1 --out runs/last.jsonl       # adds to the file
+    python -m benchmarks.quality --only settings --splits random time    # prints what `TUNED` should hold
     python -m benchmarks.quality --table runs/*.jsonl           # prints the tables, measures nothing
 """
 
@@ -124,7 +125,8 @@ def measure(
         splits: which of `SPLITS`.
         seeds: of the random split, of SVD and of mtrec; ranking baselines have no seed and are measured once.
         overrides: scenario settings of mtrec's runs.
-        only: `baselines` or `mtrec`; None measures both.
+        only: `baselines` or `mtrec`; None measures both. `settings` chooses the baselines' settings that `TUNED`
+            lacks, and gives them all, one dict per split, in place of results.
         tune: choose the baselines' settings even where `TUNED` has them.
         plus_plus: measure SVD++.
     """
@@ -132,17 +134,21 @@ def measure(
     ratings, frame = from_tables(tables)
     tables = replace(tables, interactions=frame)
     for by in splits:
-        settings = None if tune else TUNED.get((folder.name, by))
+        settings = {} if tune else TUNED.get((folder.name, by), {})
+        if only == "settings":
+            chosen = baselines.choose(split(ratings, frame, by), by, settings, plus_plus=plus_plus)
+            yield {"data": folder.name, "split": by, "settings": chosen}
+            continue
         for seed in seeds:
             about = {"data": folder.name, "split": by, "seed": seed}
             if only != "mtrec" and (by != "leave_last_out" or seed == seeds[0]):
                 parts = split(ratings, frame, by, seed=seed)
-                settings = settings or baselines.choose(parts, by)
+                settings = baselines.choose(parts, by, settings, plus_plus=plus_plus)
                 for result in baselines.measure(parts, by, settings, seed=seed, plus_plus=plus_plus):
                     yield {**about, **result}
             if only != "baselines":
-                chosen = [f"split.by={by}", f"split.seed={seed}", f"split.valid={VALID}", f"training.seed={seed}"]
-                scenario = load_scenario(ROOT / "scenarios" / "video.yaml", [*chosen, *overrides])
+                own = [f"split.by={by}", f"split.seed={seed}", f"split.valid={VALID}", f"training.seed={seed}"]
+                scenario = load_scenario(ROOT / "scenarios" / "video.yaml", [*own, *overrides])
                 method = ", ".join(["mtrec, all tasks", *overrides])
                 yield {**about, "method": method, **measure_mtrec(tables, scenario)}
 
@@ -206,12 +212,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="scenario overrides")
-    parser.add_argument("--only", choices=("baselines", "mtrec"), help="measure these alone")
+    parser.add_argument("--only", choices=("baselines", "mtrec", "settings"), help="these alone")
     parser.add_argument("--tune", action="store_true", help="choose the baselines' settings anew")
     parser.add_argument("--no-svdpp", action="store_true", help="leave out SVD++, the slowest baseline")
     parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
     parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the tables of such files")
     options = parser.parse_args(arguments)
+    if options.only == "settings" and options.out:
+        parser.error("--only settings prints no results that could be added to --out; leave it out")
     if options.table:
         try:
             print(table(read_results(options.table)))
@@ -235,7 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
             results.append(result)
-    print(table(results))
+    if options.only != "settings":
+        print(table(results))
 
 
 if __name__ == "__main__":

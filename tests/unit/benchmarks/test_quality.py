@@ -34,6 +34,8 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "BIAS_GRID", {"reg_user": (1, 15), "reg_item": (1,), "epochs": (5,)})
     monkeypatch.setattr(baselines, "SVD_GRID", {"factors": (2, 4), "epochs": (5,)})
+    monkeypatch.setattr(baselines, "SVDPP_GRID", {"epochs": (2,), "reg": (0.05, 0.1)})
+    monkeypatch.setattr(baselines, "SVDPP_FACTORS", (2, 3))
     monkeypatch.setattr(baselines, "KNN_GRID", {"neighbours": (3, 10), "shrink": (0.0,)})
 
 
@@ -41,7 +43,7 @@ def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_baselines_are_tuned_and_measured_per_split_and_seed(films: Path) -> None:
     found = list(quality.measure(films, ["random", "leave_last_out"], [0, 1], only="baselines"))
     methods = [(r["split"], r["seed"], r["method"]) for r in found]
-    raters = ["bias-only", "bias-only, tuned", "SVD", "SVD, tuned", "SVD++"]
+    raters = ["bias-only", "bias-only, tuned", "SVD", "SVD, tuned", "SVD++", "SVD++, tuned"]
     rankers = ["popularity", "item-kNN, tuned", "item-kNN with recency, tuned"]
     assert methods == [
         *[("random", seed, name) for seed in (0, 1) for name in raters],
@@ -53,6 +55,7 @@ def test_baselines_are_tuned_and_measured_per_split_and_seed(films: Path) -> Non
     for seed in (0, 1):  # seed 1 is measured with what seed 0 chose
         assert by_name["bias-only, tuned", seed]["setting"] == chosen["bias"]
         assert by_name["SVD, tuned", seed]["setting"] == {**chosen["svd"], "seed": seed}
+        assert by_name["SVD++, tuned", seed]["setting"] == {**chosen["svdpp"], "seed": seed}
         parts = split(ratings, frame, "random", seed=seed)
         again = baselines.rating_rmse(baselines.svd(seed=seed), parts.before_test, parts.test)
         assert by_name["SVD", seed]["rmse"] == again
@@ -67,18 +70,44 @@ def test_settings_written_down_are_used_and_svdpp_can_be_left_out(
 ) -> None:
     settings: baselines.Settings = {"bias": {"reg_user": 3}, "svd": {"factors": 2, "epochs": 1}}
     monkeypatch.setitem(quality.TUNED, (films.name, "time"), settings)
-    monkeypatch.setattr(baselines, "choose", lambda *_: pytest.fail("chose settings that are written down"))
+    monkeypatch.setattr(
+        baselines, "tuned_rating_model", lambda *_: pytest.fail("chose settings that are written down")
+    )
     found = list(quality.measure(films, ["time"], [5], only="baselines", plus_plus=False))
     assert [r["method"] for r in found] == ["bias-only", "bias-only, tuned", "SVD", "SVD, tuned"]
     assert [r["setting"] for r in found][1::2] == [{"reg_user": 3}, {"factors": 2, "epochs": 1, "seed": 5}]
 
 
+@pytest.mark.usefixtures("small_grids")
+def test_the_settings_that_are_not_written_down_are_chosen_and_printed(
+    films: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: baselines.Settings = {"bias": {"reg_user": 3}, "svd": {"factors": 2, "epochs": 1}}
+    monkeypatch.setitem(quality.TUNED, (films.name, "random"), given)
+    words = ["--data", str(films), "--splits", "random", "--only", "settings"]
+    quality.main(words)
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)["settings"]
+    ratings, frame = from_tables(load_tables(films))
+    parts = split(ratings, frame, "random", seed=0)
+
+    def error(setting: dict[str, Any]) -> float:
+        return baselines.rating_rmse(baselines.svd_plus_plus(**setting), parts.train, parts.valid)
+
+    first = min(({"factors": 2, "epochs": 2, "reg": reg} for reg in (0.05, 0.1)), key=error)
+    assert found == {**given, "svdpp": min(({**first, "factors": n} for n in (2, 3)), key=error)}
+    with pytest.raises(SystemExit):
+        quality.main([*words, "--out", "lines.jsonl"])
+    assert "--only settings" in capsys.readouterr().err
+
+
 def test_settings_of_the_public_sets_come_from_the_grids() -> None:
     assert set(quality.TUNED) == {(data, by) for data in quality.DATA_SETS for by in quality.SPLITS}
     grids = {"bias": baselines.BIAS_GRID, "svd": baselines.SVD_GRID, "knn": baselines.KNN_GRID}
+    grids["svdpp"] = {**baselines.SVDPP_GRID, "factors": baselines.SVDPP_FACTORS}
     grids["recent"] = {**baselines.KNN_GRID, "half_life": baselines.HALF_LIVES}
     for (_, by), settings in quality.TUNED.items():
-        assert set(settings) == ({"knn", "recent"} if by == "leave_last_out" else {"bias", "svd"})
+        assert set(settings) - {"svdpp"} == ({"knn", "recent"} if by == "leave_last_out" else {"bias", "svd"})
         for name, setting in settings.items():
             assert all(value in grids[name][key] for key, value in setting.items())
             assert set(setting) == set(grids[name])
