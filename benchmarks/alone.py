@@ -181,12 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             scenario = scenario_of(data, seed, options.set)
             name = FOLDERS[data]
             tables = clean(read_source(scenario, home / name if name else None))[0]
-            found = (
-                costs(tables, scenario, options.rounds)
-                if options.cost
-                else qualities(tables, scenario, options.only)
-            )
-            for result in found:
+            measured = costs(tables, scenario, options.rounds) if options.cost else qualities(tables, scenario)
+            for result in measured:
                 results.append({"data": data, "seed": seed, "torch": torch.__version__} | result)
                 print(json.dumps(results[-1]), flush=True)
                 if options.out:
