@@ -29,14 +29,11 @@ from typing import Any
 
 import torch
 
+from benchmarks.primaries import primaries
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.dataset import Dataset, Encoding, prepare
 from mtrec.data.sources import read_source
-from mtrec.data.splits import TEST
-from mtrec.evaluation.judge import Answers, Judged, judge
-from mtrec.evaluation.predict import predict
-from mtrec.evaluation.slices import make_slices
 from mtrec.models.encoder import load_encoder
 from mtrec.models.store import load_model, save_model
 from mtrec.models.student import cut_encoder
@@ -66,7 +63,7 @@ def measure(
         seconds = time.perf_counter() - started
         save_model(Path(folder) / "teacher", bundle, dataset, trainer.data.catalogue, {})
         yield {"model": "teacher", "seconds": round(seconds, 1), "best_epoch": end.best_epoch} | {
-            "metrics": _metrics(trainer, dataset, encoding, scenario)
+            "metrics": primaries(trainer, dataset, encoding, scenario)
         }
         for count in layers:
             asked = {"layers": count, "teacher": f"{folder}/teacher"}
@@ -85,7 +82,7 @@ def measure(
                 "model": f"student of {count}",
                 "seconds": round(seconds, 1),
                 "best_epoch": end.best_epoch,
-                "metrics": _metrics(trainer, dataset, encoding, student),
+                "metrics": primaries(trainer, dataset, encoding, student),
                 "about": about_student(teacher, start, end, trainer.validate),
             }
             if alone:
@@ -108,36 +105,7 @@ def _without_teacher(dataset: Dataset, encoding: Encoding, scenario: Scenario, l
     return {
         "seconds": round(time.perf_counter() - started, 1),
         "best_epoch": end.best_epoch,
-        "metrics": _metrics(trainer, dataset, encoding, small),
-    }
-
-
-def _metrics(trainer: Any, dataset: Dataset, encoding: Encoding, scenario: Scenario) -> dict[str, dict[str, Any]]:
-    """Task → its primary metric on the test part, and whether more is better."""
-    rows, rankings = predict(
-        trainer.model.eval(),
-        trainer.view,
-        trainer.data.catalogue,
-        scenario.tasks,
-        TEST,
-        scenario.model.history,
-    )
-    given = Answers(rows=rows, rankings=rankings)
-    judged = judge(
-        Judged(before=given, after=given, champion=None),
-        scenario,
-        encoding.labels,
-        make_slices(dataset),
-        dataset.items.height,
-    )
-    return {
-        name: {
-            "metric": task["primary"],
-            "value": task["metrics"][task["primary"]]["after"],
-            "higher_is_better": task["metrics"][task["primary"]]["higher_is_better"],
-        }
-        for name, task in judged.items()
-        if task["metrics"]
+        "metrics": primaries(trainer, dataset, encoding, small),
     }
 
 
