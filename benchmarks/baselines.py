@@ -5,8 +5,8 @@ published numbers others can compare with: on MovieLens-100k, 5-fold, its page g
 BaselineOnly, 0.934 for SVD and 0.92 for SVD++. Weak baselines flatter any new model (Rendle et al. 2019,
 arXiv:1905.01395), so biases, SVD and SVD++ also have a setting that is chosen on the validation part.
 
-Popularity and item-kNN rank items; they stand in `benchmarks.ranking`. `python -m benchmarks.quality` measures
-them all.
+Popularity, item-kNN (`benchmarks.ranking`) and SASRec (`benchmarks.sasrec`) rank items.
+`python -m benchmarks.quality` measures them all.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from benchmarks.ranking import (
     rank_targets,
 )
 from benchmarks.ratings import Parts, Ratings
+from benchmarks.sasrec import SasRec
+from benchmarks.sasrec import choose as choose_sasrec
 
 # ----------------------------------------------------------------------------------------------- ratings
 
@@ -180,20 +182,25 @@ def tuned_knn(choices: Mapping[str, Sequence[Any]], parts: Parts) -> dict[str, A
 # ----------------------------------------------------------------------------------------------- measuring
 
 Settings = dict[str, dict[str, Any]]
-"""Settings of the tuned baselines on one data set and split: `bias`, `svd` and `svdpp`, or `knn` and `recent`."""
+"""Settings of the tuned baselines on one data set and split: `bias`, `svd` and `svdpp`, or `knn`, `recent`,
+`sasrec` and `sasrec_full`.
+"""
 
 
-def choose(parts: Parts, by: str, known: Settings | None = None, *, plus_plus: bool = True) -> Settings:
+def choose(
+    parts: Parts, by: str, known: Settings | None = None, *, plus_plus: bool = True, sasrec: bool = True
+) -> Settings:
     """The settings with the best score on the validation part: NDCG@10 under `leave_last_out`, else RMSE.
 
     Training rows fit, validation rows judge; the test part is not touched. For 100,000 rows this takes a few
-    minutes, and 10 to 15 more for SVD++ where users have many ratings.
+    minutes, 10 to 15 more for SVD++ where users have many ratings, and an hour more for SASRec.
 
     Args:
         parts: the split.
         by: its rule.
         known: settings that stand already; only the others are searched for.
         plus_plus: choose those of SVD++, too.
+        sasrec: choose those of SASRec, too.
     """
     found = dict(known or {})
     if by == "leave_last_out":
@@ -201,6 +208,10 @@ def choose(parts: Parts, by: str, known: Settings | None = None, *, plus_plus: b
             found["knn"] = tuned_knn(KNN_GRID, parts)
         if "recent" not in found:
             found["recent"] = tuned_knn({**_fixed(found["knn"]), "half_life": HALF_LIVES}, parts)
+        if sasrec and "sasrec" not in found:
+            found["sasrec"] = choose_sasrec(parts, "sampled")
+        if sasrec and "sasrec_full" not in found:
+            found["sasrec_full"] = choose_sasrec(parts, "full")
         return found
     if "bias" not in found:
         found["bias"] = tuned_rating_model(bias_only, BIAS_GRID, parts)
@@ -217,23 +228,36 @@ def _fixed(setting: dict[str, Any]) -> dict[str, Sequence[Any]]:
     return {key: [value] for key, value in setting.items()}
 
 
+Method = tuple[str, Callable[..., Any], dict[str, Any]]
+"""Name, class and setting."""
+
+
 def methods(
-    by: str, settings: Settings, *, seed: int = 0, plus_plus: bool = True
-) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
-    """Name, class and setting of every baseline that fits a split: rankers for `leave_last_out`, else raters."""
+    by: str, settings: Settings, *, seed: int = 0, plus_plus: bool = True, sasrec: bool = True
+) -> list[Method]:
+    """Every baseline that fits a split: rankers for `leave_last_out`, else raters."""
     if by == "leave_last_out":
-        return [
+        rankers: list[Method] = [
             ("popularity", Popularity, {}),
             ("item-kNN, tuned", ItemKnn, settings["knn"]),
             ("item-kNN with recency, tuned", ItemKnn, settings["recent"]),
         ]
-    raters: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
+        networks: list[Method] = (
+            [
+                ("SASRec as published", SasRec, {**settings["sasrec"], "seed": seed}),
+                ("SASRec, full softmax, tuned", SasRec, {**settings["sasrec_full"], "seed": seed}),
+            ]
+            if sasrec
+            else []
+        )
+        return [*rankers, *networks]
+    raters: list[Method] = [
         ("bias-only", bias_only, {}),
         ("bias-only, tuned", bias_only, settings["bias"]),
         ("SVD", svd, {"seed": seed}),
         ("SVD, tuned", svd, {**settings["svd"], "seed": seed}),
     ]
-    slow: list[tuple[str, Callable[..., Any], dict[str, Any]]] = (
+    slow: list[Method] = (
         [
             ("SVD++", svd_plus_plus, {"seed": seed}),
             ("SVD++, tuned", svd_plus_plus, {**settings["svdpp"], "seed": seed}),
@@ -244,22 +268,18 @@ def methods(
     return [*raters, *slow]
 
 
-def measure(
-    parts: Parts, by: str, settings: Settings, *, seed: int = 0, plus_plus: bool = True
-) -> Iterator[dict[str, Any]]:
-    """Every baseline on the test part of one split, fitted on training and validation rows together.
+def measure(parts: Parts, by: str, chosen: Iterable[Method]) -> Iterator[dict[str, Any]]:
+    """Baselines on the test part of one split, fitted on training and validation rows together.
 
     Args:
         parts: the split.
         by: its rule.
-        settings: of the tuned baselines, as `choose` gives them.
-        seed: of SVD and SVD++; the others have no chance in them.
-        plus_plus: measure SVD++ too, by far the slowest.
+        chosen: some of `methods`.
 
     Yields:
         `method`, `setting`, `seconds`, and either `rmse` or `hr@10` and `ndcg@10` with their standard errors.
     """
-    for name, make, setting in methods(by, settings, seed=seed, plus_plus=plus_plus):
+    for name, make, setting in chosen:
         started = time.perf_counter()
         model = make(**setting)
         if by == "leave_last_out":

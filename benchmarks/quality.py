@@ -13,7 +13,7 @@ chosen anew. mtrec stops early on its validation part (2 % of all rows; under le
 but one) and is not refitted on it, which favours the baselines.
 
 SVD++ is by far the slowest: its grid takes 10 to 15 minutes of a core where users have many ratings, one fit up to
-two. --no-svdpp leaves it out.
+two. Choosing the settings of SASRec takes an hour. --no-svdpp and --no-sasrec leave them out.
 
     python -m benchmarks.quality                                # both public data sets, 3 seeds
     python -m benchmarks.quality --data FOLDER --splits leave_last_out --seeds 0 --out runs/last.jsonl
@@ -116,19 +116,19 @@ def measure(
     *,
     only: str | None = None,
     tune: bool = False,
-    plus_plus: bool = True,
+    **slow: bool,
 ) -> Iterator[dict[str, Any]]:
     """All results of one data set, one dict per method, split and seed.
 
     Args:
         folder: of the data set.
         splits: which of `SPLITS`.
-        seeds: of the random split, of SVD and of mtrec; ranking baselines have no seed and are measured once.
+        seeds: of the random split, of SVD, SASRec and mtrec; what has no chance in it is ranked once.
         overrides: scenario settings of mtrec's runs.
         only: `baselines` or `mtrec`; None measures both. `settings` chooses the baselines' settings that `TUNED`
             lacks, and gives them all, one dict per split, in place of results.
         tune: choose the baselines' settings even where `TUNED` has them.
-        plus_plus: measure SVD++.
+        slow: `plus_plus` and `sasrec`, whether to measure these; both are.
     """
     tables = load_tables(folder)
     ratings, frame = from_tables(tables)
@@ -136,15 +136,18 @@ def measure(
     for by in splits:
         settings = {} if tune else TUNED.get((folder.name, by), {})
         if only == "settings":
-            chosen = baselines.choose(split(ratings, frame, by), by, settings, plus_plus=plus_plus)
+            chosen = baselines.choose(split(ratings, frame, by), by, settings, **slow)
             yield {"data": folder.name, "split": by, "settings": chosen}
             continue
         for seed in seeds:
             about = {"data": folder.name, "split": by, "seed": seed}
-            if only != "mtrec" and (by != "leave_last_out" or seed == seeds[0]):
+            if only != "mtrec":
                 parts = split(ratings, frame, by, seed=seed)
-                settings = baselines.choose(parts, by, settings, plus_plus=plus_plus)
-                for result in baselines.measure(parts, by, settings, seed=seed, plus_plus=plus_plus):
+                settings = baselines.choose(parts, by, settings, **slow)
+                methods = baselines.methods(by, settings, seed=seed, **slow)
+                if by == "leave_last_out" and seed != seeds[0]:
+                    methods = [method for method in methods if "seed" in method[2]]
+                for result in baselines.measure(parts, by, methods):
                     yield {**about, **result}
             if only != "baselines":
                 own = [f"split.by={by}", f"split.seed={seed}", f"split.valid={VALID}", f"training.seed={seed}"]
@@ -215,6 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=("baselines", "mtrec", "settings"), help="these alone")
     parser.add_argument("--tune", action="store_true", help="choose the baselines' settings anew")
     parser.add_argument("--no-svdpp", action="store_true", help="leave out SVD++, the slowest baseline")
+    parser.add_argument("--no-sasrec", action="store_true", help="leave out SASRec, the slowest ranker")
     parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
     parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the tables of such files")
     options = parser.parse_args(arguments)
@@ -234,7 +238,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     results = []
-    kinds = {"only": options.only, "tune": options.tune, "plus_plus": not options.no_svdpp}
+    kinds = {"only": options.only, "tune": options.tune}
+    kinds |= {"plus_plus": not options.no_svdpp, "sasrec": not options.no_sasrec}
     for folder in folders:
         for result in measure(folder, options.splits, options.seeds, options.set, **kinds):
             line = json.dumps(result)

@@ -140,13 +140,18 @@ def means_and_errors(per_user: Mapping[str, np.ndarray]) -> dict[str, float]:
     return found
 
 
-def rank_targets(model: RankingModel, train: Ratings, test: Ratings, block: int = 256) -> np.ndarray:
+def rank_targets(model: RankingModel, train: Ratings, test: Ratings) -> np.ndarray:
     """Fit on `train`, then rank each test row's item for its user over the full catalogue.
 
     Returns:
         [M] ranks, in the order of the test rows.
     """
     model.fit(train)
+    return rank_fitted(model, train, test)
+
+
+def rank_fitted(model: RankingModel, train: Ratings, test: Ratings, block: int = 256) -> np.ndarray:
+    """As `rank_targets`, of a model that was fitted on `train` before."""
     shape = (train.num_users, train.num_items)
     seen = sparse.csr_matrix((np.ones(len(train), np.float32), (train.users, train.items)), shape=shape)
     ranks = []

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("surprise", reason="scikit-surprise is not installed (pip install 'mtrec[dev]')")
 
-from benchmarks import baselines, quality
+from benchmarks import baselines, quality, sasrec
 from benchmarks.ratings import from_tables, load_tables, split
 
 
@@ -36,6 +36,8 @@ def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "SVD_GRID", {"factors": (2, 4), "epochs": (5,)})
     monkeypatch.setattr(baselines, "SVDPP_GRID", {"epochs": (2,), "reg": (0.05, 0.1)})
     monkeypatch.setattr(baselines, "SVDPP_FACTORS", (2, 3))
+    monkeypatch.setattr(sasrec, "GRID", [{"width": 8, "dropout": 0.2}])
+    monkeypatch.setattr(sasrec, "LOOKS", 1)
     monkeypatch.setattr(baselines, "KNN_GRID", {"neighbours": (3, 10), "shrink": (0.0,)})
 
 
@@ -45,9 +47,11 @@ def test_baselines_are_tuned_and_measured_per_split_and_seed(films: Path) -> Non
     methods = [(r["split"], r["seed"], r["method"]) for r in found]
     raters = ["bias-only", "bias-only, tuned", "SVD", "SVD, tuned", "SVD++", "SVD++, tuned"]
     rankers = ["popularity", "item-kNN, tuned", "item-kNN with recency, tuned"]
+    networks = ["SASRec as published", "SASRec, full softmax, tuned"]
     assert methods == [
         *[("random", seed, name) for seed in (0, 1) for name in raters],
-        *[("leave_last_out", 0, name) for name in rankers],
+        *[("leave_last_out", 0, name) for name in (*rankers, *networks)],
+        *[("leave_last_out", 1, name) for name in networks],  # the others have no chance in them
     ]
     by_name = {(r["method"], r["seed"]): r for r in found}
     ratings, frame = from_tables(load_tables(films))
@@ -60,6 +64,7 @@ def test_baselines_are_tuned_and_measured_per_split_and_seed(films: Path) -> Non
         again = baselines.rating_rmse(baselines.svd(seed=seed), parts.before_test, parts.test)
         assert by_name["SVD", seed]["rmse"] == again
     assert by_name["SVD++", 0]["rmse"] != by_name["SVD++", 1]["rmse"]
+    assert by_name[networks[1], 0]["setting"] == {**by_name[networks[1], 1]["setting"], "seed": 0}
     popular = by_name["popularity", 0]
     assert popular["users"] == 40
     assert popular["hr@10_se"] == pytest.approx(np.sqrt(popular["hr@10"] * (1 - popular["hr@10"]) / 39))
@@ -104,11 +109,13 @@ def test_the_settings_that_are_not_written_down_are_chosen_and_printed(
 def test_settings_of_the_public_sets_come_from_the_grids() -> None:
     assert set(quality.TUNED) == {(data, by) for data in quality.DATA_SETS for by in quality.SPLITS}
     grids = {"bias": baselines.BIAS_GRID, "svd": baselines.SVD_GRID, "knn": baselines.KNN_GRID}
+    slow = {"svdpp", "sasrec", "sasrec_full"}
     grids["svdpp"] = {**baselines.SVDPP_GRID, "factors": baselines.SVDPP_FACTORS}
     grids["recent"] = {**baselines.KNN_GRID, "half_life": baselines.HALF_LIVES}
     for (_, by), settings in quality.TUNED.items():
-        assert set(settings) - {"svdpp"} == ({"knn", "recent"} if by == "leave_last_out" else {"bias", "svd"})
-        for name, setting in settings.items():
+        assert set(settings) - slow == ({"knn", "recent"} if by == "leave_last_out" else {"bias", "svd"})
+        for name in settings.keys() & grids.keys():
+            setting = settings[name]
             assert all(value in grids[name][key] for key, value in setting.items())
             assert set(setting) == set(grids[name])
 
