@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks import cold
 from benchmarks.ranking import (
     ItemKnn,
     Popularity,
@@ -235,8 +236,8 @@ Method = tuple[str, Callable[..., Any], dict[str, Any]]
 def methods(
     by: str, settings: Settings, *, seed: int = 0, plus_plus: bool = True, sasrec: bool = True
 ) -> list[Method]:
-    """Every baseline that fits a split: rankers for `leave_last_out`, else raters."""
-    if by == "leave_last_out":
+    """Every baseline that fits a split: rankers for `leave_last_out` and `cold_items`, else raters."""
+    if by in ("leave_last_out", "cold_items"):
         rankers: list[Method] = [
             ("popularity", Popularity, {}),
             ("item-kNN, tuned", ItemKnn, settings["knn"]),
@@ -277,13 +278,16 @@ def measure(parts: Parts, by: str, chosen: Iterable[Method]) -> Iterator[dict[st
         chosen: some of `methods`.
 
     Yields:
-        `method`, `setting`, `seconds`, and either `rmse` or `hr@10` and `ndcg@10` with their standard errors.
+        `method`, `setting`, `seconds`, and either `rmse`, or `hr@10` and `ndcg@10` with their standard errors, or
+        what `cold.measure` gives.
     """
     for name, make, setting in chosen:
         started = time.perf_counter()
         model = make(**setting)
         if by == "leave_last_out":
             scores = means_and_errors(gains(rank_targets(model, parts.before_test, parts.test)))
+        elif by == "cold_items":
+            scores = cold.measure(model.fit(parts.before_test), parts.before_test, parts.test)
         else:
             scores = {"rmse": rating_rmse(model, parts.before_test, parts.test)}
         seconds = round(time.perf_counter() - started, 1)

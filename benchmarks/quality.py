@@ -6,6 +6,10 @@ On every data set and split the baselines of `benchmarks.baselines` and mtrec's 
     random          about 10 % of the ratings, several seeds: rating RMSE
     time            the last 10 % by time: rating RMSE
     leave_last_out  each user's last film: HR@10 and NDCG@10, full ranking, seen films excluded, mean rank of ties
+    cold_items      all ratings of about 10 % of the films, several seeds: HR@10 and NDCG@10 of each (see
+                    `benchmarks.cold`). Baselines have the settings of leave_last_out, since nothing can be tuned
+                    on films that they do not know; an mtrec that knows films by their ids alone (`IDS_ONLY`) is
+                    measured, too
 
 Baselines learn from training and validation rows together: all but the test part. Their settings stand in
 `TUNED`, chosen per data set and split on the validation part of seed 0; for other data, or with --tune, they are
@@ -35,17 +39,22 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import baselines
+from benchmarks import baselines, cold
 from benchmarks.ranking import means_and_errors
-from benchmarks.ratings import By, from_tables, load_tables, split
+from benchmarks.ratings import By, Parts, from_tables, load_tables, split
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.contract import Tables
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_SETS = ("movielens-latest-small", "movietweetings-100k")
-SPLITS: tuple[By, ...] = ("random", "time", "leave_last_out")
+SPLITS: tuple[By, ...] = ("random", "time", "leave_last_out", "cold_items")
 VALID = 0.02
 """Share of all rows that mtrec holds out for early stopping, and the baselines learn from."""
+IDS_ONLY = ("items.text=item", "items.numeric=[]", "items.multi=[]", "training.texts_per_step=0")
+"""Settings that leave mtrec nothing but ids: one text for all films, and no attributes."""
+MODELS: tuple[tuple[str, Sequence[str]], ...] = (("all tasks", ()), ("ids only", IDS_ONLY))
+METRICS = {"leave_last_out": ("hr@10", "ndcg@10"), "cold_items": cold.METRICS}
+"""What is measured under a split; else RMSE."""
 
 TUNED: dict[tuple[str, str], baselines.Settings] = {
     ("movielens-latest-small", "random"): {
@@ -76,12 +85,17 @@ TUNED: dict[tuple[str, str], baselines.Settings] = {
 """What `benchmarks.baselines.choose` found, by data set and split."""
 
 
-def measure_mtrec(tables: Tables, scenario: Scenario) -> dict[str, Any]:
+def measure_mtrec(tables: Tables, scenario: Scenario, parts: Parts) -> dict[str, Any]:
     """Train on the training part, stop on the validation part, measure on the test part.
+
+    Args:
+        tables: the data.
+        scenario: all settings.
+        parts: the same split of the ratings, for `cold_items`.
 
     Returns:
         `rmse`, `hr@10` and `ndcg@10` on the test part, the standard errors of the last two over `users`,
-        `seconds` and `epochs`.
+        `seconds` and `epochs`; under `cold_items` what `cold.measure` gives in place of the first three.
     """
     from mtrec.data.dataset import prepare
     from mtrec.data.splits import TEST
@@ -96,16 +110,17 @@ def measure_mtrec(tables: Tables, scenario: Scenario) -> dict[str, Any]:
     bundle, view, catalogue = new_model(dataset, encoding, scenario)
     trainer = Trainer(bundle, view, catalogue, validate=validation(scenario, encoding))
     end = trainer.fit()
-    rows, rankings = predict(
-        bundle.model.eval(), view, trainer.data.catalogue, scenario.tasks, TEST, scenario.model.history
-    )
-    users = [user.metrics for user in rankings["next_item"]]
-    return {
-        "rmse": metrics.regression(rows["rating"].target, rows["rating"].predicted)["rmse"],
-        **means_and_errors({name: np.array([user[name] for user in users]) for name in ("hr@10", "ndcg@10")}),
-        "epochs": end.best_epoch,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    if scenario.split.by == "cold_items":
+        found = cold.measure(cold.Trained(trainer, parts.test), parts.before_test, parts.test)
+    else:
+        rows, rankings = predict(
+            bundle.model.eval(), view, trainer.data.catalogue, scenario.tasks, TEST, scenario.model.history
+        )
+        users = [user.metrics for user in rankings["next_item"]]
+        ranked = {name: np.array([user[name] for user in users]) for name in ("hr@10", "ndcg@10")}
+        rmse = metrics.regression(rows["rating"].target, rows["rating"].predicted)["rmse"]
+        found = {"rmse": rmse, **means_and_errors(ranked)}
+    return {**found, "epochs": end.best_epoch, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def measure(
@@ -134,16 +149,17 @@ def measure(
     ratings, frame = from_tables(tables)
     tables = replace(tables, interactions=frame)
     for by in splits:
-        settings = {} if tune else TUNED.get((folder.name, by), {})
+        tuned_by: By = "leave_last_out" if by == "cold_items" else by
+        settings = {} if tune else TUNED.get((folder.name, tuned_by), {})
+        if only != "mtrec":
+            settings = baselines.choose(split(ratings, frame, tuned_by, seed=seeds[0]), tuned_by, settings, **slow)
         if only == "settings":
-            chosen = baselines.choose(split(ratings, frame, by), by, settings, **slow)
-            yield {"data": folder.name, "split": by, "settings": chosen}
+            yield {"data": folder.name, "split": by, "settings": settings}
             continue
         for seed in seeds:
             about = {"data": folder.name, "split": by, "seed": seed}
+            parts = split(ratings, frame, by, seed=seed)
             if only != "mtrec":
-                parts = split(ratings, frame, by, seed=seed)
-                settings = baselines.choose(parts, by, settings, **slow)
                 methods = baselines.methods(by, settings, seed=seed, **slow)
                 if by == "leave_last_out" and seed != seeds[0]:
                     methods = [method for method in methods if "seed" in method[2]]
@@ -151,9 +167,10 @@ def measure(
                     yield {**about, **result}
             if only != "baselines":
                 own = [f"split.by={by}", f"split.seed={seed}", f"split.valid={VALID}", f"training.seed={seed}"]
-                scenario = load_scenario(ROOT / "scenarios" / "video.yaml", [*own, *overrides])
-                method = ", ".join(["mtrec, all tasks", *overrides])
-                yield {**about, "method": method, **measure_mtrec(tables, scenario)}
+                for name, changes in MODELS if by == "cold_items" else MODELS[:1]:
+                    scenario = load_scenario(ROOT / "scenarios" / "video.yaml", [*own, *overrides, *changes])
+                    method = ", ".join([f"mtrec, {name}", *overrides])
+                    yield {**about, "method": method, **measure_mtrec(tables, scenario, parts)}
 
 
 def table(results: Iterable[dict[str, Any]]) -> str:
@@ -171,8 +188,7 @@ def table(results: Iterable[dict[str, Any]]) -> str:
 
 
 def _one_table(data: str, by: str, runs: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    ranking = by == "leave_last_out"
-    columns = ["hr@10", "ndcg@10"] if ranking else ["rmse"]
+    ranking, columns = by in METRICS, METRICS.get(by, ("rmse",))
     spread = "standard error over test users" if ranking else "standard deviation over seeds"
     yield from ["", f"**{data}, split {by}** (± {spread})", "", f"| method | {' | '.join(columns)} | runs |"]
     yield "|---" * (len(columns) + 2) + "|"
