@@ -19,17 +19,15 @@ one by one: a difference counts as beyond chance where Student's 95 % interval o
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 
+from benchmarks.common import ROOT, Results, add_output_options, folders_of, print_tables
 from benchmarks.primaries import primaries
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.cleaning import clean
@@ -40,7 +38,6 @@ from mtrec.models.store import new_model
 from mtrec.stages.fine_tune import trainer_for
 from mtrec.training.loop import Trainer
 
-ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = {"shop": None, "films": "movielens-latest-small", "tweetings": "movietweetings-100k"}
 ALL = "all tasks"
 
@@ -162,33 +159,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=20, help="steps that are timed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="scenario overrides")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
-    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the tables of these files")
+    add_output_options(parser)
     options = parser.parse_args(arguments)
     if options.table:
-        print(table([json.loads(line) for path in options.table for line in path.read_text("utf-8").splitlines()]))
+        print_tables(parser, options.table, table, ("data", "kind", "trained", "seed"))
         return
-    home = Path(os.environ.get("MTREC_DATA") or ROOT.parent / "shared" / "data")
-    missing = [str(home / name) for name in map(FOLDERS.get, options.data) if name and not (home / name).is_dir()]
-    if missing:
-        parser.error(f"no such folder: {', '.join(missing)}; set MTREC_DATA")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+    folders = folders_of(parser, {data: FOLDERS[data] for data in options.data})
     torch.set_num_threads(options.threads)
-    results = []
-    for data in options.data:
+    results = Results(options.out)
+    for data in folders:
         for seed in options.seeds[:1] if options.cost else options.seeds:
             scenario = scenario_of(data, seed, options.set)
-            name = FOLDERS[data]
-            tables = clean(read_source(scenario, home / name if name else None))[0]
+            tables = clean(read_source(scenario, folders[data]))[0]
             measured = costs(tables, scenario, options.rounds) if options.cost else qualities(tables, scenario)
             for result in measured:
-                results.append({"data": data, "seed": seed, "torch": torch.__version__} | result)
-                print(json.dumps(results[-1]), flush=True)
-                if options.out:
-                    with options.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(results[-1]) + "\n")
-    print(table(results))
+                results.add({"data": data, "seed": seed, "torch": torch.__version__} | result)
+    print(table(results.all))
 
 
 if __name__ == "__main__":

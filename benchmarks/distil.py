@@ -17,9 +17,7 @@ tables give its mean over seeds.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +27,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.common import ROOT, Results, add_output_options, folders_of, print_tables
 from benchmarks.primaries import primaries
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.cleaning import clean
@@ -40,7 +39,6 @@ from mtrec.models.student import cut_encoder
 from mtrec.stages.fine_tune import trainer_for
 from mtrec.stages.starting import Start, about_student, find_teacher, start_for
 
-ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = {"ecommerce": "ecommerce", "movielens-latest-small": "video"}
 
 
@@ -183,32 +181,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="scenario overrides")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
-    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the tables of these files")
+    add_output_options(parser)
     options = parser.parse_args(arguments)
     if options.table:
-        print(table([json.loads(line) for path in options.table for line in path.read_text("utf-8").splitlines()]))
+        print_tables(parser, options.table, table, ("data", "model", "seed", "metrics"))
         return
-    home = Path(os.environ.get("MTREC_DATA") or ROOT.parent / "shared" / "data")
-    folders = {name: None if name == "ecommerce" else home / name for name in options.data}
-    missing = [str(folder) for folder in folders.values() if folder and not folder.is_dir()]
-    if missing:
-        parser.error(f"no such folder: {', '.join(missing)}; set MTREC_DATA")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+    folders = folders_of(parser, {name: None if name == "ecommerce" else name for name in options.data})
     torch.set_num_threads(options.threads)
-    results = []
+    results = Results(options.out)
     for name, folder in folders.items():
         for seed in options.seeds:
             settings = ["training.compare_every=0", f"training.seed={seed}", *options.set]
             scenario = load_scenario(ROOT / "scenarios" / f"{SCENARIOS[name]}.yaml", settings)
             for result in measure(scenario, folder, options.layers, alone=not options.no_alone):
-                results.append({"data": name, "seed": seed, "torch": torch.__version__} | result)
-                print(json.dumps(results[-1]), flush=True)
-                if options.out:
-                    with options.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(results[-1]) + "\n")
-    print(table(results))
+                results.add({"data": name, "seed": seed, "torch": torch.__version__} | result)
+    print(table(results.all))
 
 
 if __name__ == "__main__":

@@ -29,8 +29,6 @@ two. Choosing the settings of SASRec takes an hour. --no-svdpp and --no-sasrec l
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -40,12 +38,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks import baselines, cold
+from benchmarks.common import ROOT, Results, add_output_options, check_folders, folder_of, print_tables
 from benchmarks.ranking import means_and_errors
 from benchmarks.ratings import By, Parts, from_tables, load_tables, split
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.contract import Tables
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA_SETS = ("movielens-latest-small", "movietweetings-100k")
 SPLITS: tuple[By, ...] = ("random", "time", "leave_last_out", "cold_items")
 VALID = 0.02
@@ -208,22 +206,6 @@ def _spread(rows: Sequence[dict[str, Any]], column: str) -> str:
     return f" ± {np.mean(errors):.4f}" if errors else ""
 
 
-def read_results(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The JSON lines of result files, in order.
-
-    Raises:
-        ValueError: a line is not a result; the message says where.
-    """
-    for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                result = json.loads(line)
-                _ = [result[key] for key in ("data", "split", "method", "seed")]
-            except (ValueError, LookupError, TypeError) as error:
-                raise ValueError(f"{file}:{number}: not a result line ({error!r}); take the line out") from error
-            yield result
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one JSON line per result, then the tables."""
     parser = argparse.ArgumentParser(description="Measure mtrec against plain baselines.")
@@ -235,37 +217,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tune", action="store_true", help="choose the baselines' settings anew")
     parser.add_argument("--no-svdpp", action="store_true", help="leave out SVD++, the slowest baseline")
     parser.add_argument("--no-sasrec", action="store_true", help="leave out SASRec, the slowest ranker")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
-    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the tables of such files")
+    add_output_options(parser)
     options = parser.parse_args(arguments)
     if options.only == "settings" and options.out:
         parser.error("--only settings prints no results that could be added to --out; leave it out")
     if options.table:
-        try:
-            print(table(read_results(options.table)))
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
+        print_tables(parser, options.table, table, ("data", "split", "method", "seed"))
         return
-    home = Path(os.environ.get("MTREC_DATA") or ROOT.parent / "shared" / "data")
-    folders = options.data or [home / name for name in DATA_SETS]
-    missing = [str(folder) for folder in folders if not folder.is_dir()]
-    if missing:
-        parser.error(f"no such folder: {', '.join(missing)}; set MTREC_DATA or give --data")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = []
+    folders = options.data or [folder_of(name) for name in DATA_SETS]
+    check_folders(parser, folders, "set MTREC_DATA or give --data")
+    results = Results(options.out)
     kinds = {"only": options.only, "tune": options.tune}
     kinds |= {"plus_plus": not options.no_svdpp, "sasrec": not options.no_sasrec}
     for folder in folders:
         for result in measure(folder, options.splits, options.seeds, options.set, **kinds):
-            line = json.dumps(result)
-            print(line, flush=True)
-            if options.out:
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-            results.append(result)
+            results.add(result)
     if options.only != "settings":
-        print(table(results))
+        print(table(results.all))
 
 
 if __name__ == "__main__":
