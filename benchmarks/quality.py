@@ -70,10 +70,12 @@ TUNED: dict[tuple[str, str], baselines.Settings] = {
     ("movietweetings-100k", "random"): {
         "bias": {"reg_user": 2, "reg_item": 2, "epochs": 20},
         "svd": {"factors": 20, "epochs": 80, "reg": 0.15},
+        "svdpp": {"factors": 20, "epochs": 40, "lr": 0.01, "reg": 0.1},
     },
     ("movietweetings-100k", "time"): {
         "bias": {"reg_user": 2, "reg_item": 2, "epochs": 20},
         "svd": {"factors": 20, "epochs": 80, "reg": 0.1},
+        "svdpp": {"factors": 20, "epochs": 20, "lr": 0.01, "reg": 0.1},
     },
     ("movietweetings-100k", "leave_last_out"): {
         "knn": {"neighbours": 1000, "shrink": 500.0},
