@@ -3,10 +3,10 @@
 Rating prediction comes from scikit-surprise (Hug 2020, doi:10.21105/joss.02174), a kept library whose
 published numbers others can compare with: on MovieLens-100k, 5-fold, its page gives RMSE 0.944 for
 BaselineOnly, 0.934 for SVD and 0.92 for SVD++. Weak baselines flatter any new model (Rendle et al. 2019,
-arXiv:1905.01395), so biases and SVD also have a setting that is chosen on the validation part.
+arXiv:1905.01395), so biases, SVD and SVD++ also have a setting that is chosen on the validation part.
 
-Popularity and item-kNN rank items; they stand in `benchmarks.ranking`. `python -m benchmarks.quality` measures
-them all.
+Popularity, item-kNN (`benchmarks.ranking`) and SASRec (`benchmarks.sasrec`) rank items.
+`python -m benchmarks.quality` measures them all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from benchmarks import cold
 from benchmarks.ranking import (
     ItemKnn,
     Popularity,
@@ -26,6 +27,8 @@ from benchmarks.ranking import (
     rank_targets,
 )
 from benchmarks.ratings import Parts, Ratings
+from benchmarks.sasrec import SasRec
+from benchmarks.sasrec import choose as choose_sasrec
 
 # ----------------------------------------------------------------------------------------------- ratings
 
@@ -115,6 +118,13 @@ SVD_GRID: dict[str, Sequence[Any]] = {
     "epochs": (20, 40, 80),
     "reg": (0.05, 0.1, 0.15, 0.2),
 }
+SVDPP_GRID: dict[str, Sequence[Any]] = {
+    "epochs": (20, 40),
+    "lr": (0.005, 0.01),
+    "reg": (0.05, 0.1, 0.15),
+}
+SVDPP_FACTORS: tuple[int, ...] = (20, 50)
+"""Tried with the best of `SVDPP_GRID`, which is searched with the first of them: time grows with factors."""
 
 
 def rmse(predicted: np.ndarray, target: np.ndarray) -> float:
@@ -173,63 +183,111 @@ def tuned_knn(choices: Mapping[str, Sequence[Any]], parts: Parts) -> dict[str, A
 # ----------------------------------------------------------------------------------------------- measuring
 
 Settings = dict[str, dict[str, Any]]
-"""Settings of the tuned baselines on one data set and split: `bias` and `svd`, or `knn` and `recent`."""
+"""Settings of the tuned baselines on one data set and split: `bias`, `svd` and `svdpp`, or `knn`, `recent`,
+`sasrec` and `sasrec_full`.
+"""
 
 
-def choose(parts: Parts, by: str) -> Settings:
+def choose(
+    parts: Parts, by: str, known: Settings | None = None, *, plus_plus: bool = True, sasrec: bool = True
+) -> Settings:
     """The settings with the best score on the validation part: NDCG@10 under `leave_last_out`, else RMSE.
 
-    Training rows fit, validation rows judge; the test part is not touched. A few minutes for 100,000 rows.
+    Training rows fit, validation rows judge; the test part is not touched. For 100,000 rows this takes a few
+    minutes, 10 to 15 more for SVD++ where users have many ratings, and an hour more for SASRec.
+
+    Args:
+        parts: the split.
+        by: its rule.
+        known: settings that stand already; only the others are searched for.
+        plus_plus: choose those of SVD++, too.
+        sasrec: choose those of SASRec, too.
     """
+    found = dict(known or {})
     if by == "leave_last_out":
-        knn = tuned_knn(KNN_GRID, parts)
-        recent = tuned_knn({**{key: [value] for key, value in knn.items()}, "half_life": HALF_LIVES}, parts)
-        return {"knn": knn, "recent": recent}
-    return {
-        "bias": tuned_rating_model(bias_only, BIAS_GRID, parts),
-        "svd": tuned_rating_model(svd, SVD_GRID, parts),
-    }
+        if "knn" not in found:
+            found["knn"] = tuned_knn(KNN_GRID, parts)
+        if "recent" not in found:
+            found["recent"] = tuned_knn({**_fixed(found["knn"]), "half_life": HALF_LIVES}, parts)
+        if sasrec and "sasrec" not in found:
+            found["sasrec"] = choose_sasrec(parts, "sampled")
+        if sasrec and "sasrec_full" not in found:
+            found["sasrec_full"] = choose_sasrec(parts, "full")
+        return found
+    if "bias" not in found:
+        found["bias"] = tuned_rating_model(bias_only, BIAS_GRID, parts)
+    if "svd" not in found:
+        found["svd"] = tuned_rating_model(svd, SVD_GRID, parts)
+    if plus_plus and "svdpp" not in found:
+        first = tuned_rating_model(svd_plus_plus, {"factors": SVDPP_FACTORS[:1], **SVDPP_GRID}, parts)
+        found["svdpp"] = tuned_rating_model(svd_plus_plus, {**_fixed(first), "factors": SVDPP_FACTORS}, parts)
+    return found
+
+
+def _fixed(setting: dict[str, Any]) -> dict[str, Sequence[Any]]:
+    """A grid of this one setting."""
+    return {key: [value] for key, value in setting.items()}
+
+
+Method = tuple[str, Callable[..., Any], dict[str, Any]]
+"""Name, class and setting."""
 
 
 def methods(
-    by: str, settings: Settings, *, seed: int = 0, plus_plus: bool = True
-) -> list[tuple[str, Callable[..., Any], dict[str, Any]]]:
-    """Name, class and setting of every baseline that fits a split: rankers for `leave_last_out`, else raters."""
-    if by == "leave_last_out":
-        return [
+    by: str, settings: Settings, *, seed: int = 0, plus_plus: bool = True, sasrec: bool = True
+) -> list[Method]:
+    """Every baseline that fits a split: rankers for `leave_last_out` and `cold_items`, else raters."""
+    if by in ("leave_last_out", "cold_items"):
+        rankers: list[Method] = [
             ("popularity", Popularity, {}),
             ("item-kNN, tuned", ItemKnn, settings["knn"]),
             ("item-kNN with recency, tuned", ItemKnn, settings["recent"]),
         ]
-    raters: list[tuple[str, Callable[..., Any], dict[str, Any]]] = [
+        networks: list[Method] = (
+            [
+                ("SASRec as published", SasRec, {**settings["sasrec"], "seed": seed}),
+                ("SASRec, full softmax, tuned", SasRec, {**settings["sasrec_full"], "seed": seed}),
+            ]
+            if sasrec
+            else []
+        )
+        return [*rankers, *networks]
+    raters: list[Method] = [
         ("bias-only", bias_only, {}),
         ("bias-only, tuned", bias_only, settings["bias"]),
         ("SVD", svd, {"seed": seed}),
         ("SVD, tuned", svd, {**settings["svd"], "seed": seed}),
     ]
-    return [*raters, ("SVD++", svd_plus_plus, {"seed": seed})] if plus_plus else raters
+    slow: list[Method] = (
+        [
+            ("SVD++", svd_plus_plus, {"seed": seed}),
+            ("SVD++, tuned", svd_plus_plus, {**settings["svdpp"], "seed": seed}),
+        ]
+        if plus_plus
+        else []
+    )
+    return [*raters, *slow]
 
 
-def measure(
-    parts: Parts, by: str, settings: Settings, *, seed: int = 0, plus_plus: bool = True
-) -> Iterator[dict[str, Any]]:
-    """Every baseline on the test part of one split, fitted on training and validation rows together.
+def measure(parts: Parts, by: str, chosen: Iterable[Method]) -> Iterator[dict[str, Any]]:
+    """Baselines on the test part of one split, fitted on training and validation rows together.
 
     Args:
         parts: the split.
         by: its rule.
-        settings: of the tuned baselines, as `choose` gives them.
-        seed: of SVD and SVD++; the others have no chance in them.
-        plus_plus: measure SVD++ too, by far the slowest.
+        chosen: some of `methods`.
 
     Yields:
-        `method`, `setting`, `seconds`, and either `rmse` or `hr@10` and `ndcg@10` with their standard errors.
+        `method`, `setting`, `seconds`, and either `rmse`, or `hr@10` and `ndcg@10` with their standard errors, or
+        what `cold.measure` gives.
     """
-    for name, make, setting in methods(by, settings, seed=seed, plus_plus=plus_plus):
+    for name, make, setting in chosen:
         started = time.perf_counter()
         model = make(**setting)
         if by == "leave_last_out":
             scores = means_and_errors(gains(rank_targets(model, parts.before_test, parts.test)))
+        elif by == "cold_items":
+            scores = cold.measure(model.fit(parts.before_test), parts.before_test, parts.test)
         else:
             scores = {"rmse": rating_rmse(model, parts.before_test, parts.test)}
         seconds = round(time.perf_counter() - started, 1)

@@ -17,9 +17,7 @@ tables give its mean over seeds.
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -29,21 +27,18 @@ from typing import Any
 
 import torch
 
+from benchmarks.common import ROOT, Results, add_output_options, folders_of, print_tables
+from benchmarks.primaries import primaries
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.dataset import Dataset, Encoding, prepare
 from mtrec.data.sources import read_source
-from mtrec.data.splits import TEST
-from mtrec.evaluation.judge import Answers, Judged, judge
-from mtrec.evaluation.predict import predict
-from mtrec.evaluation.slices import make_slices
 from mtrec.models.encoder import load_encoder
 from mtrec.models.store import load_model, save_model
 from mtrec.models.student import cut_encoder
 from mtrec.stages.fine_tune import trainer_for
 from mtrec.stages.starting import Start, about_student, find_teacher, start_for
 
-ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = {"ecommerce": "ecommerce", "movielens-latest-small": "video"}
 
 
@@ -66,7 +61,7 @@ def measure(
         seconds = time.perf_counter() - started
         save_model(Path(folder) / "teacher", bundle, dataset, trainer.data.catalogue, {})
         yield {"model": "teacher", "seconds": round(seconds, 1), "best_epoch": end.best_epoch} | {
-            "metrics": _metrics(trainer, dataset, encoding, scenario)
+            "metrics": primaries(trainer, dataset, encoding, scenario)
         }
         for count in layers:
             asked = {"layers": count, "teacher": f"{folder}/teacher"}
@@ -85,7 +80,7 @@ def measure(
                 "model": f"student of {count}",
                 "seconds": round(seconds, 1),
                 "best_epoch": end.best_epoch,
-                "metrics": _metrics(trainer, dataset, encoding, student),
+                "metrics": primaries(trainer, dataset, encoding, student),
                 "about": about_student(teacher, start, end, trainer.validate),
             }
             if alone:
@@ -108,36 +103,7 @@ def _without_teacher(dataset: Dataset, encoding: Encoding, scenario: Scenario, l
     return {
         "seconds": round(time.perf_counter() - started, 1),
         "best_epoch": end.best_epoch,
-        "metrics": _metrics(trainer, dataset, encoding, small),
-    }
-
-
-def _metrics(trainer: Any, dataset: Dataset, encoding: Encoding, scenario: Scenario) -> dict[str, dict[str, Any]]:
-    """Task → its primary metric on the test part, and whether more is better."""
-    rows, rankings = predict(
-        trainer.model.eval(),
-        trainer.view,
-        trainer.data.catalogue,
-        scenario.tasks,
-        TEST,
-        scenario.model.history,
-    )
-    given = Answers(rows=rows, rankings=rankings)
-    judged = judge(
-        Judged(before=given, after=given, champion=None),
-        scenario,
-        encoding.labels,
-        make_slices(dataset),
-        dataset.items.height,
-    )
-    return {
-        name: {
-            "metric": task["primary"],
-            "value": task["metrics"][task["primary"]]["after"],
-            "higher_is_better": task["metrics"][task["primary"]]["higher_is_better"],
-        }
-        for name, task in judged.items()
-        if task["metrics"]
+        "metrics": primaries(trainer, dataset, encoding, small),
     }
 
 
@@ -215,32 +181,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="scenario overrides")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
-    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the tables of these files")
+    add_output_options(parser)
     options = parser.parse_args(arguments)
     if options.table:
-        print(table([json.loads(line) for path in options.table for line in path.read_text("utf-8").splitlines()]))
+        print_tables(parser, options.table, table, ("data", "model", "seed", "metrics"))
         return
-    home = Path(os.environ.get("MTREC_DATA") or ROOT.parent / "shared" / "data")
-    folders = {name: None if name == "ecommerce" else home / name for name in options.data}
-    missing = [str(folder) for folder in folders.values() if folder and not folder.is_dir()]
-    if missing:
-        parser.error(f"no such folder: {', '.join(missing)}; set MTREC_DATA")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+    folders = folders_of(parser, {name: None if name == "ecommerce" else name for name in options.data})
     torch.set_num_threads(options.threads)
-    results = []
+    results = Results(options.out)
     for name, folder in folders.items():
         for seed in options.seeds:
             settings = ["training.compare_every=0", f"training.seed={seed}", *options.set]
             scenario = load_scenario(ROOT / "scenarios" / f"{SCENARIOS[name]}.yaml", settings)
             for result in measure(scenario, folder, options.layers, alone=not options.no_alone):
-                results.append({"data": name, "seed": seed, "torch": torch.__version__} | result)
-                print(json.dumps(results[-1]), flush=True)
-                if options.out:
-                    with options.out.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(results[-1]) + "\n")
-    print(table(results))
+                results.add({"data": name, "seed": seed, "torch": torch.__version__} | result)
+    print(table(results.all))
 
 
 if __name__ == "__main__":

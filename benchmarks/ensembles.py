@@ -9,7 +9,6 @@ All learn from the same rows, and all are judged on the same test rows.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.common import Results, add_output_options
 from benchmarks.ratings import load_tables
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.contract import Tables
@@ -119,17 +119,14 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--set", dest="settings", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--out", type=Path, help="append the results as JSON lines")
+    add_output_options(parser, table=False)
     given = parser.parse_args()
     scenario = load_scenario(given.scenario, [f"split.by={given.split}", *given.settings])
-    tables, results = load_tables(given.data), []
+    tables, results = load_tables(given.data), Results(given.out)
     for seed in given.seeds:
-        results.append(measure(tables, scenario, given.members, seed))
-        print(json.dumps({"data": given.data.name, "split": given.split, "seed": seed, **results[-1]}), flush=True)
-        if given.out:
-            with given.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"seed": seed, **results[-1]}) + "\n")
-    print(table(results))
+        about = {"data": given.data.name, "split": given.split, "seed": seed}
+        results.add({**about, **measure(tables, scenario, given.members, seed)})
+    print(table(results.all))
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ counted; no model runs.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.common import ROOT, folders_of
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.dataset import prepare
@@ -26,7 +26,6 @@ from mtrec.models.encoder import GROUP_TOKENS, bundled_minilm
 from mtrec.models.text_batches import Tokens, distinct, length_batches, length_groups
 from mtrec.training.batches import SequenceBatches
 
-ROOT = Path(__file__).resolve().parents[1]
 SCENARIOS = {"ecommerce": "ecommerce", "movielens-latest-small": "video"}
 OVERHEADS = {"one group": 10**9, **GROUP_TOKENS}
 
@@ -76,12 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", nargs="+", choices=list(SCENARIOS), default=list(SCENARIOS))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="scenario overrides")
     options = parser.parse_args(arguments)
-    home = Path(os.environ.get("MTREC_DATA") or ROOT.parent / "shared" / "data")
+    folders = folders_of(parser, {name: None if name == "ecommerce" else name for name in options.data})
     print("| data | texts per step | tokens per text | " + " | ".join([*OVERHEADS, "refresh"]) + " |")
     print("|---" * (4 + len(OVERHEADS)) + "|")
-    for name in options.data:
+    for name, folder in folders.items():
         scenario = load_scenario(ROOT / "scenarios" / f"{SCENARIOS[name]}.yaml", options.set)
-        tokens, drawn = steps(scenario, None if name == "ecommerce" else home / name)
+        tokens, drawn = steps(scenario, folder)
         chosen = list(drawn)
         sizes = np.mean([len(items) for items in chosen]), np.mean([len(row) for row in tokens])
         found = measure(tokens, chosen)

@@ -6,26 +6,29 @@ On every data set and split the baselines of `benchmarks.baselines` and mtrec's 
     random          about 10 % of the ratings, several seeds: rating RMSE
     time            the last 10 % by time: rating RMSE
     leave_last_out  each user's last film: HR@10 and NDCG@10, full ranking, seen films excluded, mean rank of ties
+    cold_items      all ratings of about 10 % of the films, several seeds: HR@10 and NDCG@10 of each (see
+                    `benchmarks.cold`). Baselines have the settings of leave_last_out, since nothing can be tuned
+                    on films that they do not know; an mtrec that knows films by their ids alone (`IDS_ONLY`) is
+                    measured, too
 
 Baselines learn from training and validation rows together: all but the test part. Their settings stand in
 `TUNED`, chosen per data set and split on the validation part of seed 0; for other data, or with --tune, they are
 chosen anew. mtrec stops early on its validation part (2 % of all rows; under leave_last_out each user's last film
 but one) and is not refitted on it, which favours the baselines.
 
-SVD++ has its default settings: one fit takes up to a minute, so that a grid as large as that of SVD would take over
-half an hour per split. --no-svdpp leaves it out.
+SVD++ is by far the slowest: its grid takes 10 to 15 minutes of a core where users have many ratings, one fit up to
+two. Choosing the settings of SASRec takes an hour. --no-svdpp and --no-sasrec leave them out.
 
     python -m benchmarks.quality                                # both public data sets, 3 seeds
     python -m benchmarks.quality --data FOLDER --splits leave_last_out --seeds 0 --out runs/last.jsonl
     python -m benchmarks.quality --only mtrec --seeds 1 --out runs/last.jsonl       # adds to the file
+    python -m benchmarks.quality --only settings --splits random time    # prints what `TUNED` should hold
     python -m benchmarks.quality --table runs/*.jsonl           # prints the tables, measures nothing
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -34,17 +37,22 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import baselines
+from benchmarks import baselines, cold
+from benchmarks.common import ROOT, Results, add_output_options, check_folders, folder_of, print_tables
 from benchmarks.ranking import means_and_errors
-from benchmarks.ratings import By, from_tables, load_tables, split
+from benchmarks.ratings import By, Parts, from_tables, load_tables, split
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.contract import Tables
 
-ROOT = Path(__file__).resolve().parents[1]
 DATA_SETS = ("movielens-latest-small", "movietweetings-100k")
-SPLITS: tuple[By, ...] = ("random", "time", "leave_last_out")
+SPLITS: tuple[By, ...] = ("random", "time", "leave_last_out", "cold_items")
 VALID = 0.02
 """Share of all rows that mtrec holds out for early stopping, and the baselines learn from."""
+IDS_ONLY = ("items.text=item", "items.numeric=[]", "items.multi=[]", "training.texts_per_step=0")
+"""Settings that leave mtrec nothing but ids: one text for all films, and no attributes."""
+MODELS: tuple[tuple[str, Sequence[str]], ...] = (("all tasks", ()), ("ids only", IDS_ONLY))
+METRICS = {"leave_last_out": ("hr@10", "ndcg@10"), "cold_items": cold.METRICS}
+"""What is measured under a split; else RMSE."""
 
 TUNED: dict[tuple[str, str], baselines.Settings] = {
     ("movielens-latest-small", "random"): {
@@ -62,10 +70,12 @@ TUNED: dict[tuple[str, str], baselines.Settings] = {
     ("movietweetings-100k", "random"): {
         "bias": {"reg_user": 2, "reg_item": 2, "epochs": 20},
         "svd": {"factors": 20, "epochs": 80, "reg": 0.15},
+        "svdpp": {"factors": 20, "epochs": 40, "lr": 0.01, "reg": 0.1},
     },
     ("movietweetings-100k", "time"): {
         "bias": {"reg_user": 2, "reg_item": 2, "epochs": 20},
         "svd": {"factors": 20, "epochs": 80, "reg": 0.1},
+        "svdpp": {"factors": 20, "epochs": 20, "lr": 0.01, "reg": 0.1},
     },
     ("movietweetings-100k", "leave_last_out"): {
         "knn": {"neighbours": 1000, "shrink": 500.0},
@@ -75,12 +85,17 @@ TUNED: dict[tuple[str, str], baselines.Settings] = {
 """What `benchmarks.baselines.choose` found, by data set and split."""
 
 
-def measure_mtrec(tables: Tables, scenario: Scenario) -> dict[str, Any]:
+def measure_mtrec(tables: Tables, scenario: Scenario, parts: Parts) -> dict[str, Any]:
     """Train on the training part, stop on the validation part, measure on the test part.
+
+    Args:
+        tables: the data.
+        scenario: all settings.
+        parts: the same split of the ratings, for `cold_items`.
 
     Returns:
         `rmse`, `hr@10` and `ndcg@10` on the test part, the standard errors of the last two over `users`,
-        `seconds` and `epochs`.
+        `seconds` and `epochs`; under `cold_items` what `cold.measure` gives in place of the first three.
     """
     from mtrec.data.dataset import prepare
     from mtrec.data.splits import TEST
@@ -95,16 +110,17 @@ def measure_mtrec(tables: Tables, scenario: Scenario) -> dict[str, Any]:
     bundle, view, catalogue = new_model(dataset, encoding, scenario)
     trainer = Trainer(bundle, view, catalogue, validate=validation(scenario, encoding))
     end = trainer.fit()
-    rows, rankings = predict(
-        bundle.model.eval(), view, trainer.data.catalogue, scenario.tasks, TEST, scenario.model.history
-    )
-    users = [user.metrics for user in rankings["next_item"]]
-    return {
-        "rmse": metrics.regression(rows["rating"].target, rows["rating"].predicted)["rmse"],
-        **means_and_errors({name: np.array([user[name] for user in users]) for name in ("hr@10", "ndcg@10")}),
-        "epochs": end.best_epoch,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
+    if scenario.split.by == "cold_items":
+        found = cold.measure(cold.Trained(trainer, parts.test), parts.before_test, parts.test)
+    else:
+        rows, rankings = predict(
+            bundle.model.eval(), view, trainer.data.catalogue, scenario.tasks, TEST, scenario.model.history
+        )
+        users = [user.metrics for user in rankings["next_item"]]
+        ranked = {name: np.array([user[name] for user in users]) for name in ("hr@10", "ndcg@10")}
+        rmse = metrics.regression(rows["rating"].target, rows["rating"].predicted)["rmse"]
+        found = {"rmse": rmse, **means_and_errors(ranked)}
+    return {**found, "epochs": end.best_epoch, "seconds": round(time.perf_counter() - started, 1)}
 
 
 def measure(
@@ -115,36 +131,46 @@ def measure(
     *,
     only: str | None = None,
     tune: bool = False,
-    plus_plus: bool = True,
+    **slow: bool,
 ) -> Iterator[dict[str, Any]]:
     """All results of one data set, one dict per method, split and seed.
 
     Args:
         folder: of the data set.
         splits: which of `SPLITS`.
-        seeds: of the random split, of SVD and of mtrec; ranking baselines have no seed and are measured once.
+        seeds: of the random split, of SVD, SASRec and mtrec; what has no chance in it is ranked once.
         overrides: scenario settings of mtrec's runs.
-        only: `baselines` or `mtrec`; None measures both.
+        only: `baselines` or `mtrec`; None measures both. `settings` chooses the baselines' settings that `TUNED`
+            lacks, and gives them all, one dict per split, in place of results.
         tune: choose the baselines' settings even where `TUNED` has them.
-        plus_plus: measure SVD++.
+        slow: `plus_plus` and `sasrec`, whether to measure these; both are.
     """
     tables = load_tables(folder)
     ratings, frame = from_tables(tables)
     tables = replace(tables, interactions=frame)
     for by in splits:
-        settings = None if tune else TUNED.get((folder.name, by))
+        tuned_by: By = "leave_last_out" if by == "cold_items" else by
+        settings = {} if tune else TUNED.get((folder.name, tuned_by), {})
+        if only != "mtrec":
+            settings = baselines.choose(split(ratings, frame, tuned_by, seed=seeds[0]), tuned_by, settings, **slow)
+        if only == "settings":
+            yield {"data": folder.name, "split": by, "settings": settings}
+            continue
         for seed in seeds:
             about = {"data": folder.name, "split": by, "seed": seed}
-            if only != "mtrec" and (by != "leave_last_out" or seed == seeds[0]):
-                parts = split(ratings, frame, by, seed=seed)
-                settings = settings or baselines.choose(parts, by)
-                for result in baselines.measure(parts, by, settings, seed=seed, plus_plus=plus_plus):
+            parts = split(ratings, frame, by, seed=seed)
+            if only != "mtrec":
+                methods = baselines.methods(by, settings, seed=seed, **slow)
+                if by == "leave_last_out" and seed != seeds[0]:
+                    methods = [method for method in methods if "seed" in method[2]]
+                for result in baselines.measure(parts, by, methods):
                     yield {**about, **result}
             if only != "baselines":
-                chosen = [f"split.by={by}", f"split.seed={seed}", f"split.valid={VALID}", f"training.seed={seed}"]
-                scenario = load_scenario(ROOT / "scenarios" / "video.yaml", [*chosen, *overrides])
-                method = ", ".join(["mtrec, all tasks", *overrides])
-                yield {**about, "method": method, **measure_mtrec(tables, scenario)}
+                own = [f"split.by={by}", f"split.seed={seed}", f"split.valid={VALID}", f"training.seed={seed}"]
+                for name, changes in MODELS if by == "cold_items" else MODELS[:1]:
+                    scenario = load_scenario(ROOT / "scenarios" / "video.yaml", [*own, *overrides, *changes])
+                    method = ", ".join([f"mtrec, {name}", *overrides])
+                    yield {**about, "method": method, **measure_mtrec(tables, scenario, parts)}
 
 
 def table(results: Iterable[dict[str, Any]]) -> str:
@@ -162,8 +188,7 @@ def table(results: Iterable[dict[str, Any]]) -> str:
 
 
 def _one_table(data: str, by: str, runs: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    ranking = by == "leave_last_out"
-    columns = ["hr@10", "ndcg@10"] if ranking else ["rmse"]
+    ranking, columns = by in METRICS, METRICS.get(by, ("rmse",))
     spread = "standard error over test users" if ranking else "standard deviation over seeds"
     yield from ["", f"**{data}, split {by}** (± {spread})", "", f"| method | {' | '.join(columns)} | runs |"]
     yield "|---" * (len(columns) + 2) + "|"
@@ -183,22 +208,6 @@ def _spread(rows: Sequence[dict[str, Any]], column: str) -> str:
     return f" ± {np.mean(errors):.4f}" if errors else ""
 
 
-def read_results(files: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The JSON lines of result files, in order.
-
-    Raises:
-        ValueError: a line is not a result; the message says where.
-    """
-    for file in files:
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                result = json.loads(line)
-                _ = [result[key] for key in ("data", "split", "method", "seed")]
-            except (ValueError, LookupError, TypeError) as error:
-                raise ValueError(f"{file}:{number}: not a result line ({error!r}); take the line out") from error
-            yield result
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print one JSON line per result, then the tables."""
     parser = argparse.ArgumentParser(description="Measure mtrec against plain baselines.")
@@ -206,36 +215,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--splits", nargs="+", choices=SPLITS, default=list(SPLITS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="scenario overrides")
-    parser.add_argument("--only", choices=("baselines", "mtrec"), help="measure these alone")
+    parser.add_argument("--only", choices=("baselines", "mtrec", "settings"), help="these alone")
     parser.add_argument("--tune", action="store_true", help="choose the baselines' settings anew")
     parser.add_argument("--no-svdpp", action="store_true", help="leave out SVD++, the slowest baseline")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
-    parser.add_argument("--table", nargs="+", type=Path, metavar="FILE", help="print the tables of such files")
+    parser.add_argument("--no-sasrec", action="store_true", help="leave out SASRec, the slowest ranker")
+    add_output_options(parser)
     options = parser.parse_args(arguments)
+    if options.only == "settings" and options.out:
+        parser.error("--only settings prints no results that could be added to --out; leave it out")
     if options.table:
-        try:
-            print(table(read_results(options.table)))
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
+        print_tables(parser, options.table, table, ("data", "split", "method", "seed"))
         return
-    home = Path(os.environ.get("MTREC_DATA") or ROOT.parent / "shared" / "data")
-    folders = options.data or [home / name for name in DATA_SETS]
-    missing = [str(folder) for folder in folders if not folder.is_dir()]
-    if missing:
-        parser.error(f"no such folder: {', '.join(missing)}; set MTREC_DATA or give --data")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    results = []
-    kinds = {"only": options.only, "tune": options.tune, "plus_plus": not options.no_svdpp}
+    folders = options.data or [folder_of(name) for name in DATA_SETS]
+    check_folders(parser, folders, "set MTREC_DATA or give --data")
+    results = Results(options.out)
+    kinds = {"only": options.only, "tune": options.tune}
+    kinds |= {"plus_plus": not options.no_svdpp, "sasrec": not options.no_sasrec}
     for folder in folders:
         for result in measure(folder, options.splits, options.seeds, options.set, **kinds):
-            line = json.dumps(result)
-            print(line, flush=True)
-            if options.out:
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(line + "\n")
-            results.append(result)
-    print(table(results))
+            results.add(result)
+    if options.only != "settings":
+        print(table(results.all))
 
 
 if __name__ == "__main__":

@@ -16,14 +16,18 @@ from benchmarks.ratings import Ratings
 from mtrec.models.neighbours import top_similar
 
 
-class RankingModel(Protocol):
+class Scorer(Protocol):
     """Scores the whole catalogue for users."""
-
-    def fit(self, train: Ratings) -> Any:
-        """Learn from N rows; each user's rows are in order of time. The rating values are not used."""
 
     def scores(self, users: np.ndarray) -> np.ndarray:
         """Score all items for B users: [B] codes to [B, num_items]."""
+
+
+class RankingModel(Scorer, Protocol):
+    """Learns to."""
+
+    def fit(self, train: Ratings) -> Any:
+        """Learn from N rows; each user's rows are in order of time. The rating values are not used."""
 
 
 class Popularity:
@@ -100,14 +104,25 @@ def mean_tie_ranks(scores: np.ndarray, targets: np.ndarray, seen: sparse.csr_mat
     Returns:
         [B] ranks from 1; tied items share the mean of their ranks.
     """
-    rows = np.arange(len(targets))
-    own = scores[rows, targets].copy()
-    open_items = np.ones(scores.shape, dtype=bool)
-    open_items[seen.nonzero()] = False
-    open_items[rows, targets] = False
-    above = ((scores > own[:, None]) & open_items).sum(axis=1)
-    equal = ((scores == own[:, None]) & open_items).sum(axis=1)
+    allowed = np.ones(scores.shape, dtype=bool)
+    allowed[seen.nonzero()] = False
+    above, equal = above_and_equal(scores, targets, allowed)
     return 1.0 + above + equal / 2.0
+
+
+def above_and_equal(scores: np.ndarray, targets: np.ndarray, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many other items score higher than each target, and how many the same: [B] and [B].
+
+    Args:
+        scores: [B, I]; higher is better.
+        targets: [B] item codes.
+        allowed: [B, I] bool, which items compete.
+    """
+    rows = np.arange(len(targets))
+    own = scores[rows, targets][:, None]
+    others = allowed.copy()
+    others[rows, targets] = False
+    return ((scores > own) & others).sum(axis=1), ((scores == own) & others).sum(axis=1)
 
 
 def gains(ranks: np.ndarray, k: int = 10) -> dict[str, np.ndarray]:
@@ -140,13 +155,18 @@ def means_and_errors(per_user: Mapping[str, np.ndarray]) -> dict[str, float]:
     return found
 
 
-def rank_targets(model: RankingModel, train: Ratings, test: Ratings, block: int = 256) -> np.ndarray:
+def rank_targets(model: RankingModel, train: Ratings, test: Ratings) -> np.ndarray:
     """Fit on `train`, then rank each test row's item for its user over the full catalogue.
 
     Returns:
         [M] ranks, in the order of the test rows.
     """
     model.fit(train)
+    return rank_fitted(model, train, test)
+
+
+def rank_fitted(model: Scorer, train: Ratings, test: Ratings, block: int = 256) -> np.ndarray:
+    """As `rank_targets`, of a model that was fitted on `train` before."""
     shape = (train.num_users, train.num_items)
     seen = sparse.csr_matrix((np.ones(len(train), np.float32), (train.users, train.items)), shape=shape)
     ranks = []

@@ -4,7 +4,8 @@ The rows that a baseline sees are the rows that mtrec sees: the source, the type
 and the split all come from `mtrec.data`. The rules stand in `mtrec.data.splits.split_interactions`. In short:
 `random` draws each row by a hash of it and the seed, `time` cuts at two instants, `leave_last_out` takes each
 user's last new item, which here is the last row, since a user's later rating of an item replaces the earlier one
-(rows of equal time keep the order of the input; users with fewer than three items stay in training).
+(rows of equal time keep the order of the input; users with fewer than three items stay in training), `cold_items`
+draws items by a hash of their id and takes all their rows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mtrec.data.cleaning import clean
 from mtrec.data.contract import TYPES, Tables
 from mtrec.data.splits import TEST, TRAIN, VALID, split_interactions
 
-By = Literal["time", "random", "leave_last_out"]
+By = Literal["time", "random", "leave_last_out", "cold_items"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,9 +168,10 @@ def split(
         ratings: N ratings.
         interactions: the N rows behind them, in the same order.
         by: the rule.
-        seed: of the random rule; the other two have no chance in them.
-        valid: share of all rows that validates, on average under random (not used by leave_last_out).
-        test: share of all rows that tests, likewise.
+        seed: of random and cold_items; the other two have no chance in them.
+        valid: share of all rows (cold_items: of items) that validates, on average where they are drawn (not used by
+            leave_last_out).
+        test: the share that tests, likewise.
 
     Raises:
         DataError: a part would be empty.

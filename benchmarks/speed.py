@@ -24,8 +24,6 @@ Then, how far vectors are from those of fp32: with bf16 products, and with bf16 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -36,6 +34,7 @@ from unittest import mock
 import numpy as np
 import torch
 
+from benchmarks.common import ROOT, Results, add_output_options, folders_of
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.dataset import prepare
@@ -45,7 +44,6 @@ from mtrec.models.state_cache import StateCache
 from mtrec.models.store import new_model
 from mtrec.training.loop import Trainer
 
-ROOT = Path(__file__).resolve().parents[1]
 VARIANTS = ("none", "dedup", "length", "cache", "all")
 MORE = ("pieces", "compiled")
 """Variants of `all` that are measured when asked for."""
@@ -215,17 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--refreshes", type=int, default=2, help="blocks in which a refresh is timed")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="scenario overrides")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="add each JSON line to this file, too")
+    add_output_options(parser, table=False)
     options = parser.parse_args(arguments)
-    home = Path(os.environ.get("MTREC_DATA") or ROOT.parent / "shared" / "data")
-    folders = {name: None if name == "ecommerce" else home / name for name in options.data}
-    missing = [str(folder) for folder in folders.values() if folder and not folder.is_dir()]
-    if missing:
-        parser.error(f"no such folder: {', '.join(missing)}; set MTREC_DATA")
-    if options.out:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
+    folders = folders_of(parser, {name: None if name == "ecommerce" else name for name in options.data})
     torch.set_num_threads(options.threads)
-    results = []
+    results = Results(options.out)
     for name, folder in folders.items():
         settings = ["training.compare_every=0", *options.set]
         work = Work(load_scenario(ROOT / "scenarios" / f"{SCENARIOS[name]}.yaml", settings), folder, options.steps)
@@ -242,12 +234,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         amounts = {"blocks": options.blocks, "refreshes": options.refreshes, "variants": options.variants}
         timed = measure(work, **amounts)
         for result in (*timed, *distances(work.encoder, work.catalogue.tokens)):
-            results.append(about | result)
-            print(json.dumps(results[-1]), flush=True)
-            if options.out:
-                with options.out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(results[-1]) + "\n")
-    print(table(results))
+            results.add(about | result)
+    print(table(results.all))
 
 
 if __name__ == "__main__":

@@ -156,17 +156,19 @@ class Split(Frozen):
     - random: rows by a hash of user, item, event, time and `seed`, so that a row keeps its part in later data and
       the shares hold on average (history of a pair is then every other training row of its user);
     - leave_last_out: per user the test part begins where the last new item appears, the validation part where the
-      new item before that one appears.
+      new item before that one appears;
+    - cold_items: items by a hash of their id and `seed`, with all interactions on them, so that the test part asks
+      about items that nobody took in training (history of a pair is then every training row of its user).
     """
 
-    by: Literal["time", "random", "leave_last_out"] = "time"
+    by: Literal["time", "random", "leave_last_out", "cold_items"] = "time"
     """How rows are drawn; see above."""
     valid: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Share of rows that validate; no effect on leave_last_out."""
+    """Share of rows (cold_items: of items) that validate; no effect on leave_last_out."""
     test: Annotated[float, Field(gt=0, lt=0.5)] = 0.1
-    """Share of rows that test; no effect on leave_last_out."""
+    """Share of rows (cold_items: of items) that test; no effect on leave_last_out."""
     seed: Seed = 0
-    """Another seed draws other rows; random only."""
+    """Another seed draws other rows (random) and other items and users (cold_items, and item and user labels)."""
 
 
 # ------------------------------------------------------------------------------------------------- tasks
@@ -690,8 +692,9 @@ class Scenario(Frozen):
                 problems.append(f"tasks.{name}: '{task.label}' is a user feature too and would leak; remove one")
             if isinstance(task, Binary) and task.positive and self.split.by != "time":
                 problems.append(
-                    f"tasks.{name}: 'positive' events need split.by: time, for by {self.split.by} an exposure and "
-                    "its outcome can lie in different parts; set split.by to time, or give the task a label"
+                    f"tasks.{name}: 'positive' events need split.by: time, for by {self.split.by} the outcome of "
+                    "an exposure can lie in another part or in its history; set split.by to time, or give the task "
+                    "a label"
                 )
             if isinstance(task, Binary) and task.after:
                 problems += [f"tasks.{name}.after: {problem}" for problem in self._wrong_chain(name, task)]

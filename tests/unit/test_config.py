@@ -77,7 +77,11 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "dropout of everything": ("model/dropout", 1.0, "model.dropout: Input should be less than 1 (got 1.0)"),
     "an unknown sharing": ("model/sharing", "mmoe2", "model.sharing: Input should be 'shared_bottom'"),
     "a tiny text": ("model/encoder", {"max_length": 1}, "model.encoder.max_length: Input should be greater"),
-    "an unknown split": ("split/by", "week", "split.by: Input should be 'time', 'random' or 'leave_last_out'"),
+    "an unknown split": (
+        "split/by",
+        "week",
+        "split.by: Input should be 'time', 'random', 'leave_last_out' or 'cold_items'",
+    ),
     "a test part of half": ("split/test", 0.5, "split.test: Input should be less than 0.5 (got 0.5)"),
     "no tasks": ("tasks", {}, "tasks: declare at least one"),
     "tasks forgotten": ("tasks", ..., "tasks: Field required"),
@@ -160,12 +164,17 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "outcomes of events under a random split": (
         "split/by",
         "random",
-        "tasks.buys: 'positive' events need split.by: time, for by random an exposure and its outcome can lie in "
-        "different parts; set split.by to time, or give the task a label",
+        "tasks.buys: 'positive' events need split.by: time, for by random the outcome of an exposure can lie in "
+        "another part or in its history; set split.by to time, or give the task a label",
     ),
     "outcomes of events under leave-last-out": (
         "split/by",
         "leave_last_out",
+        "tasks.buys: 'positive' events need split.by: time",
+    ),
+    "outcomes of events among a user's other rows": (
+        "split/by",
+        "cold_items",
         "tasks.buys: 'positive' events need split.by: time",
     ),
     "a ranking with a label": (

@@ -10,6 +10,7 @@ would cost a second forward pass.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,7 +105,10 @@ class Balancer:
 
     def combine(self, jacobian_KD: Tensor, losses_K: Tensor) -> Tensor:
         """One gradient (D,) of the weighted tasks', for methods that combine gradients."""
-        combined: Tensor = self.core(jacobian_KD, losses_K) if self.method == "gradnorm" else self.core(jacobian_KD)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Nash-MTL's solver speaks up at every step
+            held = (losses_K,) if self.method == "gradnorm" else ()
+            combined: Tensor = self.core(jacobian_KD, *held)
         return combined
 
     def end_epoch(self) -> None:

@@ -25,7 +25,8 @@ def split_interactions(interactions: pl.DataFrame, split: Split) -> pl.Series:
             orders each user's items by their first row: the test part begins at the first row of the last item,
             the validation part at the first row of the item before it. Without repeats these are the user's last
             row and the one before. Users with fewer than three distinct items stay in training; rows of equal
-            time are ordered as in the input.
+            time are ordered as in the input. `cold_items` draws items as `split_by_id` does; all rows of an item
+            share its part, so no training row names an item of another part.
 
     Returns:
         Int8 series `part`: 0 train, 1 valid, 2 test.
@@ -37,6 +38,9 @@ def split_interactions(interactions: pl.DataFrame, split: Split) -> pl.Series:
         part = _by_time(interactions["timestamp"], split)
     elif split.by == "random":
         part = _drawn(_row_keys(interactions, split.seed) / 2.0**64, split)
+    elif split.by == "cold_items":
+        items = interactions["item_id"].unique()
+        part = interactions["item_id"].replace_strict(items, split_by_id(items, split)).alias("part")
     else:
         part = _leave_last_out(interactions)
     counts = np.bincount(part.to_numpy(), minlength=3)

@@ -62,6 +62,8 @@ def protocol(split: Split, start: Recommender) -> dict[str, str]:
         "random": "test interactions are drawn at random, and a user's history is their interactions outside it",
         "leave_last_out": "each user's test part begins where the last new item appears, and the history is all "
         "before it",
+        "cold_items": "test interactions are those on items drawn by a hash of their id, which no training "
+        "interaction names, and a user's history is their interactions on other items",
     }
     return {
         "split": split.by,

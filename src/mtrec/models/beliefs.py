@@ -114,7 +114,7 @@ def start_posteriors(model: Recommender, view: View) -> None:
 
 
 def _attributes(view: View, num_slots: int) -> np.ndarray:
-    """Attributes of items by id slot, as columns of mean 0; 0 for the unknown item."""
+    """Attributes of the items that training met, by id slot, as columns of mean 0; 0 for the unknown item."""
     rows = view.items
     columns = [rows.numeric.cpu().numpy()]
     for codes in (rows.categorical.unsqueeze(2), rows.multi):
@@ -126,8 +126,9 @@ def _attributes(view: View, num_slots: int) -> np.ndarray:
                 columns.append(there[:, 1:])
     found = np.concatenate(columns, axis=1)
     table = np.zeros((num_slots, found.shape[1]))
-    table[rows.ids.cpu().numpy()] = found - found.mean(0)
-    table[0] = 0
+    slots = rows.ids.cpu().numpy()
+    met = slots > 0
+    table[slots[met]] = found[met] - found[met].mean(0)
     return table
 
 

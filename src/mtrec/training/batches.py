@@ -16,8 +16,8 @@ class SequenceBatches:
     """Cuts every user's training rows into windows and groups them into batches.
 
     The first cut of a user is drawn anew each epoch, so that every row is at times late and at times early in
-    its window. With `shuffle_rows` the rows of a user are put in random order first: under a random split time
-    has no meaning, and the events before a row then stand for "the user's other rows".
+    its window. With `shuffle_rows` the rows of a user are put in random order first: where held-out rows are
+    drawn from all times, time has no meaning, and the events before a row then stand for "the user's other rows".
     """
 
     def __init__(

@@ -111,7 +111,7 @@ class Trainer:
             window=scenario.model.history,
             batch_size=self.settings.batch_size,
             seed=self.settings.seed,
-            shuffle_rows=scenario.split.by == "random",
+            shuffle_rows=scenario.split.by in ("random", "cold_items"),
         )
         self.checkpoints = checkpoints
         self.total_steps = sum(

@@ -170,3 +170,11 @@ def test_wrong_options_are_one_line(method: str, options: dict[str, float], says
 def test_options_reach_the_method() -> None:
     near, far = (Balancer("cagrad", TASKS, {"c": c}).combine(CONFLICT, torch.ones(3)) for c in (0.01, 0.9))
     assert not near.allclose(far, atol=1e-3)
+
+
+def test_no_solver_speaks_up(recwarn: pytest.WarningsRecorder) -> None:
+    rows = torch.tensor([[1.0, 0.2, 0.0], [0.1, 1e-6, 0.9]])
+    balancer = Balancer("nash_mtl", {"a": 1.0, "b": 1.0})
+    for _ in range(2):
+        balancer.combine(rows, torch.ones(2))
+    assert not recwarn.list

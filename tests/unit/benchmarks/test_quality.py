@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("surprise", reason="scikit-surprise is not installed (pip install 'mtrec[dev]')")
 
-from benchmarks import baselines, quality
+from benchmarks import baselines, quality, sasrec
 from benchmarks.ratings import from_tables, load_tables, split
 
 
@@ -34,6 +34,10 @@ def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "BIAS_GRID", {"reg_user": (1, 15), "reg_item": (1,), "epochs": (5,)})
     monkeypatch.setattr(baselines, "SVD_GRID", {"factors": (2, 4), "epochs": (5,)})
+    monkeypatch.setattr(baselines, "SVDPP_GRID", {"epochs": (2,), "reg": (0.05, 0.1)})
+    monkeypatch.setattr(baselines, "SVDPP_FACTORS", (2, 3))
+    monkeypatch.setattr(sasrec, "GRID", [{"width": 8, "dropout": 0.2}])
+    monkeypatch.setattr(sasrec, "LOOKS", 1)
     monkeypatch.setattr(baselines, "KNN_GRID", {"neighbours": (3, 10), "shrink": (0.0,)})
 
 
@@ -41,11 +45,13 @@ def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_baselines_are_tuned_and_measured_per_split_and_seed(films: Path) -> None:
     found = list(quality.measure(films, ["random", "leave_last_out"], [0, 1], only="baselines"))
     methods = [(r["split"], r["seed"], r["method"]) for r in found]
-    raters = ["bias-only", "bias-only, tuned", "SVD", "SVD, tuned", "SVD++"]
+    raters = ["bias-only", "bias-only, tuned", "SVD", "SVD, tuned", "SVD++", "SVD++, tuned"]
     rankers = ["popularity", "item-kNN, tuned", "item-kNN with recency, tuned"]
+    networks = ["SASRec as published", "SASRec, full softmax, tuned"]
     assert methods == [
         *[("random", seed, name) for seed in (0, 1) for name in raters],
-        *[("leave_last_out", 0, name) for name in rankers],
+        *[("leave_last_out", 0, name) for name in (*rankers, *networks)],
+        *[("leave_last_out", 1, name) for name in networks],  # the others have no chance in them
     ]
     by_name = {(r["method"], r["seed"]): r for r in found}
     ratings, frame = from_tables(load_tables(films))
@@ -53,10 +59,12 @@ def test_baselines_are_tuned_and_measured_per_split_and_seed(films: Path) -> Non
     for seed in (0, 1):  # seed 1 is measured with what seed 0 chose
         assert by_name["bias-only, tuned", seed]["setting"] == chosen["bias"]
         assert by_name["SVD, tuned", seed]["setting"] == {**chosen["svd"], "seed": seed}
+        assert by_name["SVD++, tuned", seed]["setting"] == {**chosen["svdpp"], "seed": seed}
         parts = split(ratings, frame, "random", seed=seed)
         again = baselines.rating_rmse(baselines.svd(seed=seed), parts.before_test, parts.test)
         assert by_name["SVD", seed]["rmse"] == again
     assert by_name["SVD++", 0]["rmse"] != by_name["SVD++", 1]["rmse"]
+    assert by_name[networks[1], 0]["setting"] == {**by_name[networks[1], 1]["setting"], "seed": 0}
     popular = by_name["popularity", 0]
     assert popular["users"] == 40
     assert popular["hr@10_se"] == pytest.approx(np.sqrt(popular["hr@10"] * (1 - popular["hr@10"]) / 39))
@@ -67,19 +75,48 @@ def test_settings_written_down_are_used_and_svdpp_can_be_left_out(
 ) -> None:
     settings: baselines.Settings = {"bias": {"reg_user": 3}, "svd": {"factors": 2, "epochs": 1}}
     monkeypatch.setitem(quality.TUNED, (films.name, "time"), settings)
-    monkeypatch.setattr(baselines, "choose", lambda *_: pytest.fail("chose settings that are written down"))
+    monkeypatch.setattr(
+        baselines, "tuned_rating_model", lambda *_: pytest.fail("chose settings that are written down")
+    )
     found = list(quality.measure(films, ["time"], [5], only="baselines", plus_plus=False))
     assert [r["method"] for r in found] == ["bias-only", "bias-only, tuned", "SVD", "SVD, tuned"]
     assert [r["setting"] for r in found][1::2] == [{"reg_user": 3}, {"factors": 2, "epochs": 1, "seed": 5}]
 
 
+@pytest.mark.usefixtures("small_grids")
+def test_the_settings_that_are_not_written_down_are_chosen_and_printed(
+    films: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: baselines.Settings = {"bias": {"reg_user": 3}, "svd": {"factors": 2, "epochs": 1}}
+    monkeypatch.setitem(quality.TUNED, (films.name, "random"), given)
+    words = ["--data", str(films), "--splits", "random", "--only", "settings"]
+    quality.main(words)
+    (line,) = capsys.readouterr().out.splitlines()
+    found = json.loads(line)["settings"]
+    ratings, frame = from_tables(load_tables(films))
+    parts = split(ratings, frame, "random", seed=0)
+
+    def error(setting: dict[str, Any]) -> float:
+        return baselines.rating_rmse(baselines.svd_plus_plus(**setting), parts.train, parts.valid)
+
+    first = min(({"factors": 2, "epochs": 2, "reg": reg} for reg in (0.05, 0.1)), key=error)
+    assert found == {**given, "svdpp": min(({**first, "factors": n} for n in (2, 3)), key=error)}
+    with pytest.raises(SystemExit):
+        quality.main([*words, "--out", "lines.jsonl"])
+    assert "--only settings" in capsys.readouterr().err
+
+
 def test_settings_of_the_public_sets_come_from_the_grids() -> None:
-    assert set(quality.TUNED) == {(data, by) for data in quality.DATA_SETS for by in quality.SPLITS}
+    tuned = set(quality.SPLITS) - {"cold_items"}
+    assert set(quality.TUNED) == {(data, by) for data in quality.DATA_SETS for by in tuned}
     grids = {"bias": baselines.BIAS_GRID, "svd": baselines.SVD_GRID, "knn": baselines.KNN_GRID}
+    slow = {"svdpp", "sasrec", "sasrec_full"}
+    grids["svdpp"] = {**baselines.SVDPP_GRID, "factors": baselines.SVDPP_FACTORS}
     grids["recent"] = {**baselines.KNN_GRID, "half_life": baselines.HALF_LIVES}
     for (_, by), settings in quality.TUNED.items():
-        assert set(settings) == ({"knn", "recent"} if by == "leave_last_out" else {"bias", "svd"})
-        for name, setting in settings.items():
+        assert set(settings) - slow == ({"knn", "recent"} if by == "leave_last_out" else {"bias", "svd"})
+        for name in settings.keys() & grids.keys():
+            setting = settings[name]
             assert all(value in grids[name][key] for key, value in setting.items())
             assert set(setting) == set(grids[name])
 
@@ -92,6 +129,27 @@ def test_mtrec_is_measured_with_its_overrides(films: Path) -> None:
     assert 0.3 < found["rmse"] < 2.5
     assert 0 < found["ndcg@10"] < found["hr@10"] < 1
     assert found["hr@10_se"] == pytest.approx(np.sqrt(found["hr@10"] * (1 - found["hr@10"]) / 39))
+
+
+@pytest.mark.usefixtures("small_grids")
+def test_cold_items_are_ranked_by_ids_and_by_the_whole_model(films: Path) -> None:
+    small = ["training.epochs=2", "model.encoder.train_layers=0", "model.width=8"]
+    found = list(quality.measure(films, ["cold_items"], [2], small))
+    ours = [f"mtrec, {name}, {', '.join(small)}" for name in ("all tasks", "ids only")]
+    ids = ["popularity", "item-kNN, tuned", "item-kNN with recency, tuned"]
+    ids += ["SASRec as published", "SASRec, full softmax, tuned"]
+    assert [r["method"] for r in found] == [*ids, *ours]
+    ratings, frame = from_tables(load_tables(films))
+    parts = split(ratings, frame, "cold_items", seed=2)
+    held = set(parts.test.items.tolist())
+    assert held.isdisjoint(parts.before_test.items.tolist())
+    assert {(r["rows"], r["users"]) for r in found} == {(len(parts.test), len(np.unique(parts.test.users)))}
+    # Popularity knows nothing of them: chance among themselves, the last places among all.
+    assert found[0]["hr@10 among held-out"] == pytest.approx(min(10 / len(held), 1))
+    assert found[0]["ndcg@10"] < found[0]["ndcg@10 among held-out"]
+    assert "| method | hr@10 | ndcg@10 | hr@10 among held-out | ndcg@10 among held-out | runs |" in quality.table(
+        found
+    )
 
 
 def rated(method: str, seed: int, rmse: float) -> dict[str, Any]:

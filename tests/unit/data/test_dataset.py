@@ -17,7 +17,7 @@ from tests.unit.tiny_shop import DIALS, shop_scenario, shop_tables, tasks_under
 
 COLD = {**DIALS, "cold_items": 0.4, "num_items": 80}
 """Many items that occur in late rows alone."""
-SPLITS = ("time", "random", "leave_last_out")
+SPLITS = ("time", "random", "leave_last_out", "cold_items")
 
 
 def scenario(by: str) -> Scenario:
@@ -46,7 +46,7 @@ def changed_rows(tables: Tables, where: np.ndarray, by: str) -> Tables:
     )
     if by == "random":
         return with_interactions(tables, rows)
-    items = other_items(tables, where, rng)
+    items = tables.interactions["item_id"].to_list() if by == "cold_items" else other_items(tables, where, rng)
     events = rng.choice(["purchase", "cart", "rating"], rows.height)
     mask = pl.Series(where)
     return with_interactions(
@@ -111,7 +111,7 @@ def test_later_rows_that_never_came_leave_what_is_learned_from_as_it_is(tmp_path
     assert other.interactions.equals(dataset.interactions.filter(kept))
 
 
-@pytest.mark.parametrize("by", ["time", "leave_last_out"])
+@pytest.mark.parametrize("by", ["time", "leave_last_out", "cold_items"])
 def test_nothing_of_items_and_users_outside_training_reaches_the_encoding(by: str, tmp_path: Path) -> None:
     tables, _ = shop_tables(COLD)
     if by == "leave_last_out":

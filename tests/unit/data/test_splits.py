@@ -111,6 +111,24 @@ def test_the_held_out_item_of_each_user_is_new_and_the_only_new_one(items: list[
             assert own.filter(pl.col("part") == later)["item_id"][0] == fresh[0]
 
 
+def test_cold_items_gives_all_rows_of_an_item_to_the_part_of_the_item() -> None:
+    """The parts of items are those that item labels have, whatever rows there are."""
+    split = Split(by="cold_items", valid=0.2, test=0.1)
+    ids = [f"item-{n}" for n in range(12)]
+    taken = np.random.default_rng(0).integers(0, 12, 400)
+    table = rows([f"u{n % 9}" for n in range(400)], list(range(400)))
+    table = table.with_columns(item_id=pl.Series([ids[n] for n in taken]))
+    part = split_interactions(table, split)
+    of_item = dict(zip(ids, split_by_id(pl.Series(ids), split).to_list(), strict=True))
+    assert "".join(str(of_item[item]) for item in ids) == HASHED
+    assert part.to_list() == [of_item[item] for item in table["item_id"].to_list()]
+    assert (part.name, part.dtype) == ("part", pl.Int8)
+    chosen = np.random.default_rng(1).permutation(400)[:150]
+    assert split_interactions(table[chosen], split).to_list() == part.gather(chosen).to_list()
+    other = split_interactions(table, split.model_copy(update={"seed": 1}))
+    assert (other != part).any()
+
+
 def many(count: int) -> pl.DataFrame:
     """Rows of a few users, items, events and times, all different in at least one of them."""
     n = np.arange(count)
@@ -194,6 +212,7 @@ def test_a_million_rows_are_drawn_in_seconds() -> None:
         ("time", [0] * 15 + [1] * 15, ["u"] * 30, "valid"),
         ("random", [0, 1, 2], ["u"] * 3, "valid"),
         ("leave_last_out", [0, 1, 2, 3], ["a", "a", "b", "b"], "valid"),
+        ("cold_items", [0, 1, 2, 3], ["a", "a", "b", "b"], "valid"),
     ],
 )
 def test_an_empty_part_is_refused_with_the_way_out(by: str, hours: list[int], users: list[str], empty: str) -> None:

@@ -367,6 +367,7 @@ def test_a_task_without_examples_has_an_empty_row(scenario: Scenario) -> None:
         ("time", "history ends where it begins"),
         ("random", "history is their interactions outside it"),
         ("leave_last_out", "begins where the last new item appears, and the history is all before it"),
+        ("cold_items", "which no training interaction names"),
     ],
 )
 def test_the_protocol_says_how_it_was_measured(by: str, history: str, shop_start: Start) -> None:
