@@ -112,7 +112,7 @@ def user_states(
     model: Recommender, view: View, items: ItemVectors, users_B: np.ndarray, before_part: int, history: int
 ) -> Tensor:
     """State of each user after the interactions of the parts before `before_part`, (B, D)."""
-    states = [torch.zeros(0, items.fused_ND.shape[1], device=view.device)]
+    states = [torch.zeros(0, model.state_width, device=view.device)]
     for start in range(0, len(users_B), CHUNK):
         chunk = users_B[start : start + CHUNK]
         past = view.history(view.recent_rows(chunk, before_part, history))

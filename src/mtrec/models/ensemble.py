@@ -106,7 +106,7 @@ class Ensemble(Recommender):
 
     def item_outputs(self, text_XD: Tensor) -> dict[str, Tensor]:
         """Answers of the item tasks."""
-        return self._pooled([m.item_outputs(t) for m, t in zip(self.each(), self._parts(text_XD), strict=True)])
+        return self._pooled([m.item_outputs(t) for m, t in zip(self.each(), self._texts(text_XD), strict=True)])
 
     def user_outputs(self, states_XD: Tensor) -> dict[str, Tensor]:
         """Answers of the user tasks."""
@@ -153,9 +153,17 @@ class Ensemble(Recommender):
         """The members."""
         return [member for member in self.members if isinstance(member, Recommender)]
 
-    def _parts(self, side_by_side: Tensor) -> tuple[Tensor, ...]:
-        """Each member's part of a vector of its width."""
-        return side_by_side.split([member.users.start.numel() for member in self.each()], dim=-1)
+    @property
+    def state_width(self) -> int:
+        """Numbers in the states of all members."""
+        return sum(member.state_width for member in self.each())
+
+    def _texts(self, text_XD: Tensor) -> tuple[Tensor, ...]:
+        return text_XD.split([member.width for member in self.each()], dim=-1)
+
+    def _parts(self, states_XD: Tensor) -> tuple[Tensor, ...]:
+        """Each member's part of a state."""
+        return states_XD.split([member.state_width for member in self.each()], dim=-1)
 
     def _pooled(self, outputs: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         pooled = {}

@@ -60,6 +60,13 @@ class View:
             device=device,
         )
 
+    def mean_gap(self, part: int) -> float:
+        """Mean of the days between an event and the user's event before, in one part."""
+        rows = np.flatnonzero(self.dataset.part == part)
+        same = self.dataset.user[rows[1:]] == self.dataset.user[rows[:-1]]
+        gaps = np.diff(self.dataset.time[rows])[same]
+        return float(np.maximum(gaps, 0).mean()) if len(gaps) else 0.0
+
     def event_codes(self, names: list[str]) -> np.ndarray:
         """Codes of named events; an event that training never saw has none."""
         known = [self.events.index(name) + 1 for name in names if name in self.events]

@@ -1,7 +1,8 @@
 """The loss of every task type.
 
 Each function takes predictions, targets and a mask of the examples that have a label, and returns a mean over
-those examples (0 when there is none). Shapes: X examples, V values or classes, N items, D width.
+those examples (0 when there is none); a mask of numbers weighs them. Shapes: X examples, V values or classes, N
+items, D width.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+EMPTY = 1e-6
+"""Weight that stands for none, in place of dividing by 0."""
+
 
 def _masked_mean(values_X: Tensor, mask_X: Tensor) -> Tensor:
     mask = mask_X.to(values_X.dtype)
-    return (values_X * mask).sum() / mask.sum().clamp(min=1)
+    return (values_X * mask).sum() / mask.sum().clamp(min=EMPTY)
 
 
 def regression_loss(predicted_X: Tensor, target_X: Tensor, mask_X: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def implicit_directions(user_X: np.ndarray, item_X: np.ndarray, sizes: tuple[int
     right_SM = right_SM[:, strength > 1e-6 * strength.max(initial=0)]
     count = right_SM.shape[1]
     columns_SM, basis_SM = np.zeros((sizes[1], DIRECTIONS)), np.zeros((sizes[1], DIRECTIONS))
-    columns_SM[:, :count] = np.clip(right_SM / right_SM.std(0), -LARGEST, LARGEST)
+    columns_SM[:, :count] = np.clip(right_SM / right_SM.std(0).clip(min=1e-9), -LARGEST, LARGEST)
     basis_SM[:, :count] = right_SM / (scaled @ right_SM).std(0).clip(min=1e-9) / root_S[:, None]
     return columns_SM, basis_SM
 

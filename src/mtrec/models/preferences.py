@@ -45,6 +45,21 @@ def future_targets(
     return _reduce(task, total, count), enough & history.mask_BT
 
 
+def as_at_any_moment(mask_BT: Tensor, gap_BT: Tensor, mean_gap: float) -> Tensor:
+    """Weights of the moments before each event, as a cut at any moment meets them; about 1 on average.
+
+    Most events follow another of the same visit, but a moment drawn from the clock falls between two visits: into
+    a gap with a probability in proportion to its length (length-biased sampling; Cox 1969). Where preferences are
+    asked for at such a moment, what the same visit tells is not there to be used.
+
+    Args:
+        mask_BT: moments that count.
+        gap_BT: days since the event before.
+        mean_gap: mean of all gaps (`View.mean_gap`); with 0 there are no times, and all moments count the same.
+    """
+    return mask_BT * (gap_BT.clamp(min=0) / mean_gap if mean_gap else 1.0)
+
+
 def preference_of_rows(task: Task, labels_N: Tensor, items_M: Tensor) -> Tensor:
     """The target that M events define, () or (V,); NaN when fewer of them have a label than training asks for."""
     values_NV, usable_N = _as_values(task, labels_N)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from mtrec.config import Binary, NextItem, Regression, Scenario, Task
 from mtrec.data.dataset import Encoding
 from mtrec.models.encoder import TextEncoder
+from mtrec.models.habits import Habits, has_habit
 from mtrec.models.heads import Head, NextItemHead, PairFactors
 from mtrec.models.items import FeatureTensors, ItemTower, kept
 from mtrec.models.losses import chained_logit
@@ -103,6 +104,11 @@ class Recommender(nn.Module):
         self.heads = nn.ModuleDict(
             {n: Head(t, encoding.labels[n], 2 * width, encoder.width) for n, t in heads.items()}
         )
+        self.width = width
+        habitual = {n: t for n, t in heads.items() if has_habit(t) and config.item_ids}
+        self.habits = Habits(habitual, num_known + 1, {n: len(encoding.labels[n].values) for n in habitual})
+        for name in habitual:
+            nn.init.zeros_(self.head(name).linear.bias)
         self.chained = _first_things_first(heads)
         """Binary tasks that come after another one, each with that one."""
         for name, first in self.chained:
@@ -190,9 +196,16 @@ class Recommender(nn.Module):
     def user_states(
         self, users: FeatureTensors, history: History, items: ItemVectors, keep_ids_B: Tensor | None = None
     ) -> Tensor:
-        """States before each event and after the last, (B, T + 1, D)."""
+        """States before each event and after the last, (B, T + 1, `state_width`): D, and the sums of habits."""
         states: Tensor = self.users(users, history, items.fused_ND, keep_ids_B)
-        return states
+        if not self.habits.width:
+            return states
+        return torch.cat([states, self.habits(items.ids_N[history.item_BT] * history.mask_BT)], dim=-1)
+
+    @property
+    def state_width(self) -> int:
+        """Numbers in a user's state."""
+        return self.width + self.habits.width
 
     def item_outputs(self, text_XD: Tensor) -> dict[str, Tensor]:
         """Raw outputs of the item tasks."""
@@ -200,7 +213,8 @@ class Recommender(nn.Module):
 
     def user_outputs(self, states_XD: Tensor) -> dict[str, Tensor]:
         """Raw outputs of the user tasks."""
-        return self._outputs("user", states_XD)
+        outputs = self._outputs("user", states_XD[..., : self.width])
+        return self.habits.add_to(outputs, states_XD[..., self.width :]) if self.habits.width else outputs
 
     def pair_outputs(
         self, states_XD: Tensor, user_ids_X: Tensor, items: ItemVectors, item_X: Tensor, beliefs_XQ: Tensor
@@ -217,7 +231,7 @@ class Recommender(nn.Module):
         """
         if "pair" not in self.bottoms:
             return {}
-        fused_XD = F.embedding(item_X, items.fused_ND)
+        states_XD, fused_XD = states_XD[..., : self.width], F.embedding(item_X, items.fused_ND)
         outputs = self._outputs("pair", torch.cat([states_XD, fused_XD, states_XD * fused_XD, beliefs_XQ], dim=-1))
         for q, name in enumerate(self.posteriors):
             outputs[name] = outputs[name] + beliefs_XQ[:, 2 * q]
@@ -274,14 +288,16 @@ class Recommender(nn.Module):
 
         `near_XS` comes from `nearby`, for the same states.
         """
-        logits: Tensor = self.rankers[name](states_XD, items.fused_ND, items.ids_N, allowed_N)
+        logits: Tensor = self.rankers[name](states_XD[..., : self.width], items.fused_ND, items.ids_N, allowed_N)
         return logits if near_XS is None else logits + near_XS[:, items.ids_N]
 
     def rank_logits_of(self, name: str, states_XD: Tensor, items: ItemVectors, item_X: Tensor) -> Tensor:
         """Logit of one item per state, (X,), for a task that samples."""
         ranker = self.rankers[name]
         assert isinstance(ranker, NextItemHead)
-        return ranker.of_pairs(states_XD, F.embedding(item_X, items.fused_ND), items.ids_N[item_X])
+        return ranker.of_pairs(
+            states_XD[..., : self.width], F.embedding(item_X, items.fused_ND), items.ids_N[item_X]
+        )
 
     def _outputs(self, place: str, inputs_XI: Tensor) -> dict[str, Tensor]:
         if place not in self.bottoms:

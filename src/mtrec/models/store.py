@@ -42,6 +42,7 @@ from mtrec.models.encoder import (
     load_saved_encoder,
     save_encoder,
 )
+from mtrec.models.habits import start_habits
 from mtrec.models.heads import Head
 from mtrec.models.id_start import item_factors
 from mtrec.models.inputs import View
@@ -116,6 +117,7 @@ def new_model(
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
     start_posteriors(bundle.model, view)
+    start_habits(bundle.model.habits, view, scenario.model.history, by_time=scenario.split.by == "time")
     _start_labels(bundle)
     train = dataset.part == TRAIN
     slots = view.items.ids.cpu().numpy()[dataset.item[train]]

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from mtrec.errors import RunError
 from mtrec.models.encoder import TextEncoder, transformer_layers
+from mtrec.models.losses import EMPTY
 from mtrec.models.text_batches import Share
 
 T = TypeVar("T")
@@ -149,7 +150,7 @@ class Processes:
         counts_K = torch.stack([loss.mask.sum() for loss in losses.values()]).float()
         total_2K = torch.stack([counts_K, counts_K * means_K])
         dist.all_reduce(total_2K)
-        all_K = total_2K[0].clamp(min=1)
+        all_K = total_2K[0].clamp(min=EMPTY)
         shares, values = (counts_K / all_K).unbind(), (total_2K[1] / all_K).unbind()
         parts = [loss.mean * share for loss, share in zip(losses.values(), shares, strict=True)]
         return {

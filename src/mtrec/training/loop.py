@@ -143,6 +143,7 @@ class Trainer:
         return StepData(
             view=replace(self.view, labels=self._training_labels(learned)),
             catalogue=catalogue,
+            mean_gap=self.view.mean_gap(TRAIN) if self.scenario.split.by == "time" else None,
             learned_item_N=learned["items"].cpu().numpy(),
             ranked_M=counts.nonzero().squeeze(1),
             sampling_N=counts.sqrt() / counts.sqrt().sum(),

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from mtrec.balancing.features import Cut
 from mtrec.config import Binary, MultiLabel, Profile, Regression, Task, Training
+from mtrec.models.losses import EMPTY
 from mtrec.models.recommender import Recommender
 from mtrec.training.distributed import Examples
 from mtrec.training.step import Pass, StepData, T, losses_of, represent
@@ -164,4 +165,4 @@ def distance(task: Task, first: Tensor, second: Tensor, mask_X: Tensor) -> Tenso
         p, q = (logits.clamp(min=IMPOSSIBLE).log_softmax(-1) for logits in (first, second))
         apart_X = ((p.exp() - q.exp()) * (p - q)).sum(-1) / 2
     mask = mask_X.to(apart_X.dtype)
-    return (apart_X * mask).sum() / mask.sum().clamp(min=1)
+    return (apart_X * mask).sum() / mask.sum().clamp(min=EMPTY)

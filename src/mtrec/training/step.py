@@ -19,7 +19,7 @@ from mtrec.config import NextItem
 from mtrec.models.beliefs import LeftOut
 from mtrec.models.inputs import View
 from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
-from mtrec.models.preferences import future_targets, known
+from mtrec.models.preferences import as_at_any_moment, future_targets, known
 from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
 from mtrec.models.sending import sent
 from mtrec.models.users import History
@@ -59,6 +59,8 @@ class StepData:
     view: View
     """Labels of held-out items and users are missing in it."""
     catalogue: Catalogue
+    mean_gap: float | None
+    """Set where the test part begins at an instant, so that preferences are asked for at any moment."""
     learned_item_N: np.ndarray
     """True for items of the training part with a training interaction: those that item tasks learn from."""
     ranked_M: Tensor
@@ -193,6 +195,8 @@ def _user_losses(model: Recommender, data: StepData, shared: Representation) -> 
         for name, task in future.items():
             classes = model.head(name).linear.out_features
             target, mask = future_targets(task, data.view.labels[name], history, classes)
+            if data.mean_gap is not None:
+                mask = as_at_any_moment(mask, history.gap_BT, data.mean_gap)
             flat = (t.flatten(0, 1) for t in (outputs[name], target, mask))
             losses[name] = _examples(model, data, name, *flat)
     if len(future) < len(tasks):

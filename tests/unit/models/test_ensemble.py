@@ -106,7 +106,7 @@ def test_an_item_that_is_not_allowed_stays_out_whatever_the_shares(
     view = members[0].view(dataset)
     catalogue = model.catalogue(dataset.items["text"].to_list(), view.items)
     items = model.item_vectors(catalogue.text_NE, catalogue.features)
-    states = torch.zeros(3, 16 + 24)
+    states = torch.zeros(3, model.state_width)
     allowed = torch.arange(len(dataset.items)) > 4
     for share in (0.0, 0.5):
         model.shares = {name: [share, 1 - share] for name in shop.tasks}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mtrec.config import Task, parse_scenario
-from mtrec.models.preferences import MIN_FUTURE, future_targets, known, preference_of_rows
+from mtrec.models.preferences import MIN_FUTURE, as_at_any_moment, future_targets, known, preference_of_rows
 from mtrec.models.users import History
 
 TYPES = ("classification", "profile", "multilabel", "regression", "binary")
@@ -143,3 +143,12 @@ def test_past_events_and_other_users_change_no_target(kind: str) -> None:
     torch.testing.assert_close(first[0, 2], other[0, 2])
     assert mask[1].tolist() == [True, True, False, False, False]
     assert other_mask[1].tolist() == [True, False, False, False, False]
+
+
+def test_a_moment_of_the_clock_falls_into_gaps_by_their_length() -> None:
+    mask = torch.tensor([[True, True, True, False], [True, True, False, False]])
+    gap = torch.tensor([[0.0, 0.5, 7.0, 99.0], [0.0, 2.5, 1.0, 0.0]])
+    weight = as_at_any_moment(mask, gap, 2.0)
+    torch.testing.assert_close(weight, torch.tensor([[0.0, 0.25, 3.5, 0], [0, 1.25, 0, 0]]))
+    without_time = as_at_any_moment(mask, torch.zeros_like(gap), 0.0)
+    assert without_time.equal(mask.float())
