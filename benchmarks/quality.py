@@ -58,6 +58,7 @@ TUNED: dict[tuple[str, str], baselines.Settings] = {
     ("movielens-latest-small", "random"): {
         "bias": {"reg_user": 4, "reg_item": 2, "epochs": 20},
         "svd": {"factors": 100, "epochs": 80, "reg": 0.1},
+        "svdpp": {"factors": 50, "epochs": 80, "lr": 0.01, "reg": 0.1},
     },
     ("movielens-latest-small", "time"): {
         "bias": {"reg_user": 15, "reg_item": 8, "epochs": 20},
