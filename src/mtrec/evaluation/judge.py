@@ -51,6 +51,8 @@ def protocol(split: Split, start: Recommender) -> dict[str, str]:
         start: the model before fine-tuning, of which the text says what it already knows.
     """
     known = ["heads at the averages of the training rows"]
+    if start.habits.width:
+        known.append("user tasks at the shares of what the user took")
     if start.posteriors:
         known.append("posteriors of ratings in closed form")
     if start.factors is not None:

@@ -381,16 +381,22 @@ def test_the_protocol_says_how_it_was_measured(by: str, history: str, shop_start
     assert "Intervals, against the model before fine-tuning and against the champion" in found["text"]
 
 
+SHARES = ", user tasks at the shares of what the user took"
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
         (
             {},
-            ", posteriors of ratings in closed form, user and item biases fitted in closed form and counted item "
-            "neighbours.",
+            f"{SHARES}, posteriors of ratings in closed form, user and item biases fitted in closed form and counted "
+            "item neighbours.",
         ),
-        ({"neighbours": 0, "posterior_factors": 0}, " and user and item biases fitted in closed form."),
-        ({"user_ids": False}, ", posteriors of ratings in closed form and counted item neighbours."),
+        (
+            {"neighbours": 0, "posterior_factors": 0},
+            f"{SHARES} and user and item biases fitted in closed form.",
+        ),
+        ({"user_ids": False}, f"{SHARES}, posteriors of ratings in closed form and counted item neighbours."),
         ({"item_ids": False}, "."),
     ],
 )
