@@ -389,8 +389,8 @@ SHARES = ", user tasks at the shares of what the user took"
     [
         (
             {},
-            f"{SHARES}, posteriors of ratings in closed form, user and item biases fitted in closed form and counted "
-            "item neighbours.",
+            f"{SHARES}, posteriors of ratings in closed form, user and item biases fitted in closed form and "
+            "counted item neighbours.",
         ),
         (
             {"neighbours": 0, "posterior_factors": 0},
