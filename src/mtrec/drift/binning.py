@@ -10,6 +10,7 @@ Shapes: R rows, B bins.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -63,7 +64,7 @@ class Binning:
         if not self.edges:
             return ["(empty)", "(other)", "any"]
         shown = [f"{edge:.4g}" for edge in self.edges]
-        between = [f"{low} to {high}" for low, high in zip(shown, shown[1:], strict=False)]
+        between = [f"{low} to {high}" for low, high in pairwise(shown)]
         return ["(empty)", "(other)", f"up to {shown[0]}", *between, f"over {shown[-1]}"]
 
     def shares(self, column: pl.Series) -> sparse.csr_matrix:

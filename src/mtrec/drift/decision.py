@@ -1,8 +1,9 @@
 """Retrain or skip: a pure function of what is known, which names every rule with its value and threshold.
 
-The order is that of what forbids more: data that failed its checks never trains, whatever has drifted; then too few
-new rows, rest after the last attempt, and the budget; last comes whether there is a reason at all, drift in N of the
-last M windows or a champion that is too old. Every rule is worked out and told, also where an earlier one has decided.
+The order is that of what forbids more: data that failed its checks never trains, whatever has drifted; then too
+few new rows, rest after the last attempt, and the budget; last comes whether there is a reason at all, drift in N
+of the last M windows or a champion that is too old. Every rule is worked out and told, also where an earlier one
+has decided.
 """
 
 from __future__ import annotations

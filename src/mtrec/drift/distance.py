@@ -7,9 +7,9 @@ how much movement matters.
 
 A small window is some distance away by chance alone. How far follows from the reference itself: windows of as many
 visitors are drawn from it and compared with the rest. What one user does in one window's time is drawn together,
-since interactions of a user resemble each other; drawing rows would call every window drifted. The tail of the drawn
-distances is that of a gamma distribution with their moments (on the squares, which are about χ² mixtures; Box 1954,
-doi:10.1214/aoms/1177728786), so that a few hundred draws give small probabilities too.
+since interactions of a user resemble each other; drawing rows would call every window drifted. The tail of the
+drawn distances is that of a gamma distribution with their moments (on the squares, which are about χ² mixtures;
+Box 1954, doi:10.1214/aoms/1177728786), so that a few hundred draws give small probabilities too.
 
 Shapes: R rows, K blocks, B bins, D draws, S statistics.
 """

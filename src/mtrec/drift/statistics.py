@@ -78,12 +78,18 @@ class Timeline:
         own = tables.interactions.sort("timestamp", "user_id", maintain_order=True)
         if now is not None:
             own = own.filter(pl.col("timestamp") <= now)
-        rows = own.join(_prefixed(tables.items, "item_id", "items"), on="item_id", how="left", maintain_order="left")
-        rows = rows.join(_prefixed(tables.users, "user_id", "users"), on="user_id", how="left", maintain_order="left")
+        rows = own.join(
+            _prefixed(tables.items, "item_id", "items"), on="item_id", how="left", maintain_order="left"
+        )
+        rows = rows.join(
+            _prefixed(tables.users, "user_id", "users"), on="user_id", how="left", maintain_order="left"
+        )
         after = ((rows["timestamp"] - until) / window).to_numpy() if rows.height else np.zeros(0)
         slice_R = np.ceil(after).astype(np.int64) - 1  # an interaction at `until` itself is known
         known = slice_R < 0
-        user_R, item_R = (rows[name].rank("dense").to_numpy().astype(np.int64) - 1 for name in ("user_id", "item_id"))
+        user_R, item_R = (
+            rows[name].rank("dense").to_numpy().astype(np.int64) - 1 for name in ("user_id", "item_id")
+        )
         _, block_R = np.unique(np.stack([slice_R, user_R]), axis=1, return_inverse=True)
         end = now or (rows["timestamp"].max() if rows.height else until)
         assert isinstance(end, datetime)
@@ -183,14 +189,17 @@ def _distances(
         value = float(js_distance(window_B, reference_B)[0])
         by_chance = float(np.sqrt((drawn[size] ** 2).mean()))
         beyond = float(np.sqrt(max(value**2 - by_chance**2, 0.0)))
-        yield index, Statistic(
-            name=name,
-            value=value,
-            by_chance=by_chance,
-            probability=tail_probability(value, drawn[size]),
-            threshold=settings.min_distance,
-            drifted=beyond >= settings.min_distance,
-            why=_moved(binning, window_B.ravel(), reference_B.ravel()),
+        yield (
+            index,
+            Statistic(
+                name=name,
+                value=value,
+                by_chance=by_chance,
+                probability=tail_probability(value, drawn[size]),
+                threshold=settings.min_distance,
+                drifted=beyond >= settings.min_distance,
+                why=_moved(binning, window_B.ravel(), reference_B.ravel()),
+            ),
         )
 
 
@@ -229,14 +238,17 @@ def _losses(name: str, timeline: Timeline, errors: Errors, settings: Retraining)
             continue
         growth = float(window.mean() / reference.mean() - 1)
         test = stats.ttest_ind(window, reference, equal_var=False, alternative="greater")
-        yield index, Statistic(
-            name=name,
-            value=growth,
-            by_chance=0.0,
-            probability=float(test.pvalue),
-            threshold=settings.max_quality_loss,
-            drifted=growth > settings.max_quality_loss,
-            why=f"loss {reference.mean():.4g} → {window.mean():.4g}",
+        yield (
+            index,
+            Statistic(
+                name=name,
+                value=growth,
+                by_chance=0.0,
+                probability=float(test.pvalue),
+                threshold=settings.max_quality_loss,
+                drifted=growth > settings.max_quality_loss,
+                why=f"loss {reference.mean():.4g} → {window.mean():.4g}",
+            ),
         )
 
 
