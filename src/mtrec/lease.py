@@ -1,8 +1,9 @@
 """One holder at a time, on one machine: a lock that expires by itself, with a fencing token.
 
-A holder that was killed cannot give a lock back, so a lease ends when it is not renewed in time. One that only slept
-may wake up after somebody else has taken over; its token is then older than the current one, and `guarded`, which
-goes around every write that must not come late, refuses it (Kleppmann 2016, "How to do distributed locking").
+A holder that was killed cannot give a lock back, so a lease ends when it is not renewed in time. One that only
+slept may wake up after somebody else has taken over; its token is then older than the current one, and `guarded`,
+which goes around every write that must not come late, refuses it (Kleppmann 2016, "How to do distributed
+locking").
 
 The state of a lease is one small JSON file, replaced whole under a short file lock, so a kill leaves it old or new.
 """

@@ -79,7 +79,8 @@ def test_a_killed_holder_blocks_no_longer_than_its_time(tmp_path: Path) -> None:
     )
     path = tmp_path / "shop.json"
     holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
     lease = Lease(path)
     with pytest.raises(Held):
         lease.acquire("x")

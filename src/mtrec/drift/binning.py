@@ -42,10 +42,10 @@ class Binning:
             kind: what they are.
         """
         if kind == "number":
-            values = reference.cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
-            edges = np.unique(values)[:-1]
+            numbers = reference.cast(pl.Float64).fill_nan(None).drop_nulls().to_numpy()
+            edges = np.unique(numbers)[:-1]
             if len(edges) >= QUANTILES:
-                edges = np.unique(np.quantile(values, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
+                edges = np.unique(np.quantile(numbers, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
             return cls(kind=kind, edges=edges.tolist(), categories=[])
         values = reference.explode() if kind == "values" else reference
         counts = values.cast(pl.String).drop_nulls().value_counts(sort=True, name="n")

@@ -78,12 +78,9 @@ class Timeline:
         own = tables.interactions.sort("timestamp", "user_id", maintain_order=True)
         if now is not None:
             own = own.filter(pl.col("timestamp") <= now)
-        rows = own.join(
-            _prefixed(tables.items, "item_id", "items"), on="item_id", how="left", maintain_order="left"
-        )
-        rows = rows.join(
-            _prefixed(tables.users, "user_id", "users"), on="user_id", how="left", maintain_order="left"
-        )
+        rows = own
+        for table, key, prefix in ((tables.items, "item_id", "items"), (tables.users, "user_id", "users")):
+            rows = rows.join(_prefixed(table, key, prefix), on=key, how="left", maintain_order="left")
         after = ((rows["timestamp"] - until) / window).to_numpy() if rows.height else np.zeros(0)
         slice_R = np.ceil(after).astype(np.int64) - 1  # an interaction at `until` itself is known
         known = slice_R < 0
