@@ -13,7 +13,7 @@ Shapes: S item slots (0 unknown), V label values, B users, T events, X examples,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ from torch.nn import functional as F
 from mtrec.config import Classification, MultiLabel, Profile, Task
 from mtrec.data.splits import TRAIN
 from mtrec.models.inputs import View
-from mtrec.models.losses import classification_loss, multilabel_loss, profile_loss
 from mtrec.models.preferences import as_at_any_moment, future_targets
 from mtrec.models.users import History
 
@@ -32,6 +31,11 @@ KAPPAS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0)
 SHARPNESS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 MOST_USERS = 2_000
 """Users whose training rows choose κ and the sharpness."""
+CHUNK = 256
+"""Users whose rows are worked on at a time."""
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Raw outputs, targets and weights of X examples to their mean loss."""
 
 
 def has_habit(task: Task) -> bool:
@@ -88,7 +92,8 @@ class Habit(nn.Module):
         labels_N: Tensor,
         slot_N: Tensor,
         learned_N: Tensor,
-        histories: list[tuple[History, Tensor]],
+        histories: Sequence[History],
+        loss: Loss,
         *,
         mean_gap: float | None,
     ) -> None:
@@ -98,7 +103,8 @@ class Habit(nn.Module):
             labels_N: of all items, (N,) or (N, V); NaN where missing.
             slot_N: their id slots.
             learned_N: True for items whose label training may see.
-            histories: batches of training rows, each with the id slots of its events.
+            histories: batches of training rows; one at a time is worked on.
+            loss: the task's, of raw outputs.
             mean_gap: ask at any moment (`as_at_any_moment`); None: before any event.
         """
         values_NV = labels_N.unsqueeze(-1) if labels_N.dim() == 1 else labels_N
@@ -109,55 +115,36 @@ class Habit(nn.Module):
         self.known[slot_N[there_N]] = 1.0
         visible_N = labels_N.clone()
         visible_N[~there_N] = torch.nan
-        examples = [self._examples(visible_N, history, slots, mean_gap) for history, slots in histories]
-        total = torch.stack([sums[:, -1].sum(0) for sums, _, _ in examples]).sum(0)
+        slots = [slot_N[history.item_BT] * history.mask_BT for history in histories]
+        total = torch.stack([self.sums(slot_BT)[:, -1].sum(0) for slot_BT in slots]).sum(0)
         self.prior.copy_(total[:-1] / total[-1].clamp(min=1))
-        sharp = (1.0,) if isinstance(self.task, Profile) else SHARPNESS
-        _, kappa, sharpness = min((self._loss(examples, k, s), k, s) for k in KAPPAS for s in sharp)
+        tried = [(k, s) for k in KAPPAS for s in ((1.0,) if isinstance(self.task, Profile) else SHARPNESS)]
+        losses = np.zeros(len(tried))
+        for history, slot_BT in zip(histories, slots, strict=True):
+            target, mask = future_targets(self.task, visible_N, history, len(self.prior))
+            weight = mask.float() if mean_gap is None else as_at_any_moment(mask, history.gap_BT, mean_gap)
+            sums, target, weight = (t.flatten(0, 1) for t in (self.sums(slot_BT)[:, :-1], target, weight))
+            each = [float(loss(self.answer(sums, k, s), target, weight)) for k, s in tried]
+            losses += np.array(each) * float(weight.sum())
+        kappa, sharpness = tried[int(losses.argmin())]
         self.kappa.fill_(kappa)
         self.sharpness.fill_(sharpness)
-
-    def _examples(
-        self, labels_N: Tensor, history: History, slot_BT: Tensor, mean_gap: float | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        target, mask = future_targets(self.task, labels_N, history, len(self.prior))
-        weight = mask.float() if mean_gap is None else as_at_any_moment(mask, history.gap_BT, mean_gap)
-        return self.sums(slot_BT), target, weight
-
-    def _loss(self, examples: list[tuple[Tensor, Tensor, Tensor]], kappa: float, sharpness: float) -> float:
-        total, count = 0.0, 0.0
-        for sums, target, mask in examples:
-            outputs = self.answer(sums[:, :-1], kappa, sharpness).flatten(0, 1)
-            loss = self._task_loss(outputs, target.flatten(0, 1), mask.flatten())
-            total, count = total + float(loss) * float(mask.sum()), count + float(mask.sum())
-        return round(total / max(count, 1.0), 6)
-
-    def _task_loss(self, outputs: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-        if isinstance(self.task, Profile):
-            return profile_loss(outputs, target, mask)
-        loss = classification_loss if isinstance(self.task, Classification) else multilabel_loss
-        return loss(outputs, target, mask)
 
 
 class Habits(nn.Module):
     """The habits of all tasks that have one, side by side behind each user's state.
 
     Args:
-        tasks: all tasks.
+        tasks: those that have one (`has_habit`).
         num_slots: S.
-        num_values: V of each task that has a habit.
+        num_values: V of each.
     """
 
     def __init__(self, tasks: Mapping[str, Task], num_slots: int, num_values: Mapping[str, int]) -> None:
         super().__init__()
-        self.each = nn.ModuleDict(
-            {name: Habit(task, num_slots, num_values[name]) for name, task in tasks.items() if has_habit(task)}
-        )
-
-    @property
-    def width(self) -> int:
+        self.each = nn.ModuleDict({name: Habit(task, num_slots, num_values[name]) for name, task in tasks.items()})
+        self.width = sum(num_values[name] + 1 for name in tasks)
         """D."""
-        return sum(len(habit.prior) + 1 for _, habit in self.items())
 
     def items(self) -> Iterator[tuple[str, Habit]]:
         """Tasks with their habits."""
@@ -176,25 +163,24 @@ class Habits(nn.Module):
         return {name: out + answers[name] if name in answers else out for name, out in outputs.items()}
 
 
-def start_habits(habits: Habits, view: View, length: int, *, by_time: bool) -> None:
+def start_habits(habits: Habits, view: View, length: int, losses: Callable[[str], Loss], *, by_time: bool) -> None:
     """Fit every habit to the training rows.
 
     Args:
         habits: of a new model.
         view: the dataset through its encoding.
         length: events of a history.
+        losses: gives each task's loss.
         by_time: the test part begins at an instant.
     """
     if not habits.width:
         return
     dataset, mean_gap = view.dataset, view.mean_gap(TRAIN) if by_time else None
     users = np.unique(dataset.user[dataset.part == TRAIN])
-    users = users[:: max(len(users) // MOST_USERS, 1)]
-    slot_N = view.items.ids
-    histories = []
-    for chunk in np.array_split(users, max(len(users) // 256, 1)):
-        history = view.history(view.recent_rows(chunk, TRAIN + 1, length))
-        histories.append((history, slot_N[history.item_BT] * history.mask_BT))
+    users = users[:: -(-len(users) // MOST_USERS)]
+    chunks = np.array_split(users, -(-len(users) // CHUNK))
+    histories = [view.history(view.recent_rows(chunk, TRAIN + 1, length)) for chunk in chunks]
     learned_N = torch.from_numpy((dataset.items["part"] == TRAIN).to_numpy()).to(view.device)
     for name, habit in habits.items():
-        habit.start_from(view.labels[name], slot_N, learned_N, histories, mean_gap=mean_gap)
+        labels_N = view.labels[name]
+        habit.start_from(labels_N, view.items.ids, learned_N, histories, losses(name), mean_gap=mean_gap)

@@ -117,7 +117,8 @@ def new_model(
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
     _start_biases(bundle, view)
     start_posteriors(bundle.model, view)
-    start_habits(bundle.model.habits, view, scenario.model.history, by_time=scenario.split.by == "time")
+    losses, by_time = lambda name: bundle.model.head(name).loss, scenario.split.by == "time"
+    start_habits(bundle.model.habits, view, scenario.model.history, losses, by_time=by_time)
     _start_labels(bundle)
     train = dataset.part == TRAIN
     slots = view.items.ids.cpu().numpy()[dataset.item[train]]
