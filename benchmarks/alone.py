@@ -29,6 +29,7 @@ from scipy import stats
 
 from benchmarks.common import ROOT, Results, add_output_options, folders_of, print_tables
 from benchmarks.primaries import primaries
+from benchmarks.turns import step_seconds
 from mtrec.config import Scenario, load_scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.contract import Tables
@@ -80,15 +81,7 @@ def costs(tables: Tables, scenario: Scenario, rounds: int) -> Iterator[dict[str,
         dataset, encoding = prepare(tables, own)
         bundle, view, catalogue = new_model(dataset, encoding, own)
         trainers[name] = Trainer(bundle, view, catalogue, validate=lambda *_: {})
-    batches = list(trainers[ALL].batches.epoch(0))
-    seconds: dict[str, list[float]] = {name: [] for name in trainers}
-    for turn in range(rounds + 2):
-        for name in np.random.default_rng(turn).permutation(list(trainers)):
-            begun = time.perf_counter()
-            trainers[name].train_step(batches[turn % len(batches)])
-            if turn >= 2:  # the first steps warm up
-                seconds[name].append(time.perf_counter() - begun)
-    for name, found in seconds.items():
+    for name, found in step_seconds(trainers, rounds).items():
         yield {"kind": "cost", "trained": name, "step_seconds": float(np.median(found)), "rounds": rounds}
 
 

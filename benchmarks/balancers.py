@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, count
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from benchmarks.turns import step_seconds
 from mtrec.balancing.features import Cut, TaskGradients, task_gradients
 from mtrec.balancing.methods import GRADIENT_METHODS, METHODS, Balancer
 from mtrec.config import load_scenario
@@ -52,20 +52,6 @@ def trainers_of(data: Path, methods: Sequence[str]) -> dict[str, Trainer]:
         texts = replace(catalogue, text_NE=catalogue.text_NE.clone())
         trainers[method] = Trainer(mine, view, texts, validate=lambda *_: {})
     return trainers
-
-
-def costs(data: Path, methods: Sequence[str], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each step, by method."""
-    trainers = trainers_of(data, methods)
-    batches = list(trainers[methods[0]].batches.epoch(0))
-    seconds: dict[str, list[float]] = {method: [] for method in methods}
-    for turn in range(rounds + 2):
-        for method in np.random.default_rng(turn).permutation(methods):
-            begun = time.perf_counter()
-            trainers[method].train_step(batches[turn % len(batches)])
-            if turn >= 2:  # the first steps warm up
-                seconds[method].append(time.perf_counter() - begun)
-    return seconds
 
 
 def differences(data: Path, methods: Sequence[str], rounds: int, every: int = 10) -> dict[str, list[list[float]]]:
@@ -131,7 +117,7 @@ def main() -> None:
             means = np.mean(rows, axis=0).round(3).tolist()
             print(json.dumps({"method": method, **dict(zip(names, means, strict=True)), "batches": len(rows)}))
         return
-    seconds = costs(given.data, ["static", *given.methods], given.rounds)
+    seconds = step_seconds(trainers_of(given.data, ["static", *given.methods]), given.rounds)
     plain = float(np.median(seconds["static"]))
     print(json.dumps({"threads": torch.get_num_threads(), "steps": given.rounds, "seconds of the sum": plain}))
     for method in given.methods:
