@@ -22,8 +22,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Iterator
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,8 +45,8 @@ PATIENCE = 8
 """Looks without a better NDCG@10 before the search for the number of epochs ends."""
 LOOKS = 80
 """At most so many."""
-GRID = [{"width": width, "dropout": dropout} for width in (64, 128) for dropout in (0.2, 0.5)]
-"""What is tried for the full softmax."""
+DROPOUTS, WIDTHS = (0.2, 0.5), (64, 128)
+"""What is tried for the full softmax: each dropout with the first width, then each width with the best of them."""
 
 
 class SasRec(nn.Module):
@@ -176,23 +178,30 @@ def padded(sequences: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(rows)
 
 
-def settings(train: Ratings, loss: Loss) -> list[dict[str, Any]]:
-    """What is tried on some data: the published settings alone, or the grid of the full softmax."""
+def usual_setting(train: Ratings, loss: Loss) -> dict[str, Any]:
+    """As published for data as dense as this; batches of the full softmax are smaller where sequences are long."""
     dense = len(train) >= 50 * len(np.unique(train.users))
-    length = 200 if dense else 50
-    if loss == "sampled":
-        return [{"loss": loss, "length": length, "batch": 32 if dense else 128, "dropout": 0.2 if dense else 0.5}]
-    return [{"loss": loss, "length": length, "batch": 16 if dense else 128, **tried} for tried in GRID]
+    length, dropout = (200, 0.2) if dense else (50, 0.5)
+    batch = (32 if loss == "sampled" else 16) if dense else 128
+    return {"loss": loss, "length": length, "batch": batch, "dropout": dropout}
 
 
 def choose(parts: Parts, loss: Loss, *, seed: int = 0) -> dict[str, Any]:
-    """The setting and number of epochs with the best NDCG@10 on the validation part."""
-    best, found = -1.0, {}
-    for setting in settings(parts.train, loss):
+    """The setting and number of epochs with the best NDCG@10 on the validation part; each one tried is printed."""
+    usual = usual_setting(parts.train, loss)
+
+    def tried(**changes: Any) -> tuple[float, dict[str, Any]]:
+        setting = usual | changes
         value, epochs = best_epochs(SasRec(**setting, epochs=10**6, seed=seed), parts)
-        if value > best:
-            best, found = value, {**setting, "epochs": epochs}
-    return found
+        found = setting | {"epochs": epochs}
+        print(f"validation NDCG@10 {value:.4f} with {found}", file=sys.stderr, flush=True)
+        return value, found
+
+    if loss == "sampled":
+        return tried()[1]
+    best = max((tried(width=WIDTHS[0], dropout=dropout) for dropout in DROPOUTS), key=itemgetter(0))
+    wider = (tried(width=width, dropout=best[1]["dropout"]) for width in WIDTHS[1:])
+    return max([best, *wider], key=itemgetter(0))[1]
 
 
 def best_epochs(model: SasRec, parts: Parts) -> tuple[float, int]:

@@ -37,7 +37,8 @@ def small_grids(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baselines, "SVDPP_GRID", {"epochs": (2,), "reg": (0.05, 0.1)})
     monkeypatch.setattr(baselines, "SVDPP_FACTORS", (2, 3))
     monkeypatch.setattr(baselines, "SVDPP_LONGER", (2, 4))
-    monkeypatch.setattr(sasrec, "GRID", [{"width": 8, "dropout": 0.2}])
+    monkeypatch.setattr(sasrec, "DROPOUTS", (0.2,))
+    monkeypatch.setattr(sasrec, "WIDTHS", (8,))
     monkeypatch.setattr(sasrec, "LOOKS", 1)
     monkeypatch.setattr(baselines, "KNN_GRID", {"neighbours": (3, 10), "shrink": (0.0,)})
 

@@ -73,13 +73,26 @@ def test_negatives_are_items_that_the_user_has_not_taken() -> None:
     assert set(drawn[users == 1]) == {1, 2, 3, 4, 5, 8}
 
 
-def test_settings_follow_the_data_and_epochs_the_validation_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    (published,) = sasrec.settings(make([list(range(60))] * 3, 60), "sampled")
+def test_settings_follow_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = sasrec.usual_setting(make([list(range(60))] * 3, 60), "sampled")
     assert (published["length"], published["dropout"]) == (200, 0.2)
-    (published,) = sasrec.settings(make([list(range(9))] * 3, 60), "sampled")
+    published = sasrec.usual_setting(make([list(range(9))] * 3, 60), "sampled")
     assert (published["length"], published["dropout"], published["batch"]) == (50, 0.5, 128)
-    assert len(sasrec.settings(make([list(range(9))] * 3, 60), "full")) == 4
 
+    tried: list[tuple[int, float]] = []
+
+    def best_epochs(model: sasrec.SasRec, parts: Any) -> tuple[float, int]:
+        tried.append((model.width, model.p))
+        return {(50, 0.5): 0.1, (64, 0.2): 0.2, (64, 0.5): 0.3, (128, 0.5): 0.25}[model.width, model.p], len(tried)
+
+    monkeypatch.setattr(sasrec, "best_epochs", best_epochs)
+    parts = circle(40, 9, 30)
+    assert sasrec.choose(parts, "sampled") == {**published, "epochs": 1}
+    assert sasrec.choose(parts, "full") == {**published, "loss": "full", "width": 64, "epochs": 3}
+    assert tried == [(50, 0.5), (64, 0.2), (64, 0.5), (128, 0.5)]
+
+
+def test_epochs_are_chosen_on_the_validation_part(monkeypatch: pytest.MonkeyPatch) -> None:
     parts = circle(40, 9, 30)
     values = {1: 0.2, 2: 0.5, 3: 0.4, 4: 0.5, 5: 0.3, 6: 0.1}
     seen: list[int] = []
