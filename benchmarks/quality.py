@@ -67,6 +67,15 @@ TUNED: dict[tuple[str, str], baselines.Settings] = {
     ("movielens-latest-small", "leave_last_out"): {
         "knn": {"neighbours": 10, "shrink": 5.0},
         "recent": {"neighbours": 10, "shrink": 5.0, "half_life": 5.0},
+        "sasrec": {"loss": "sampled", "length": 200, "batch": 32, "dropout": 0.2, "epochs": 174},
+        "sasrec_full": {
+            "loss": "full",
+            "length": 200,
+            "batch": 16,
+            "dropout": 0.5,
+            "width": 64,
+            "epochs": 41,
+        },
     },
     ("movietweetings-100k", "random"): {
         "bias": {"reg_user": 2, "reg_item": 2, "epochs": 20},
