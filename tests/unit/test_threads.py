@@ -12,7 +12,11 @@ def shown(**environment: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
     command = [sys.executable, "-c", "import mtrec, torch; torch.rand(9) + 1"]
     done = subprocess.run(
-        command, env={**kept, "OMP_DISPLAY_ENV": "verbose", **environment}, capture_output=True, text=True, check=True
+        command,
+        env={**kept, "OMP_DISPLAY_ENV": "verbose", **environment},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     if "GOMP_SPINCOUNT" not in done.stderr:
         pytest.skip("this torch's OpenMP is not GNU's")
