@@ -567,9 +567,9 @@ class Retraining(Frozen):
     min_distance: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Jensen-Shannon distance, beyond what chance gives, from which a column's drift matters."""
     max_new_share: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Share of a window's interactions with items, or of users, that the champion does not know."""
-    max_quality_loss: Annotated[float, Field(ge=0)] = 0.1
-    """Relative loss of a task's primary metric against the champion's own test part that matters."""
+    """Share of interactions with items, or of users, unknown to the champion, beyond what is usual at its age."""
+    max_quality_loss: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """By what share a task may do worse than on the champion's own test part before it matters."""
     min_rows: Annotated[int, Field(ge=1)] = 1000
     """New interactions without which nothing is trained."""
     max_age_days: Annotated[float, Field(gt=0)] | None = None

@@ -47,9 +47,9 @@ class Binning:
             if len(edges) >= QUANTILES:
                 edges = np.unique(np.quantile(numbers, np.linspace(0, 1, QUANTILES + 1)[1:-1]))
             return cls(kind=kind, edges=edges.tolist(), categories=[])
-        values = reference.explode() if kind == "values" else reference
-        counts = values.cast(pl.String).drop_nulls().value_counts(sort=True, name="n")
-        names = counts.sort("n", values.name, descending=[True, False])[values.name].to_list()
+        values = (reference.explode() if kind == "values" else reference).alias("value")
+        counts = values.cast(pl.String).drop_nulls().value_counts(name="n")
+        names = counts.sort("n", "value", descending=[True, False])["value"].to_list()
         return cls(kind=kind, edges=[], categories=names[:MAX_CATEGORIES])
 
     @property
@@ -70,10 +70,11 @@ class Binning:
     def shares(self, column: pl.Series) -> sparse.csr_matrix:
         """Each row's share of each bin, (R, B); a row sums to 1."""
         if self.kind == "values":
-            num_R = column.list.len().fill_null(0).to_numpy().clip(min=1)
-            row_V = np.repeat(np.arange(len(column)), num_R)
-            bins = self._categories(column.explode().cast(pl.String))
-            return _matrix(row_V, bins, 1 / num_R[row_V], (len(column), self.num_bins))
+            cells = [cell or [None] for cell in column.cast(pl.List(pl.String)).to_list()]
+            num_R = np.array([len(cell) for cell in cells])
+            row_V = np.repeat(np.arange(len(cells)), num_R)
+            bins = self._categories(pl.Series([v for cell in cells for v in cell], dtype=pl.String))
+            return _matrix(row_V, bins, 1 / num_R[row_V], (len(cells), self.num_bins))
         if self.kind == "category":
             bins = self._categories(column.cast(pl.String))
         else:

@@ -62,7 +62,7 @@ def chance_distances(
     rng = np.random.default_rng(seed)
     num_blocks = reference_KB.shape[0]
     size = max(min(window_blocks, num_blocks // 2), 1)
-    chosen = np.concatenate([rng.permutation(num_blocks)[:size] for _ in range(draws)])
+    chosen = np.concatenate([rng.choice(num_blocks, size, replace=False, shuffle=False) for _ in range(draws)])
     rows = np.repeat(np.arange(draws), size)
     chosen_DK = sparse.csr_matrix((np.ones(len(rows)), (rows, chosen)), shape=(draws, num_blocks))
     windows_DB = (chosen_DK @ reference_KB).toarray()

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -38,11 +39,16 @@ class Column:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Errors:
-    """What a task of the champion lost on each interaction."""
+class Quality:
+    """How well a task of the champion does on each interaction."""
 
-    loss_R: np.ndarray
+    score_R: np.ndarray
     """NaN where there is no label, or the champion learned from the row."""
+    higher_is_better: bool
+    squared: bool = False
+    """The score is a squared error; what counts is the root of its mean."""
+    block_R: np.ndarray | None = None
+    """What is drawn together; None: what one user does in one slice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +64,11 @@ class Timeline:
     until: datetime
     """The last interaction that the champion knows."""
     window: timedelta
-    num_windows: int
-    """Complete ones."""
-    new_item_R: np.ndarray
-    """True where the champion never saw the item in an interaction."""
-    new_user_R: np.ndarray
+    indices: list[int]
+    """Complete windows in which anything happened."""
+    item_R: np.ndarray
+    """Items, numbered."""
+    user_R: np.ndarray
 
     @classmethod
     def of(cls, tables: Tables, until: datetime, settings: Retraining, now: datetime | None = None) -> Timeline:
@@ -83,22 +89,23 @@ class Timeline:
             rows = rows.join(_prefixed(table, key, prefix), on=key, how="left", maintain_order="left")
         after = ((rows["timestamp"] - until) / window).to_numpy() if rows.height else np.zeros(0)
         slice_R = np.ceil(after).astype(np.int64) - 1  # an interaction at `until` itself is known
-        known = slice_R < 0
         user_R, item_R = (
             rows[name].rank("dense").to_numpy().astype(np.int64) - 1 for name in ("user_id", "item_id")
         )
-        _, block_R = np.unique(np.stack([slice_R, user_R]), axis=1, return_inverse=True)
+        first = slice_R.min(initial=0)
+        _, block_R = np.unique((slice_R - first) * (user_R.max(initial=0) + 1) + user_R, return_inverse=True)
         end = now or (rows["timestamp"].max() if rows.height else until)
         assert isinstance(end, datetime)
+        complete = slice_R[(slice_R >= 0) & (slice_R < (end - until) // window)]
         return cls(
             rows=rows,
             slice_R=slice_R,
-            block_R=block_R.ravel(),
+            block_R=block_R,
             until=until,
             window=window,
-            num_windows=max(int((end - until) / window), 0),
-            new_item_R=~np.isin(item_R, item_R[known]),
-            new_user_R=~np.isin(user_R, user_R[known]),
+            indices=np.unique(complete).tolist(),
+            item_R=item_R,
+            user_R=user_R,
         )
 
 
@@ -122,8 +129,11 @@ def columns_of(timeline: Timeline, scenario: Scenario) -> dict[str, Column]:
         for kind, names in kinds:
             found |= {f"{table}.{n}": Column(values=rows[f"{table}.{n}"], kind=kind) for n in names}
     for task in scenario.tasks.values():
-        name = f"{task.label_table}.{task.label_column}"
-        if task.label is not None and name in rows.columns and name not in found:
+        if task.label is None:
+            continue
+        table, column = task.label_table, task.label_column
+        name = column if table == "interactions" else f"{table}.{column}"
+        if name in rows.columns and name not in found:
             found[name] = Column(values=rows[name], kind=_kind_of(rows[name]))
     return found
 
@@ -135,21 +145,21 @@ def _kind_of(values: pl.Series) -> Kind:
 
 
 def windows_of(
-    timeline: Timeline, columns: Mapping[str, Column], errors: Mapping[str, Errors], settings: Retraining
+    timeline: Timeline, columns: Mapping[str, Column], qualities: Mapping[str, Quality], settings: Retraining
 ) -> list[Window]:
-    """Measure every complete window, oldest first."""
-    measured: list[list[Statistic]] = [[] for _ in range(timeline.num_windows)]
+    """Measure every complete window in which anything happened, oldest first."""
+    measured: dict[int, list[Statistic]] = {int(i): [] for i in timeline.indices}
     for name, column in columns.items():
         for index, statistic in _distances(name, timeline, column, settings):
             measured[index].append(statistic)
-    for name, error in errors.items():
-        for index, statistic in _losses(name, timeline, error, settings):
+    for name, quality in qualities.items():
+        for index, statistic in _losses(name, timeline, quality, settings):
             measured[index].append(statistic)
     found = []
-    for index, statistics in enumerate(measured):
+    for index, statistics in measured.items():
         start = timeline.until + index * timeline.window
         here = timeline.slice_R == index
-        whole = [*_beyond_chance(statistics, settings), *_newcomers(timeline, here, settings)]
+        whole = [*_beyond_chance(statistics, settings), *_newcomers(timeline, index, settings)]
         found.append(Window(start=start, end=start + timeline.window, num_rows=int(here.sum()), statistics=whole))
     return found
 
@@ -174,7 +184,7 @@ def _distances(
     reference_KB = block_sums(shares_RB[known], block_X, len(blocks))
     reference_B = np.asarray(reference_KB.sum(0))
     drawn: dict[int, np.ndarray] = {}
-    for index in range(timeline.num_windows):
+    for index in timeline.indices:
         rows = np.flatnonzero(counts_R & (timeline.slice_R == index))
         num_blocks = len(np.unique(timeline.block_R[rows]))
         if num_blocks < ENOUGH or len(blocks) < 2 * ENOUGH:
@@ -207,49 +217,68 @@ def _moved(binning: Binning, window_B: np.ndarray, reference_B: np.ndarray) -> s
     return f"{binning.names()[most]}: {before[most]:.1%} → {now[most]:.1%}"
 
 
-def _newcomers(timeline: Timeline, here_R: np.ndarray, settings: Retraining) -> Iterator[Statistic]:
-    if not here_R.any():
-        return
-    for name, new_R in (("new_items", timeline.new_item_R), ("new_users", timeline.new_user_R)):
-        share = float(new_R[here_R].mean())
+def _newcomers(timeline: Timeline, index: int, settings: Retraining) -> Iterator[Statistic]:
+    """Shares of interactions with what the champion never met, beside what is usual.
+
+    Usual is what a model as old as the champion is now would have found new in the reference's last slice; it knows
+    at least the first half of the reference, however old it should be.
+    """
+    slice_R = timeline.slice_R
+    middle = int(np.median(slice_R[slice_R < 0])) if (slice_R < 0).any() else -1
+    before = min(max(-1 - index, middle + 1), -1)
+    for name, key_R in (("new_items", timeline.item_R), ("new_users", timeline.user_R)):
+        share = _share_of_new(key_R, slice_R < 0, slice_R == index)
+        usual = _share_of_new(key_R, slice_R < before, slice_R == -1)
         yield Statistic(
             name=name,
             value=share,
-            by_chance=0.0,
+            by_chance=usual,
             probability=None,
             threshold=settings.max_new_share,
-            drifted=share > settings.max_new_share,
-            why=f"{share:.1%} of the interactions",
+            drifted=share - usual > settings.max_new_share,
+            why=f"{usual:.1%} → {share:.1%} of the interactions",
         )
 
 
-def _losses(name: str, timeline: Timeline, errors: Errors, settings: Retraining) -> Iterator[tuple[int, Statistic]]:
-    """Relative growth of a task's loss, with the probability of Welch's test on the means of blocks."""
-    there = ~np.isnan(errors.loss_R)
-    reference = _block_means(timeline, errors, there & (timeline.slice_R < 0))
-    if len(reference) < ENOUGH:
+def _share_of_new(key_R: np.ndarray, known_R: np.ndarray, here_R: np.ndarray) -> float:
+    if not known_R.any() or not here_R.any():
+        return 0.0
+    return float(1 - np.isin(key_R[here_R], key_R[known_R]).mean())
+
+
+def _losses(
+    name: str, timeline: Timeline, quality: Quality, settings: Retraining
+) -> Iterator[tuple[int, Statistic]]:
+    """How much worse than the reference, as a share, with the probability of Welch's test on the means of blocks."""
+    there = ~np.isnan(quality.score_R)
+    before = _block_means(timeline, quality, there & (timeline.slice_R < 0))
+    if len(before) < ENOUGH or before.mean() <= 0:
         return
-    for index in range(timeline.num_windows):
-        window = _block_means(timeline, errors, there & (timeline.slice_R == index))
-        if len(window) < ENOUGH or reference.mean() <= 0:
+    for index in timeline.indices:
+        now = _block_means(timeline, quality, there & (timeline.slice_R == index))
+        if len(now) < ENOUGH:
             continue
-        growth = float(window.mean() / reference.mean() - 1)
-        test = stats.ttest_ind(window, reference, equal_var=False, alternative="greater")
+        levels = [float(np.sqrt(x.mean()) if quality.squared else x.mean()) for x in (before, now)]
+        part, whole = reversed(levels) if quality.higher_is_better else levels
+        loss = float(np.clip(1 - part / whole, -1, 1)) if whole > 0 else -1.0
+        side: Any = "less" if quality.higher_is_better else "greater"
+        test = stats.ttest_ind(now, before, equal_var=False, alternative=side)
         yield (
             index,
             Statistic(
                 name=name,
-                value=growth,
+                value=loss,
                 by_chance=0.0,
-                probability=float(test.pvalue),
+                probability=float(np.nan_to_num(test.pvalue, nan=1.0)),
                 threshold=settings.max_quality_loss,
-                drifted=growth > settings.max_quality_loss,
-                why=f"loss {reference.mean():.4g} → {window.mean():.4g}",
+                drifted=loss > settings.max_quality_loss,
+                why=f"{'score' if quality.higher_is_better else 'error'} {levels[0]:.4g} → {levels[1]:.4g}",
             ),
         )
 
 
-def _block_means(timeline: Timeline, errors: Errors, rows_R: np.ndarray) -> np.ndarray:
-    """The mean loss of every block."""
-    _, block_X = np.unique(timeline.block_R[rows_R], return_inverse=True)
-    return np.bincount(block_X, weights=errors.loss_R[rows_R]) / np.bincount(block_X)
+def _block_means(timeline: Timeline, quality: Quality, rows_R: np.ndarray) -> np.ndarray:
+    """The mean score of every block."""
+    block_R = timeline.block_R if quality.block_R is None else quality.block_R
+    _, block_X = np.unique(block_R[rows_R], return_inverse=True)
+    return np.bincount(block_X, weights=quality.score_R[rows_R]) / np.bincount(block_X)

@@ -14,7 +14,7 @@ class Statistic:
     name: str
     """Such as `items.category`, `text`, `new_users`, `prediction.rating` or `quality.rating`."""
     value: float
-    """Bounded: a distance or a share in [0, 1], or a relative loss of quality above −1."""
+    """Bounded: a distance or a share in [0, 1], or a relative loss of quality in [−1, 1]."""
     by_chance: float
     """The value that a window without drift has on average."""
     probability: float | None
@@ -27,7 +27,7 @@ class Statistic:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Interactions from `start` (included) to `end` (not included)."""
+    """Interactions after `start`, until `end` (included)."""
 
     start: datetime
     end: datetime
