@@ -249,7 +249,7 @@ def _share_of_new(key_R: np.ndarray, known_R: np.ndarray, here_R: np.ndarray) ->
 def _losses(
     name: str, timeline: Timeline, quality: Quality, settings: Retraining
 ) -> Iterator[tuple[int, Statistic]]:
-    """How much worse than the reference, as a share, with the probability of Welch's test on the means of blocks."""
+    """How much worse than the reference, as a share, with the probability of Welch's test on blocks' means."""
     there = ~np.isnan(quality.score_R)
     before = _block_means(timeline, quality, there & (timeline.slice_R < 0))
     if len(before) < ENOUGH or before.mean() <= 0:
