@@ -46,7 +46,13 @@ KNOWN = Known(
 
 CASES: list[tuple[str, dict[str, Any], str, str, set[str]]] = [
     ("nothing drifted", {}, "skip", "nothing has drifted enough", {DRIFT, AGE}),
-    ("drift now", {"windows": windows(".dd")}, "retrain", "drift in 2 of the last 3 windows (items.category)", {AGE}),
+    (
+        "drift now",
+        {"windows": windows(".dd")},
+        "retrain",
+        "drift in 2 of the last 3 windows (items.category)",
+        {AGE},
+    ),
     ("drift with a gap", {"windows": windows("d.d")}, "retrain", "drift in 2 of the last 3 windows", {AGE}),
     ("once is not enough", {"windows": windows("..d")}, "skip", "nothing has drifted enough", {DRIFT, AGE}),
     ("long ago", {"windows": windows("dd..d")}, "skip", "nothing has drifted enough", {DRIFT, AGE}),
@@ -54,27 +60,65 @@ CASES: list[tuple[str, dict[str, Any], str, str, set[str]]] = [
     ("two of two", {"windows": windows("dd")}, "retrain", "drift in 2 of the last 2 windows", {AGE}),
     ("no window yet", {"windows": []}, "skip", "nothing has drifted enough", {DRIFT, AGE}),
     ("old", {"champion_until": ago(days=60)}, "retrain", "the champion's data is 60.0 days old", {DRIFT}),
-    ("old and drifted", {"champion_until": ago(days=61), "windows": windows("ddd")}, "retrain", "; the champ", set()),
+    (
+        "old and drifted",
+        {"champion_until": ago(days=61), "windows": windows("ddd")},
+        "retrain",
+        "; the champ",
+        set(),
+    ),
     (
         "bad data never trains",
         {"data_problems": ["items: no title", "x"], "windows": windows("ddd"), "champion_until": ago(days=99)},
-        "skip", "2 critical failures of the data: items: no title", {GUARDS[0]},
+        "skip",
+        "2 critical failures of the data: items: no title",
+        {GUARDS[0]},
     ),
-    ("one problem", {"data_problems": ["broken"]}, "skip", "1 critical failure of the data: broken", {GUARDS[0], DRIFT, AGE}),
-    ("too few rows", {"windows": windows("ddd"), "new_rows": 99}, "skip", "99 new interactions, at least 100", {GUARDS[1], AGE}),
+    (
+        "one problem",
+        {"data_problems": ["broken"]},
+        "skip",
+        "1 critical failure of the data: broken",
+        {GUARDS[0], DRIFT, AGE},
+    ),
+    (
+        "too few rows",
+        {"windows": windows("ddd"), "new_rows": 99},
+        "skip",
+        "99 new interactions, at least 100",
+        {GUARDS[1], AGE},
+    ),
     ("just enough rows", {"windows": windows("ddd"), "new_rows": 100}, "retrain", "drift", {AGE}),
     (
-        "resting", {"windows": windows("ddd"), "attempts": [ago(hours=23.9)]},
-        "skip", "last attempt 23.9 hours ago, the rest is 24", {GUARDS[2], AGE},
+        "resting",
+        {"windows": windows("ddd"), "attempts": [ago(hours=23.9)]},
+        "skip",
+        "last attempt 23.9 hours ago, the rest is 24",
+        {GUARDS[2], AGE},
     ),
     ("rested", {"windows": windows("ddd"), "attempts": [ago(hours=24)]}, "retrain", "drift", {AGE}),
-    ("attempts in the future do not count", {"windows": windows("ddd"), "attempts": [NOW + timedelta(hours=1)]}, "retrain", "drift", {AGE}),
     (
-        "spent", {"windows": windows("ddd"), "attempts": [ago(days=9), ago(days=2)]},
-        "skip", "2 of 2 attempts within 10 days are spent", {GUARDS[3], AGE},
+        "attempts in the future do not count",
+        {"windows": windows("ddd"), "attempts": [NOW + timedelta(hours=1)]},
+        "retrain",
+        "drift",
+        {AGE},
     ),
-    ("spent long ago", {"windows": windows("ddd"), "attempts": [ago(days=10), ago(days=2)]}, "retrain", "drift", {AGE}),
-]  # fmt: skip
+    (
+        "spent",
+        {"windows": windows("ddd"), "attempts": [ago(days=9), ago(days=2)]},
+        "skip",
+        "2 of 2 attempts within 10 days are spent",
+        {GUARDS[3], AGE},
+    ),
+    (
+        "spent long ago",
+        {"windows": windows("ddd"), "attempts": [ago(days=10), ago(days=2)]},
+        "retrain",
+        "drift",
+        {AGE},
+    ),
+]
 
 
 @pytest.mark.parametrize(
