@@ -87,8 +87,8 @@ sets = st.lists(st.one_of(st.none(), st.lists(st.sampled_from("abcde"), max_size
 
 
 @given(numbers, numbers, words, words, sets, sets)
-def test_every_row_counts_once(n1: list, n2: list, w1: list, w2: list, s1: list, s2: list) -> None:  # type: ignore[type-arg]
-    cases: list[tuple[Kind, list, list, pl.DataType]] = [  # type: ignore[type-arg]
+def test_every_row_counts_once(n1: list, n2: list, w1: list, w2: list, s1: list, s2: list) -> None:
+    cases: list[tuple[Kind, list, list, pl.DataType]] = [
         ("number", n1, n2, pl.Float64()), ("category", w1, w2, pl.String()),
         ("values", s1, s2, pl.List(pl.String())),
     ]  # fmt: skip
