@@ -195,7 +195,7 @@ def _distances(
         window_B = np.asarray(shares_RB[rows].sum(0))
         value = float(js_distance(window_B, reference_B)[0])
         by_chance = float(np.sqrt((drawn[size] ** 2).mean()))
-        beyond = float(np.sqrt(max(value**2 - by_chance**2, 0.0)))
+        limit = float(np.hypot(by_chance, settings.min_distance))
         yield (
             index,
             Statistic(
@@ -203,8 +203,8 @@ def _distances(
                 value=value,
                 by_chance=by_chance,
                 probability=tail_probability(value, drawn[size]),
-                threshold=settings.min_distance,
-                drifted=beyond >= settings.min_distance,
+                limit=limit,
+                drifted=value > limit,
                 why=_moved(binning, window_B.ravel(), reference_B.ravel()),
             ),
         )
@@ -234,8 +234,8 @@ def _newcomers(timeline: Timeline, index: int, settings: Retraining) -> Iterator
             value=share,
             by_chance=usual,
             probability=None,
-            threshold=settings.max_new_share,
-            drifted=share - usual > settings.max_new_share,
+            limit=usual + settings.max_new_share,
+            drifted=share > usual + settings.max_new_share,
             why=f"{usual:.1%} → {share:.1%} of the interactions",
         )
 
@@ -270,7 +270,7 @@ def _losses(
                 value=loss,
                 by_chance=0.0,
                 probability=float(np.nan_to_num(test.pvalue, nan=1.0)),
-                threshold=settings.max_quality_loss,
+                limit=settings.max_quality_loss,
                 drifted=loss > settings.max_quality_loss,
                 why=f"{'score' if quality.higher_is_better else 'error'} {levels[0]:.4g} → {levels[1]:.4g}",
             ),

@@ -19,8 +19,8 @@ class Statistic:
     """The value that a window without drift has on average."""
     probability: float | None
     """How often such a window is as far away; None where the threshold alone decides."""
-    threshold: float
-    """From where value beyond chance matters."""
+    limit: float
+    """Values above it matter: what chance gives, and the setting's threshold beyond it."""
     drifted: bool
     why: str
 

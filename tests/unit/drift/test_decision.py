@@ -29,7 +29,7 @@ def windows(pattern: str) -> list[Window]:
     found = []
     for letter in pattern:
         statistic = Statistic(
-            name="items.category", value=0.4, by_chance=0.1, probability=0.0, threshold=0.05,
+            name="items.category", value=0.4, by_chance=0.1, probability=0.0, limit=0.05,
             drifted=letter == "d", why="",
         )  # fmt: skip
         found.append(Window(start=NOW, end=NOW, num_rows=500, statistics=[statistic]))

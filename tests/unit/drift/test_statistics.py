@@ -143,7 +143,7 @@ def test_a_column_that_moved_is_found_and_told() -> None:
     assert same.num_rows == moved.num_rows == 240
     assert moved.drifted == ["colour"]
     found = named(moved.statistics)["colour"]
-    assert found.value > 0.2 > found.threshold == 0.05
+    assert found.value > 0.2 > found.limit > found.by_chance > 0
     assert found.probability is not None
     assert found.probability < 1e-6
     assert found.why.startswith(("red: ", "blue: "))
@@ -227,7 +227,7 @@ def test_quality_is_a_bounded_share(
     found = scored(before, now, **quality)
     assert found.value == pytest.approx(loss, abs=0.02)
     assert found.drifted is drifted
-    assert found.threshold == SETTINGS.max_quality_loss
+    assert found.limit == SETTINGS.max_quality_loss
 
 
 def test_a_loss_that_chance_explains_is_not_drift() -> None:

@@ -12,7 +12,7 @@ def statistic(name: str, value: float, drifted: bool, by_chance: float = 0.1) ->
         value=value,
         by_chance=by_chance,
         probability=None,
-        threshold=0.05,
+        limit=0.05,
         drifted=drifted,
         why="because",
     )
@@ -36,6 +36,6 @@ def test_drifted_names_the_farthest_beyond_chance_first() -> None:
     assert told["start"] == "2026-01-01T00:00:00+00:00"
     assert told["num_rows"] == 7
     assert told["statistics"][0] == {
-        "name": "near", "value": 0.2, "by_chance": 0.1, "probability": None, "threshold": 0.05, "drifted": True,
+        "name": "near", "value": 0.2, "by_chance": 0.1, "probability": None, "limit": 0.05, "drifted": True,
         "why": "because",
     }  # fmt: skip
