@@ -558,6 +558,11 @@ class Retraining(Frozen):
 
     window_days: Annotated[float, Field(gt=0)] = 7.0
     """Length of a window of new interactions, counted from the last one that the champion knows."""
+    reference_windows: Annotated[int, Field(ge=1)] | None = 8
+    """So many windows before that interaction are what new ones are compared with; none: all the champion's data.
+
+    With all of it, one lasting change would look like drift long after a model has learned it.
+    """
     windows: Annotated[int, Field(ge=1)] = 3
     """How many of the latest windows are looked at (M)."""
     drifted_windows: Annotated[int, Field(ge=1)] = 2

@@ -1,8 +1,9 @@
 """A data drop joined with the data version that a champion learned from.
 
 A drop is what any source reads: the whole data once more, or only what is new. Of contract tables, `users.parquet`
-and `items.parquet` may be left out. Interactions are joined without exact repetitions, in order of time; of a user
-or an item the newest row wins, and a column that the drop does not have keeps what was known.
+and `items.parquet` may be left out. A folder of drops is read in the order of their names. Interactions are joined
+without exact repetitions, in order of time; of a user or an item the newest row wins, and a column that the drop
+does not have keeps what was known.
 
 Values pass through as they came; validation judges them. Nothing is written here.
 """
@@ -20,7 +21,7 @@ from mtrec.config import Scenario
 from mtrec.data.contract import KEYS, REQUIRED, Tables, read_parquet
 from mtrec.data.parsing import parse_timestamp
 from mtrec.data.schema import needed_columns
-from mtrec.data.sources import read_source
+from mtrec.data.sources import read_source, recognise_source
 from mtrec.errors import DataError
 
 _FRESH, _MOMENT = "__fresh", "__moment"
@@ -54,6 +55,50 @@ def known_tables(version: str, root: Path | None) -> Tables:
     with tempfile.TemporaryDirectory() as folder:
         restore(version, Path(folder) / "tables", root)
         return Tables.read(Path(folder) / "tables")
+
+
+def merge_drops(known: Tables, scenario: Scenario, folder: Path) -> Merged:
+    """Join a drop, or a folder of drops one after the other, with what is known.
+
+    Args:
+        known: tables of the champion's data version.
+        scenario: says how its source is read.
+        folder: a drop, or a folder that holds nothing but drops.
+
+    Raises:
+        DataError: as `read_drop` and `merge`.
+        ConfigError: wrong mappings.
+    """
+    tables, fresh, changed = known, [known.interactions.clear()], dict.fromkeys(KEYS, 0)
+    for drop in drops_in(scenario, folder):
+        found = merge(tables, read_drop(scenario, drop), str(drop))
+        tables = found.tables
+        fresh.append(found.fresh)
+        changed = {name: count + found.changed[name] for name, count in changed.items()}
+    types = tables.interactions.schema  # a later drop may have turned a column into text
+    fresh = [frame.cast({name: types[name] for name in frame.columns}) for frame in fresh]
+    return Merged(tables=tables, fresh=pl.concat(fresh, how="diagonal"), changed=changed)
+
+
+def drops_in(scenario: Scenario, folder: Path) -> list[Path]:
+    """The drops of a folder by name; the folder itself where it is one.
+
+    Raises:
+        DataError: it is neither.
+    """
+
+    def is_drop(path: Path) -> bool:
+        if (path / "interactions.parquet").is_file():
+            return True
+        try:
+            recognise_source(scenario, path)
+        except DataError:
+            return False
+        return True
+
+    inner = [path for path in sorted(folder.glob("[!.]*")) if path.is_dir()]
+    own = any(path.is_file() for path in folder.glob("[!.]*"))
+    return inner if inner and not own and all(map(is_drop, inner)) else [folder]
 
 
 def read_drop(scenario: Scenario, drop: Path) -> Tables:

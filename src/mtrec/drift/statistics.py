@@ -1,7 +1,8 @@
 """The statistics of a window: how its columns, texts, newcomers, predictions and errors compare with the reference.
 
-The reference is what the champion knows: the interactions of its data version, cut into slices as long as a window.
-What one user does in one slice is a block; chance is drawn block by block (`mtrec.drift.distance`).
+The reference is the newest part of what the champion knows: interactions of its data version, cut into slices as
+long as a window. What one user does in one slice is a block; chance is drawn block by block
+(`mtrec.drift.distance`).
 
 Shapes: R rows (interactions, reference and windows together), X rows that count for a column, B bins, W windows.
 """
@@ -175,7 +176,8 @@ def _distances(
     name: str, timeline: Timeline, column: Column, settings: Retraining
 ) -> Iterator[tuple[int, Statistic]]:
     counts_R = np.ones(len(timeline.slice_R), dtype=bool) if column.counts_R is None else column.counts_R
-    known = np.flatnonzero(counts_R & (timeline.slice_R < 0))
+    oldest = -(settings.reference_windows or np.inf)
+    known = np.flatnonzero(counts_R & (timeline.slice_R < 0) & (timeline.slice_R >= oldest))
     if not len(known):
         return
     binning = Binning.fit(column.values[known], column.kind)

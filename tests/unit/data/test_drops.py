@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mtrec.config import Scenario
 from mtrec.data.contract import Tables
-from mtrec.data.drops import known_tables, merge, read_drop
+from mtrec.data.drops import drops_in, known_tables, merge, merge_drops, read_drop
 from mtrec.data.versioning import directory_hash, push
 from mtrec.errors import DataError
 from tests.unit.tiny_shop import DIALS, shop_scenario, shop_tables
@@ -188,6 +188,23 @@ def test_the_same_drop_twice_is_the_same_data_version(plain: tuple[Scenario, Tab
         found.tables.write(tmp_path / name)
         hashes.append(directory_hash(tmp_path / name))
     assert hashes[0] == hashes[1]
+
+
+def test_a_folder_of_drops_is_read_by_name(plain: tuple[Scenario, Tables], tmp_path: Path) -> None:
+    scenario, tables = plain
+    folder = tmp_path / "drops"
+    for name, title in (("2026-02-02", "newest"), ("2026-02-01", "newer")):
+        later = tables.interactions.tail(3).with_columns(timestamp=pl.lit(datetime.fromisoformat(f"{name}T00:00Z")))
+        items = tables.items.head(1).with_columns(title=pl.lit(title))
+        replace(tables, items=items, interactions=later).write(folder / name)
+    assert [path.name for path in drops_in(scenario, folder)] == ["2026-02-01", "2026-02-02"]
+    assert drops_in(scenario, folder / "2026-02-01") == [folder / "2026-02-01"]
+    found = merge_drops(tables, scenario, folder)
+    assert found.tables.items.filter(item_id=tables.items["item_id"][0])["title"].to_list() == ["newest"]
+    assert found.fresh.height == 6 == found.changed["interactions"]
+    (folder / "notes").mkdir()
+    with pytest.raises(DataError, match=r"drops: no known layout|drops: the data lies one level down"):
+        merge_drops(tables, scenario, folder)
 
 
 def test_a_drop_of_any_source_is_read(tmp_path: Path) -> None:

@@ -150,6 +150,15 @@ def test_a_column_that_moved_is_found_and_told() -> None:
     assert "→" in found.why
 
 
+def test_the_newest_part_of_the_reference_counts() -> None:
+    """A change that the champion has learned is no drift any more."""
+    timeline, colour = busy({0: 0.1, 1: 0.1, 2: 0.8, 3: 0.8, 4: 0.8})
+    column = {"colour": Column(values=colour, kind="category")}
+    for newest, drifted in ((2, []), (None, ["colour"])):
+        (window,) = windows_of(timeline, column, {}, SETTINGS.model_copy(update={"reference_windows": newest}))
+        assert window.drifted == drifted
+
+
 def test_movement_below_the_threshold_is_not_drift_however_sure() -> None:
     timeline, colour = busy({0: 0.3, 1: 0.3, 2: 0.3, 3: 0.3, 4: 0.5}, users=400)
     column = {"colour": Column(values=colour, kind="category")}
