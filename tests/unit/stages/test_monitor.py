@@ -13,11 +13,10 @@ import pytest
 
 from mtrec.config import Retraining, Scenario
 from mtrec.data.contract import Tables
-from mtrec.data.versioning import directory_hash, push
+from mtrec.data.versioning import directory_hash
 from mtrec.errors import ConfigError, DataError, ModelError
 from mtrec.stages import monitor
-from mtrec.tracking import register
-from tests.unit.conftest import GATE
+from tests.unit.champions import register_champion
 
 DAYS = 60
 
@@ -29,17 +28,13 @@ def champion(
     """A folder with an MLflow store that has a champion, and a DVC repository with its data. Shared: read only."""
     folder = tmp_path_factory.mktemp("champion")
     shutil.copy(prepared_store, folder / "mlflow.db")
-    (folder / "gate.json").write_text(json.dumps(GATE))
-    (folder / "report.html").write_text("<p>A report.</p>")
-    names = ("code_revision", "parameters_hash", "image", "pipeline_run")
-    register(
+    register_champion(
+        shop,
         shop_run / "model",
-        scenario=shop,
+        shop_run / "tables",
+        uri=f"sqlite:///{folder}/mlflow.db",
+        dvc=folder / "dvc",
         evaluation=shop_run / "evaluation.json",
-        gate=folder / "gate.json",
-        report=folder / "report.html",
-        lineage={"data_version": push(shop_run / "tables", folder / "dvc"), **dict.fromkeys(names, "x")},
-        tracking_uri=f"sqlite:///{folder}/mlflow.db",
     )
     return folder
 
