@@ -27,8 +27,10 @@ from mtrec.drift.statistics import Timeline, columns_of, windows_of
 from mtrec.drift.windows import Window
 from mtrec.errors import ConfigError, DataError, ModelError
 from mtrec.evaluation.drift_report import write_drift
+from mtrec.models.store import load_model
 from mtrec.progress import report
 from mtrec.stages import validate
+from mtrec.stages.champion_answers import ask
 from mtrec.tracking import Champion, attempts, download_champion
 
 NO_CHAMPION = "scenario {} has no champion yet to compare with; train one with mtrec run"
@@ -95,7 +97,9 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             report("monitor", 0.5, "comparing windows")
             tables, _ = clean(Tables.read(work / "validated"))
             timeline = Timeline.of(tables, until, scenario.retraining, now)
-            windows = windows_of(timeline, columns_of(timeline, scenario), {}, scenario.retraining)
+            said = ask(load_model(champion.folder), tables, timeline, scenario.retraining)
+            columns = columns_of(timeline, scenario) | said.columns
+            windows = windows_of(timeline, columns, said.qualities, scenario.retraining)
             new_rows = int((timeline.slice_R >= 0).sum())
     tried = attempts(scenario, inputs.tracking_uri)
     decision = decide(
