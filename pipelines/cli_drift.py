@@ -57,7 +57,8 @@ def check(
     """Compare a data drop with what the champion knows, and say whether to train again.
 
     Nothing is trained. Exit code 0 whatever is decided; .mtrec/drift/SCENARIO holds
-    decision.json, drift.html and the joined tables.
+    decision.json, drift.html, the joined tables and, with pip install 'mtrec[drift]',
+    Evidently's own page.
     """
     from mtrec.errors import ModelError
     from mtrec.stages.monitor import NO_CHAMPION, Inputs, Outputs, run
@@ -73,6 +74,7 @@ def check(
         report=folder / "drift.html",
         tables=folder / "tables",
         validation=folder / "validation",
+        evidently=folder / "evidently.html",
     )
     told = run(
         Inputs(drop=data, tracking_uri=tracking_uri, dvc_root=root or workspace.dvc_root, now=now), outputs, loaded
@@ -85,7 +87,8 @@ def check(
             f"drifted in the last window: {', '.join(newest[0]['drifted'])}", markup=False, highlight=False
         )
     typer.echo(f"{told['verdict']}: {told['reason']}")
-    typer.echo(f"{shown(outputs.report)}, {shown(outputs.decision)}")
+    pages = [outputs.report, folder / "evidently.html", outputs.decision]
+    typer.echo(", ".join(shown(page) for page in pages if page.exists()))
 
 
 @app.command()

@@ -23,6 +23,7 @@ from mtrec.data.contract import Tables, replacing_file
 from mtrec.data.drops import Merged, known_tables, merge_drops
 from mtrec.data.versioning import directory_hash
 from mtrec.drift.decision import Decision, Known, decide
+from mtrec.drift.evidently_report import write_evidently
 from mtrec.drift.statistics import Timeline, columns_of, windows_of
 from mtrec.drift.windows import Window
 from mtrec.errors import ConfigError, DataError, ModelError
@@ -62,6 +63,8 @@ class Outputs:
     """Contract tables to retrain on; not written when the data does not pass."""
     validation: Path
     """Folder: what `validate` writes, of everything (`all`) and of the new interactions alone (`new`)."""
+    evidently: Path | None = None
+    """Evidently's page about the newest window; left out where Evidently is not installed or there is none."""
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
@@ -100,6 +103,10 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             said = ask(load_model(champion.folder), tables, timeline, scenario.retraining)
             columns = columns_of(timeline, scenario) | said.columns
             windows = windows_of(timeline, columns, said.qualities, scenario.retraining)
+            if outputs.evidently is not None:
+                report("monitor", 0.95, "Evidently draws its page")
+                outputs.evidently.unlink(missing_ok=True)
+                write_evidently(outputs.evidently, timeline, columns, scenario.retraining)
             new_rows = int((timeline.slice_R >= 0).sum())
     tried = attempts(scenario, inputs.tracking_uri)
     decision = decide(
