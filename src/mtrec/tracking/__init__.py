@@ -8,10 +8,13 @@ functions, so that importing it is cheap.
     studies.py     the run of a study, a child run per trial
     registry.py    register a candidate, promote the first champion
     lookup.py      fetch the champion or any version, list and show versions
+    promotion.py   people approve, reject and roll back
+    history.py     who changed what, when and why; the status of a version
     card.py        the model card on a version
 """
 
 from mtrec.tracking.connection import check_database, resolve_uri
+from mtrec.tracking.history import Change, history, statuses
 from mtrec.tracking.lookup import (
     Champion,
     RegisteredVersion,
@@ -19,9 +22,9 @@ from mtrec.tracking.lookup import (
     download_champion,
     download_model,
     list_models,
-    promotion_command,
     show_model,
 )
+from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback
 from mtrec.tracking.registry import Registration, log_judgement, register
 from mtrec.tracking.runs import (
     Run,
@@ -37,15 +40,20 @@ from mtrec.tracking.studies import log_values, running_trials, study_run, tag_ru
 
 __all__ = [
     "Champion",
+    "Change",
+    "Decision",
+    "Refused",
     "RegisteredVersion",
     "Registration",
     "Run",
+    "approve",
     "check_champion",
     "check_database",
     "child_run",
     "download_champion",
     "download_model",
     "finish_run",
+    "history",
     "list_models",
     "log_artifacts",
     "log_judgement",
@@ -54,11 +62,13 @@ __all__ = [
     "log_values",
     "logged_steps",
     "pipeline_run",
-    "promotion_command",
     "register",
+    "reject",
     "resolve_uri",
+    "rollback",
     "running_trials",
     "show_model",
+    "statuses",
     "study_run",
     "tag_run",
     "trial_run",

@@ -43,7 +43,7 @@ def resolve_uri(tracking_uri: str | None = None) -> str:
 
 def artifact_root(uri: str) -> str | None:
     """Where the experiments of an SQLite store keep artifacts: `mlartifacts` beside the file; None elsewhere."""
-    database = _database(uri)
+    database = database_of(uri)
     return None if database is None else (database.parent / "mlartifacts").as_uri()
 
 
@@ -68,7 +68,7 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
     from sqlalchemy.exc import SQLAlchemyError
 
-    if (database := _database(uri)) is not None:
+    if (database := database_of(uri)) is not None:
         check_database(uri)
         database.parent.mkdir(parents=True, exist_ok=True)
     elif uri.startswith(("http://", "https://")):
@@ -113,7 +113,7 @@ def locked(uri: str) -> Iterator[None]:
     """
     from filelock import FileLock
 
-    database = _database(uri)
+    database = database_of(uri)
     if database is None:
         yield
         return
@@ -128,7 +128,7 @@ def check_database(uri: str) -> None:
     Raises:
         RunError: it is something else, or damaged.
     """
-    database = _database(uri)
+    database = database_of(uri)
     if database is None or not database.exists():
         return
     try:
@@ -146,7 +146,8 @@ def redacted(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
-def _database(uri: str) -> Path | None:
+def database_of(uri: str) -> Path | None:
+    """The file of an SQLite store; None elsewhere."""
     if not uri.startswith(_SQLITE) or ":memory:" in uri:
         return None
     return Path(uri.removeprefix(_SQLITE).partition("?")[0])

@@ -28,7 +28,17 @@ from mtrec.config import Scenario
 from mtrec.errors import ModelError, RunError
 from mtrec.tracking.card import model_card
 from mtrec.tracking.connection import as_global, connected, locked, one_line, redacted, resolve_uri
-from mtrec.tracking.lookup import CANDIDATE, CHAMPION, LINEAGE_TAG, SCENARIO_TAG, by_alias, of_lineage, versions_of
+from mtrec.tracking.history import NONE, move_champion, new_change
+from mtrec.tracking.lookup import (
+    CANDIDATE,
+    CHAMPION,
+    LINEAGE_TAG,
+    SCENARIO_TAG,
+    by_alias,
+    ensure_model,
+    of_lineage,
+    versions_of,
+)
 from mtrec.tracking.runs import LINEAGE, Run, finish_run, log_artifacts, log_metrics, metric_name, pipeline_run
 
 if TYPE_CHECKING:
@@ -195,7 +205,7 @@ def _candidate(
 ) -> tuple[ModelVersion, bool]:
     """Find or create the candidate's version; its judgement is brought up to date either way."""
     name = f"{scenario.name}-candidate"
-    _ensure_model(client, name, scenario, f"Candidates of {scenario.name}, written by the training pipeline.")
+    ensure_model(client, name, scenario.name, f"Candidates of {scenario.name}, written by the training pipeline.")
     found = of_lineage(client, name, tags[LINEAGE_TAG])
     created = found is None
     if found is None:
@@ -297,14 +307,16 @@ def _first_champion(client: MlflowClient, uri: str, scenario: Scenario, candidat
         The champion's version when it is this candidate.
     """
     name = scenario.name
-    model = _ensure_model(client, name, scenario, f"Approved models of {name}.")
+    model = ensure_model(client, name, scenario.name, f"Approved models of {name}.")
     champion = by_alias(client, name, CHAMPION)
     if champion is None and _FIRST not in model.tags:
         champion = _first_approved(client, uri, name, candidate)
         if champion is not None:
             origin = f"{candidate.name}/{candidate.version}"
             _twice(partial(client.set_model_version_tag, name, champion.version, "copied_from", origin))
-            _twice(partial(client.set_registered_model_alias, name, CHAMPION, champion.version))
+            facts = {"before": NONE, "after": f"{name}/{champion.version}", "candidate": origin}
+            change = new_change("first", who="mtrec", why="the first candidate that passed the gate", **facts)
+            _twice(partial(move_champion, client, name, change))
     if champion is None:
         return None
     if _FIRST not in model.tags:
@@ -325,17 +337,6 @@ def _first_approved(client: MlflowClient, uri: str, name: str, candidate: ModelV
 
 def _same_lineage(one: ModelVersion, other: ModelVersion) -> bool:
     return bool(one.tags.get(LINEAGE_TAG) == other.tags[LINEAGE_TAG])
-
-
-def _ensure_model(client: MlflowClient, name: str, scenario: Scenario, description: str) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.create_registered_model(name, {SCENARIO_TAG: scenario.name}, description)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return client.get_registered_model(name)
 
 
 def _twice(write: Callable[[], object]) -> None:

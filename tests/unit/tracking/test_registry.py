@@ -429,19 +429,6 @@ def test_a_champion_whose_files_are_gone(register: Any, tmp_path: Path, damage: 
     assert "tmp/" not in str(caught.value).replace(sys.executable, "")
 
 
-def test_the_command_that_promotes_does(register: Any, uri: str, tmp_path: Path) -> None:
-    register(code_revision="a")
-    later = register(code_revision="b")
-    command = tracking.promotion_command("ecommerce", later.name, later.version, uri)
-    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True, capture_output=True)
-    champion = tracking.download_champion("ecommerce", tmp_path / "champion")
-    assert champion is not None
-    assert champion.version == "2"
-    with connected(uri) as client:
-        assert client.get_model_version("ecommerce", "2").tags["code_revision"] == "b"
-    tracking.check_champion("ecommerce")
-
-
 @pytest.mark.parametrize("lost", ["MLmodel", "artifacts", "all"])
 def test_a_champion_without_files_is_found_out_before_training_and_can_be_retired(
     register: Any, tmp_path: Path, lost: str
