@@ -10,6 +10,7 @@ functions, so that importing it is cheap.
     lookup.py      fetch the champion or any version, list and show versions
     promotion.py   people approve, reject and roll back
     history.py     who changed what, when and why; the status of a version
+    stored.py      the files of a version's judgement
     card.py        the model card on a version
 """
 
@@ -36,6 +37,7 @@ from mtrec.tracking.runs import (
     logged_steps,
     pipeline_run,
 )
+from mtrec.tracking.stored import read_evaluation
 from mtrec.tracking.studies import log_values, running_trials, study_run, tag_run, trial_run
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "log_values",
     "logged_steps",
     "pipeline_run",
+    "read_evaluation",
     "register",
     "reject",
     "resolve_uri",

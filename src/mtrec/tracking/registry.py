@@ -40,6 +40,7 @@ from mtrec.tracking.lookup import (
     versions_of,
 )
 from mtrec.tracking.runs import LINEAGE, Run, finish_run, log_artifacts, log_metrics, metric_name, pipeline_run
+from mtrec.tracking.stored import FILES, FOLDER
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
 
 _FIRST = "mtrec.first_champion"
 """Tag of `<scenario>`: set once there is a champion; from then on champions are people's choice."""
-_FOLDER = "evaluation"
-_REPORT = "report.html"
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 _SERVING = (
     "mlflow",
@@ -133,7 +132,7 @@ def register(
         evaluation=measured,
         gate=judged,
         lineage=lineage,
-        artifacts=f"{_FOLDER}/{_REPORT}",
+        artifacts=f"{FOLDER}/{FILES['report']}",
     )
     with connected(uri) as client, locked(uri):
         version, created = _candidate(client, run, model, scenario, tags, card)
@@ -179,11 +178,11 @@ def log_judgement(
     run = pipeline_run(scenario, lineage["pipeline_run"], tracking_uri=tracking_uri, lineage=lineage)
     with tempfile.TemporaryDirectory() as temporary:
         # A workflow names its files without an ending; MLflow's page shows a file by its ending.
-        for name, path in {"evaluation.json": evaluation, "gate.json": gate, _REPORT: report}.items():
+        for name, path in {"evaluation.json": evaluation, "gate.json": gate, "report.html": report}.items():
             if not path.is_file():
                 raise RunError(f"{path}: no such file to store in MLflow")
             shutil.copy(path, Path(temporary) / name)
-        log_artifacts(run, sorted(Path(temporary).iterdir()), _FOLDER)
+        log_artifacts(run, sorted(Path(temporary).iterdir()), FOLDER)
     log_metrics(run, _metrics(measured))
     with connected(run.tracking_uri) as client:
         client.set_tag(run.run_id, "mtrec.gate", judged["verdict"])

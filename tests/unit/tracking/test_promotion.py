@@ -19,36 +19,14 @@ from mtrec.errors import InputError, ModelError, RunError
 from mtrec.lease import Held
 from mtrec.tracking.connection import connected
 from mtrec.tracking.promotion import LEASE_SECONDS, lease_of
-from tests.unit.conftest import EVALUATION, GATE
-
-LINEAGE = {"data_version": "0" * 32 + ".dir", "parameters_hash": "123", "image": "local"}
-NEWER = "ecommerce-candidate/2"
-OTHER = "ecommerce-candidate/3"
-REFUSED = "ecommerce-candidate/4"
+from tests.unit.stocked import NEWER, OTHER, REFUSED, stock
 
 
 @pytest.fixture(scope="module")
 def stocked(
     prepared_store: Path, tiny_model: Path, scenario: Scenario, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A store with a first champion, two candidates that were compared with it, and one that the gate refused."""
-    folder = tmp_path_factory.mktemp("stocked")
-    shutil.copy(prepared_store, folder / "mlflow.db")
-    (folder / "report.html").write_text("<p>A report.</p>")
-    for number, (champion, verdict) in enumerate((("", "pass"), ("1", "pass"), ("1", "pass"), ("1", "fail"))):
-        compared = {"name": "ecommerce", "version": champion} if champion else None
-        (folder / "evaluation.json").write_text(json.dumps(EVALUATION | {"champion": compared}))
-        (folder / "gate.json").write_text(json.dumps(GATE | {"verdict": verdict}))
-        tracking.register(
-            tiny_model,
-            scenario=scenario,
-            evaluation=folder / "evaluation.json",
-            gate=folder / "gate.json",
-            report=folder / "report.html",
-            lineage=LINEAGE | {"code_revision": str(number), "pipeline_run": str(number)},
-            tracking_uri=f"sqlite:///{folder}/mlflow.db",
-        )
-    return folder / "mlflow.db"
+    return stock(tmp_path_factory.mktemp("stocked"), prepared_store, tiny_model, scenario)
 
 
 @pytest.fixture
