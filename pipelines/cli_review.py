@@ -38,7 +38,7 @@ def approve_command(
         bool,
         typer.Option(
             "--force",
-            help="Also if the gate refused it, the champion changed since, or somebody rejected it. Needs --why.",
+            help="Also if a rule of the review forbids it (docs/review.md). Needs --why.",
         ),
     ] = False,
     tracking_uri: TrackingOption = None,
@@ -51,7 +51,7 @@ def approve_command(
     """
     from mtrec.tracking import approve
 
-    _need_store(candidate, tracking_uri)
+    need_store(candidate, tracking_uri)
     done = approve(candidate, who=_who(who), why=why, force=force, tracking_uri=tracking_uri)
     if not done.changed:
         typer.echo(f"{done.candidate} is the champion already: {done.champion}")
@@ -69,7 +69,7 @@ def reject_command(
     """Reject a candidate; the champion stays, and approving the candidate later takes --force."""
     from mtrec.tracking import reject
 
-    _need_store(candidate, tracking_uri)
+    need_store(candidate, tracking_uri)
     done = reject(candidate, who=_who(who), why=why, tracking_uri=tracking_uri)
     typer.echo(f"{done.candidate} {'is rejected' if done.changed else 'was rejected already'}")
 
@@ -87,7 +87,7 @@ def rollback_command(
     """Make the champion before the present one the champion again; repeated, the one before that."""
     from mtrec.tracking import rollback
 
-    _need_store(name, tracking_uri)
+    need_store(name, tracking_uri)
     done = rollback(name, who=_who(who), why=why, to=to, tracking_uri=tracking_uri)
     typer.echo(
         f"{done.champion} is the champion again, before: {done.before}"
@@ -104,7 +104,7 @@ def history_command(
 
     from mtrec.tracking import history
 
-    _need_store(name, tracking_uri)
+    need_store(name, tracking_uri)
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("when", "who", "what", "champion", "why"):
         table.add_column(column, overflow="fold", no_wrap=column == "when")
@@ -129,7 +129,12 @@ def moment(when: str) -> str:
     return when[:16].replace("T", " ")
 
 
-def _need_store(name: str, tracking_uri: str | None) -> None:
+def need_store(name: str, tracking_uri: str | None) -> None:
+    """Refuse where there is no registry to look into.
+
+    Raises:
+        ModelError: there is none.
+    """
     from mtrec.errors import ModelError
 
     if not store_exists(tracking_uri):

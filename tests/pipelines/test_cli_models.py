@@ -1,6 +1,8 @@
 """`mtrec models`: what people read and write when they review, on a real registry."""
 
 import getpass
+import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ from pipelines import cli
 from tests.unit.stocked import NEWER, OTHER, stock
 from tests.unit.tiny_shop import DIALS, save_bert, shop_scenario, shop_tables, words
 
+LINKS = ["data version", "validation", "run", "model", "gate", "promotion"]
 Main = Callable[..., tuple[int, str, str]]
 
 
@@ -52,7 +55,7 @@ def main(
     def call(*arguments: str) -> tuple[int, str, str]:
         code: Any = 0
         try:
-            cli.main(["models", *arguments])
+            cli.main(arguments if arguments[0] == "lineage" else ["models", *arguments])
         except SystemExit as error:
             code = error.code or 0
         output = capsys.readouterr()
@@ -150,6 +153,31 @@ def test_two_versions_side_by_side(main: Main) -> None:
     assert "Not measured on the same data" not in output
 
 
+def test_the_chain_is_printed_and_a_broken_link_is_exit_code_1(main: Main, stocked: Path) -> None:
+    code, output, error = main("lineage", "ecommerce")
+    assert (code, error) == (0, "")
+    first, *links = output.splitlines()
+    assert first == "ecommerce/1"
+    assert [tuple(re.split(" {2,}", line)[:2]) for line in links if line[0] != " "] == [
+        ("ok", name) for name in LINKS
+    ]
+    (gate,) = (
+        path
+        for path in (stocked.parent / "mlartifacts").glob("*/artifacts/evaluation/gate.json")
+        if json.loads(path.read_text())["verdict"] == "fail"
+    )
+    text = gate.read_text()
+    gate.write_text(text.replace("fail", "pass"))
+    try:
+        code, output, error = main("lineage", "ecommerce-candidate/4")
+    finally:
+        gate.write_text(text)
+    assert code == 1
+    assert re.search("^broken +gate +gate.json was changed since it was registered", output, re.M)
+    assert len(re.findall("^ok ", output, re.M)) == 5
+    assert error.startswith("mtrec: ecommerce-candidate/4: broken: gate; what it should be is in its tags")
+
+
 def test_without_a_registry_nothing_is_made(main: Main, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / ".mtrec")
     for arguments in (
@@ -158,6 +186,7 @@ def test_without_a_registry_nothing_is_made(main: Main, tmp_path: Path) -> None:
         ["rollback", "x", "--why", "y"],
         ["history", "x"],
         ["compare", "x", "y"],
+        ["lineage", "x"],
     ):
         code, _, error = main(*arguments)
         assert code == 2

@@ -22,6 +22,8 @@ class Inputs:
     evaluation: Path
     gate: Path
     report: Path
+    validation: Path | None = None
+    """Summary of the validate stage."""
     tracking_uri: str | None
     pipeline_run: str
     lineage: dict[str, str]
@@ -53,6 +55,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         evaluation=inputs.evaluation,
         gate=inputs.gate,
         report=inputs.report,
+        validation=inputs.validation,
         lineage={**inputs.lineage, **_teacher(inputs.model), "pipeline_run": inputs.pipeline_run},
         tracking_uri=inputs.tracking_uri,
     )

@@ -10,12 +10,15 @@ functions, so that importing it is cheap.
     lookup.py      fetch the champion or any version, list and show versions
     promotion.py   people approve, reject and roll back
     history.py     who changed what, when and why; the status of a version
-    stored.py      the files of a version's judgement
+    judgement.py   what was measured and decided, in the run
+    stored.py      the stored files of a version, and their digests
+    verify.py      the chain from data to promotion, checked
     card.py        the model card on a version
 """
 
 from mtrec.tracking.connection import check_database, resolve_uri
 from mtrec.tracking.history import Change, history, statuses
+from mtrec.tracking.judgement import log_judgement
 from mtrec.tracking.lookup import (
     Champion,
     RegisteredVersion,
@@ -26,7 +29,7 @@ from mtrec.tracking.lookup import (
     show_model,
 )
 from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback
-from mtrec.tracking.registry import Registration, log_judgement, register
+from mtrec.tracking.registry import Registration, register
 from mtrec.tracking.runs import (
     Run,
     child_run,
@@ -39,11 +42,13 @@ from mtrec.tracking.runs import (
 )
 from mtrec.tracking.stored import read_evaluation
 from mtrec.tracking.studies import log_values, running_trials, study_run, tag_run, trial_run
+from mtrec.tracking.verify import Link, verify
 
 __all__ = [
     "Champion",
     "Change",
     "Decision",
+    "Link",
     "Refused",
     "RegisteredVersion",
     "Registration",
@@ -75,4 +80,5 @@ __all__ = [
     "study_run",
     "tag_run",
     "trial_run",
+    "verify",
 ]

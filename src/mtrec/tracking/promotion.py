@@ -33,6 +33,7 @@ from mtrec.tracking.history import (
     scenario_of,
 )
 from mtrec.tracking.lookup import CANDIDATE, LINEAGE_TAG, choose, ensure_model, of_lineage
+from mtrec.tracking.verify import Link, broken_files
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,8 +78,8 @@ def approve(
         why: recorded in the history; needed with `force`.
         tracking_uri: see `connection.resolve_uri`.
         champion_seen: refuse if the champion is another one than this `name/version` or none.
-        force: although the gate did not pass, the champion is another one than the candidate was compared with, or
-            somebody rejected it or rolled it back.
+        force: although the gate did not pass, what is stored is not what was registered, the champion is another
+            one than the candidate was compared with, or somebody rejected it or rolled it back.
 
     Raises:
         InputError: who or why is missing.
@@ -92,6 +93,7 @@ def approve(
     with connected(uri) as client:
         candidate = _candidate(client, reference)
         name = scenario_of(candidate)
+        broken = [] if force else broken_files(_label(candidate), uri)
         with _deciding(client, uri, name, f"approving {_label(candidate)}"):
             before = champion_label(client, name)
             copy = _copy_of(client, name, candidate)
@@ -100,7 +102,7 @@ def approve(
             if champion_seen is not None and champion_seen != before:
                 raise Refused(f"{name}: the champion is {before}, not {champion_seen}; look again first")
             if not force:
-                _check(candidate, before, history(name, uri))
+                _check(candidate, before, history(name, uri), broken)
             copy = _copy(client, uri, candidate, copy)
             facts = {"who": who, "why": why, "before": before, "after": _label(copy)}
             move_champion(client, name, new_change("approve", candidate=_label(candidate), forced=force, **facts))
@@ -177,7 +179,7 @@ def rollback(name: str, *, who: str, why: str, to: str | None = None, tracking_u
 # ------------------------------------------------------------------------------------------------ the rules
 
 
-def _check(candidate: ModelVersion, champion: str, changes: list[Change]) -> None:
+def _check(candidate: ModelVersion, champion: str, changes: list[Change], broken: list[Link]) -> None:
     """Whether a candidate may become champion.
 
     Raises:
@@ -193,6 +195,10 @@ def _check(candidate: ModelVersion, champion: str, changes: list[Change]) -> Non
     gate = candidate.tags.get("gate", "not recorded")
     if gate != "pass":
         raise Refused(f"{label}: its gate says {gate}; see 'mtrec models show {label}', or {mend}")
+    if broken:
+        raise Refused(
+            f"{label}: {broken[0].name} is broken: {broken[0].what}; see 'mtrec lineage {label}', or {mend}"
+        )
     compared = candidate.tags.get("champion_compared", "nothing that was recorded")
     if compared != champion:
         raise Refused(

@@ -105,7 +105,8 @@ def test_a_version_says_what_it_was_made_from(register: Any, uri: str) -> None:
     assert "champion/rating.rmse" not in shown.metrics
     with connected(uri) as client:
         names = {item.path for item in client.list_artifacts(made.run_id, "evaluation")}
-        assert names == {f"evaluation/{name}" for name in ("evaluation.json", "gate.json", "report.html")}
+        files = ("evaluation.json", "gate.json", "report.html", "model_files.json")
+        assert names == {f"evaluation/{name}" for name in files}
         run = client.get_run(made.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.tags["mtrec.data_version"] == LINEAGE["data_version"]
