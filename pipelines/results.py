@@ -200,6 +200,8 @@ def _registered(result: RunResult) -> str:
     words = [f"{found['name']} version {found['version']}"]
     if not found.get("created", True):
         words.append("which this data, code and scenario had already")
+    if (approval := found.get("approval")) is not None:
+        words.append(approval)
     if found.get("champion"):
         words.append(f"the champion: {result.evaluation['scenario']} version {found['champion_version']}")
     return ", ".join(words)

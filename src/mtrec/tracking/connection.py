@@ -82,7 +82,15 @@ def connected(uri: str) -> Iterator[MlflowClient]:
                 f"MLflow at {redacted(uri)}: unknown kind of address (known: {known}). Correct --tracking-uri or "
                 f"{_VARIABLE}; without both, {EMBEDDED.removeprefix(_SQLITE)} is used"
             ) from error
-        except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+        except MlflowException as error:
+            if error.error_code != "PERMISSION_DENIED":
+                raise RunError(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
+            user = os.environ.get("MLFLOW_TRACKING_USERNAME", "without a name")
+            raise RunError(
+                f"MLflow at {redacted(uri)}: permission denied to user '{user}'; let somebody do it who may, "
+                "or ask for the permission"
+            ) from error
+        except (SQLAlchemyError, requests.RequestException) as error:
             raise RunError(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
 
 

@@ -2,7 +2,7 @@
 
 Two registered models per scenario. `<scenario>-candidate` gets a version per lineage, alias `candidate` on the
 newest. `<scenario>` gets copies of approved candidates, alias `champion`; only the very first champion is promoted
-here, all others by people.
+here, all others by people, or through the same door by gate.auto_approve.
 
 The lineage (data version, code revision, parameters hash, image) is the idempotency key: registering it again finds
 its version, whatever the first attempt left behind. On SQLite a file lock keeps processes apart. On a server, which
@@ -313,11 +313,22 @@ def _requirements() -> list[str]:
 
 
 def _first_champion(client: MlflowClient, uri: str, scenario: Scenario, candidate: ModelVersion) -> str | None:
-    """Promote the candidate if the scenario never had a champion.
+    """Promote the candidate if the scenario never had a champion, and this user may promote.
 
     Returns:
         The champion's version when it is this candidate.
     """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _promoted_first(client, uri, scenario, candidate)
+    except MlflowException as error:
+        if error.error_code != "PERMISSION_DENIED":
+            raise
+        return None  # the server lets others promote, so they choose the first champion too
+
+
+def _promoted_first(client: MlflowClient, uri: str, scenario: Scenario, candidate: ModelVersion) -> str | None:
     name = scenario.name
     model = ensure_model(client, name, scenario.name, f"Approved models of {name}.")
     champion = by_alias(client, name, CHAMPION)
