@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines import cli_data, cli_ensemble, cli_models, cli_tune
+from pipelines import cli_data, cli_drift, cli_ensemble, cli_models, cli_tune
 from pipelines.cli_options import (
     DataOption,
     DebugOption,
@@ -28,6 +28,7 @@ app = new_app("Train, gate and register multi-task recommenders. Start with: mtr
 report = new_app("The report of a run.")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_drift.app, name="drift")
 app.add_typer(report, name="report")
 
 

@@ -9,8 +9,10 @@ functions, so that importing it is cheap.
     registry.py    register a candidate, promote the first champion
     lookup.py      fetch the champion or any version, list and show versions
     card.py        the model card on a version
+    attempts.py    when training was started
 """
 
+from mtrec.tracking.attempts import attempts
 from mtrec.tracking.connection import check_database, resolve_uri
 from mtrec.tracking.lookup import (
     Champion,
@@ -40,6 +42,7 @@ __all__ = [
     "RegisteredVersion",
     "Registration",
     "Run",
+    "attempts",
     "check_champion",
     "check_database",
     "child_run",

@@ -1,0 +1,176 @@
+"""The monitor beside a real champion: no drift, drift, and drops that must never train."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from mtrec.config import Retraining, Scenario
+from mtrec.data.contract import Tables
+from mtrec.data.versioning import directory_hash
+from mtrec.errors import ConfigError, DataError, ModelError
+from mtrec.stages import monitor
+from tests.unit.champions import register_champion
+
+DAYS = 60
+
+
+@pytest.fixture(scope="module")
+def champion(
+    tmp_path_factory: pytest.TempPathFactory, prepared_store: Path, shop: Scenario, shop_run: Path
+) -> Path:
+    """A folder with an MLflow store that has a champion, and a DVC repository with its data. Shared: read only."""
+    folder = tmp_path_factory.mktemp("champion")
+    shutil.copy(prepared_store, folder / "mlflow.db")
+    register_champion(
+        shop,
+        shop_run / "model",
+        shop_run / "tables",
+        uri=f"sqlite:///{folder}/mlflow.db",
+        dvc=folder / "dvc",
+        evaluation=shop_run / "evaluation.json",
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def known(shop_run: Path) -> Tables:
+    return Tables.read(shop_run / "tables")
+
+
+@pytest.fixture(scope="module")
+def watched(shop: Scenario) -> Scenario:
+    settings = Retraining(window_days=DAYS, min_rows=100, drifted_windows=2, cool_down_hours=48)
+    return shop.model_copy(update={"retraining": settings})
+
+
+@pytest.fixture
+def check(champion: Path, watched: Scenario, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Run the stage on a drop; keywords replace inputs."""
+
+    def run(drop: Tables | Path, scenario: Scenario = watched, **given: Any) -> dict[str, Any]:
+        if isinstance(drop, Tables):
+            drop.write(tmp_path / "drop")
+            drop = tmp_path / "drop"
+        inputs: dict[str, Any] = {
+            "drop": drop,
+            "tracking_uri": f"sqlite:///{champion}/mlflow.db",
+            "dvc_root": champion / "dvc",
+            "now": "2025-11-01T00:00:00",
+        }
+        outputs = {name: tmp_path / "out" / name for name in ("decision", "report", "tables", "validation")}
+        told = monitor.run(monitor.Inputs(**inputs | given), monitor.Outputs(**outputs), scenario)
+        assert told == json.loads((tmp_path / "out" / "decision").read_text())
+        return told
+
+    return run
+
+
+def later(known: Tables, *, drifted: bool = False) -> Tables:
+    """What happened in the last window, twice more afterwards; drifted: half of it with one category only."""
+    last = known.interactions["timestamp"].max()
+    assert isinstance(last, datetime)
+    rows = known.interactions.filter(pl.col("timestamp") > last - timedelta(days=DAYS))
+    rows = pl.concat([rows.with_columns(pl.col("timestamp") + timedelta(days=n * DAYS)) for n in (1, 2)])
+    if drifted:
+        one = known.items.filter(category=known.items["category"].drop_nulls()[0])["item_id"].to_list()
+        turn = pl.Series([one[i % len(one)] for i in range(rows.height)])
+        every_second = pl.int_range(pl.len()) % 2 == 0
+        rows = rows.with_columns(item_id=pl.when(every_second).then(turn).otherwise("item_id"))
+    return replace(known, interactions=rows)
+
+
+def test_more_of_the_same_is_skipped(check: Callable[..., dict[str, Any]], known: Tables, tmp_path: Path) -> None:
+    told = check(later(known))
+    assert (told["verdict"], told["reason"]) == ("skip", "nothing has drifted enough")
+    assert len(told["windows"]) == 2
+    assert told["data"]["problems"] == []
+    assert told["data"]["new_rows"] == told["data"]["changed"]["interactions"] > 300
+    assert told["champion"]["until"] == known.interactions["timestamp"].max().isoformat()  # type: ignore[union-attr]
+    names = [statistic["name"] for statistic in told["windows"][0]["statistics"]]
+    assert set(names) >= {"event", "users.age", "items.category", "items.tags", "new_items", "new_users"}
+    merged = Tables.read(tmp_path / "out" / "tables")
+    assert merged.interactions.height == known.interactions.height + told["data"]["new_rows"]
+    assert told["data"]["version"] == directory_hash(tmp_path / "out" / "tables")
+    assert "Nothing is to be trained now." in (tmp_path / "out" / "report").read_text()
+    assert (tmp_path / "out" / "validation" / "new" / "data_docs" / "index.html").is_file()
+
+
+def test_drift_is_a_reason_to_train(check: Callable[..., dict[str, Any]], known: Tables, tmp_path: Path) -> None:
+    told = check(later(known, drifted=True))
+    assert told["verdict"] == "retrain"
+    assert "drift in 2 of the last 2 windows (" in told["reason"]
+    assert "items.category" in told["windows"][1]["drifted"]
+    page = (tmp_path / "out" / "report").read_text()
+    assert "The champion should be trained again." in page
+    assert "category of the items: drifted in 2 of the last 2 windows" in page
+
+
+def test_rest_after_an_attempt(check: Callable[..., dict[str, Any]], known: Tables) -> None:
+    """The champion's own run has just been started."""
+    told = check(later(known, drifted=True), now=datetime.now(UTC).isoformat())
+    assert told["verdict"] == "skip"
+    assert told["reason"] == "last attempt 0.0 hours ago, the rest is 48"
+    assert len(told["attempts"]) == 1
+
+
+def test_a_small_poisoned_drop_cannot_hide_in_a_large_past(
+    check: Callable[..., dict[str, Any]], known: Tables, tmp_path: Path
+) -> None:
+    bad = later(known, drifted=True)
+    rating = pl.when(pl.col("event") == "rating").then(99.0)
+    bad = replace(bad, interactions=bad.interactions.with_columns(rating=rating, event=pl.lit("rating")))
+    check(later(known))
+    assert (tmp_path / "out" / "tables").is_dir()
+    few = replace(bad, interactions=bad.interactions.filter(pl.col("rating") == 99.0))
+    assert few.interactions.height < known.interactions.height * 0.2  # few among all, which alone would pass
+    told = check(few)
+    assert told["verdict"] == "skip"
+    assert "critical failure of the data" in told["reason"]
+    assert "went to quarantine" in told["reason"]
+    assert told["data"]["version"] is None
+    assert told["windows"] == []
+    assert not (tmp_path / "out" / "tables").exists()
+    rule = told["rules"][0]
+    assert (rule["rule"], rule["holds"]) == ("the new data passes its checks", False)
+    assert "went to quarantine" in (tmp_path / "out" / "report").read_text()
+
+
+def test_a_broken_schema_is_skipped_with_its_reason(check: Callable[..., dict[str, Any]], known: Tables) -> None:
+    broken = later(known, drifted=True)
+    told = check(replace(broken, interactions=broken.interactions.rename({"item_id": "product"})))
+    assert told["verdict"] == "skip"
+    assert "interactions: column 'item_id' is missing" in told["reason"]
+
+
+def test_a_drop_that_is_not_there_is_skipped_with_its_reason(
+    check: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    assert "no such folder" in check(tmp_path / "nowhere")["reason"]
+
+
+def test_without_a_champion_there_is_nothing_to_compare_with(
+    check: Callable[..., dict[str, Any]], known: Tables, watched: Scenario
+) -> None:
+    with pytest.raises(ModelError, match="scenario other has no champion yet"):
+        check(known, watched.model_copy(update={"name": "other"}))
+
+
+def test_a_lost_data_version_is_told(
+    check: Callable[..., dict[str, Any]], known: Tables, champion: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(champion / "dvc", tmp_path / "dvc")
+    (tmp_path / "dvc-remote").mkdir()
+    with pytest.raises(DataError, match="no such data version"):
+        check(known, dvc_root=tmp_path / "dvc")
+
+
+def test_a_wrong_time_is_told(check: Callable[..., dict[str, Any]], known: Tables) -> None:
+    with pytest.raises(ConfigError, match="now 'soon' is not an ISO time"):
+        check(known, now="soon")
