@@ -17,6 +17,7 @@ def register_model(
     evaluation: Input[dsl.Artifact],
     gate: Input[dsl.Artifact],
     report: Input[HTML],
+    validation: Input[dsl.Artifact],
     registration: Output[dsl.Artifact],
     tracking_uri: str = "",
 ) -> None:
@@ -32,6 +33,7 @@ def register_model(
         evaluation: What was measured.
         gate: The gate's verdict and rules.
         report: The report for people.
+        validation: Summary of the data validation.
         registration: JSON file with the registered name, version and aliases.
         tracking_uri: MLflow tracking server. Empty: the environment's.
     """
@@ -44,6 +46,7 @@ def register_model(
             "evaluation": evaluation.path,
             "gate": gate.path,
             "report": report.path,
+            "validation": validation.path,
             "tracking_uri": tracking_uri,
             "pipeline_run": pipeline_run,
             "lineage": lineage(scenario, data_version, code_revision, image, pipeline_run),

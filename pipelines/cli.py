@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines import cli_data, cli_drift, cli_ensemble, cli_models, cli_tune
+from pipelines import cli_data, cli_drift, cli_ensemble, cli_lineage, cli_models, cli_tune
 from pipelines.cli_options import (
     DataOption,
     DebugOption,
@@ -84,6 +84,7 @@ def run(
 
 app.command()(cli_tune.tune)
 app.command()(cli_ensemble.ensemble)
+app.command()(cli_lineage.lineage)
 
 
 @app.command("compile")

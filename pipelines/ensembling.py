@@ -162,6 +162,7 @@ def _judge(scenario: Scenario, run: Run, lineage: dict[str, str], uri: str, view
                 evaluation=files["evaluation"],
                 gate=files["gate"],
                 report=files["report"],
+                validation=files["validation"],
                 tracking_uri=uri,
                 pipeline_run=run.name,
                 lineage=lineage,

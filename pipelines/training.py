@@ -128,6 +128,7 @@ def training_pipeline(
                     evaluation=evaluate.outputs["evaluation"],
                     gate=gate.outputs["gate"],
                     report=gate.outputs["report"],
+                    validation=validate.outputs["summary"],
                     tracking_uri=tracking_uri,
                     **candidate,
                 )

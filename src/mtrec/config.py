@@ -548,6 +548,9 @@ class Gate(Frozen):
     """No task's primary metric may be worse than before fine-tuning, beyond chance (paired bootstrap interval)."""
     allow_dropped_tasks: bool = False
     """Let a candidate pass that lacks a task which the champion has, or has one that cannot be compared with it."""
+    auto_approve: bool = False
+    """Make a candidate that passed the champion without a person; the history says so. Not where a person rejected
+    it or rolled it back."""
 
 
 # ------------------------------------------------------------------------------------------------- retraining

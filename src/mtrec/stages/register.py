@@ -9,8 +9,9 @@ from typing import Any
 
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
+from mtrec.errors import RunError
 from mtrec.progress import report as report_progress
-from mtrec.tracking import register
+from mtrec.tracking import approve, register
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,8 @@ class Inputs:
     evaluation: Path
     gate: Path
     report: Path
+    validation: Path | None = None
+    """Summary of the validate stage."""
     tracking_uri: str | None
     pipeline_run: str
     lineage: dict[str, str]
@@ -37,10 +40,11 @@ class Outputs:
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
-    """Register the candidate; the same lineage twice makes one version.
+    """Register the candidate, the same lineage twice as one version; approve it where gate.auto_approve says so.
 
     Returns:
-        The registration: name, version, created, champion, champion_version, aliases, run_id, tracking_uri.
+        The registration: name, version, created, champion, champion_version, aliases, run_id, tracking_uri; with
+        gate.auto_approve also approval, which says what came of it.
 
     Raises:
         ModelError: the model folder is not whole, or holds pickled files.
@@ -53,14 +57,31 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         evaluation=inputs.evaluation,
         gate=inputs.gate,
         report=inputs.report,
+        validation=inputs.validation,
         lineage={**inputs.lineage, **_teacher(inputs.model), "pipeline_run": inputs.pipeline_run},
         tracking_uri=inputs.tracking_uri,
     )
     summary = {**asdict(registration), "aliases": list(registration.aliases)}
+    if scenario.gate.auto_approve and not registration.champion:
+        summary |= _approve(f"{registration.name}/{registration.version}", inputs.tracking_uri)
     with replacing_file(outputs.registration) as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
     report_progress("register", 1.0, f"{registration.name} version {registration.version}")
     return summary
+
+
+def _approve(candidate: str, tracking_uri: str | None) -> dict[str, Any]:
+    """Approve by setting; a refusal leaves the candidate to people and is no failure of the run."""
+    report_progress("register", None, "approving it, as gate.auto_approve is true")
+    try:
+        done = approve(candidate, who="mtrec", why="gate.auto_approve is true", tracking_uri=tracking_uri)
+    except RunError as error:
+        return {"approval": f"left to people: {error}"}
+    return {
+        "champion": True,
+        "champion_version": done.champion.partition("/")[2],
+        "approval": f"approved by gate.auto_approve, before: {done.before}",
+    }
 
 
 def _teacher(model: Path) -> dict[str, str]:

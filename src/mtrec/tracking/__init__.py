@@ -8,12 +8,19 @@ functions, so that importing it is cheap.
     studies.py     the run of a study, a child run per trial
     registry.py    register a candidate, promote the first champion
     lookup.py      fetch the champion or any version, list and show versions
+    promotion.py   people approve, reject and roll back
+    history.py     who changed what, when and why; the status of a version
+    judgement.py   what was measured and decided, in the run
+    stored.py      the stored files of a version, and their digests
+    verify.py      the chain from data to promotion, checked
     card.py        the model card on a version
     attempts.py    when training was started
 """
 
 from mtrec.tracking.attempts import attempts
 from mtrec.tracking.connection import check_database, resolve_uri
+from mtrec.tracking.history import Change, history, statuses
+from mtrec.tracking.judgement import log_judgement
 from mtrec.tracking.lookup import (
     Champion,
     RegisteredVersion,
@@ -21,10 +28,10 @@ from mtrec.tracking.lookup import (
     download_champion,
     download_model,
     list_models,
-    promotion_command,
     show_model,
 )
-from mtrec.tracking.registry import Registration, log_judgement, register
+from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback
+from mtrec.tracking.registry import Registration, register
 from mtrec.tracking.runs import (
     Run,
     child_run,
@@ -35,13 +42,20 @@ from mtrec.tracking.runs import (
     logged_steps,
     pipeline_run,
 )
+from mtrec.tracking.stored import read_evaluation
 from mtrec.tracking.studies import log_values, running_trials, study_run, tag_run, trial_run
+from mtrec.tracking.verify import Link, verify
 
 __all__ = [
     "Champion",
+    "Change",
+    "Decision",
+    "Link",
+    "Refused",
     "RegisteredVersion",
     "Registration",
     "Run",
+    "approve",
     "attempts",
     "check_champion",
     "check_database",
@@ -49,6 +63,7 @@ __all__ = [
     "download_champion",
     "download_model",
     "finish_run",
+    "history",
     "list_models",
     "log_artifacts",
     "log_judgement",
@@ -57,12 +72,16 @@ __all__ = [
     "log_values",
     "logged_steps",
     "pipeline_run",
-    "promotion_command",
+    "read_evaluation",
     "register",
+    "reject",
     "resolve_uri",
+    "rollback",
     "running_trials",
     "show_model",
+    "statuses",
     "study_run",
     "tag_run",
     "trial_run",
+    "verify",
 ]

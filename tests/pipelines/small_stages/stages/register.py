@@ -13,6 +13,7 @@ class Inputs:
     evaluation: Path
     gate: Path
     report: Path
+    validation: Path
     tracking_uri: str
     pipeline_run: str
     lineage: dict[str, Any]
