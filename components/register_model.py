@@ -20,6 +20,7 @@ def register_model(
     validation: Input[dsl.Artifact],
     registration: Output[dsl.Artifact],
     tracking_uri: str = "",
+    lease: str = "",
 ) -> None:
     """Register the candidate with its lineage; the same lineage twice makes one version.
 
@@ -36,6 +37,7 @@ def register_model(
         validation: Summary of the data validation.
         registration: JSON file with the registered name, version and aliases.
         tracking_uri: MLflow tracking server. Empty: the environment's.
+        lease: The lease under which the run trains, as JSON text. Empty: nobody's.
     """
     from mtrec.stages.execution import lineage, run_component
 
@@ -48,6 +50,7 @@ def register_model(
             "report": report.path,
             "validation": validation.path,
             "tracking_uri": tracking_uri,
+            "lease": lease,
             "pipeline_run": pipeline_run,
             "lineage": lineage(scenario, data_version, code_revision, image, pipeline_run),
         },

@@ -61,23 +61,30 @@ def check(
     Evidently's own page.
     """
     from mtrec.errors import ModelError
-    from mtrec.stages.monitor import NO_CHAMPION, Inputs, Outputs, run
+    from mtrec.stages import decide, monitor
+    from mtrec.tracking import NO_CHAMPION
     from pipelines.cli_models import store_exists
+    from pipelines.local import LOCAL_IMAGE
     from pipelines.workspace import Workspace, shown
 
     loaded, workspace = scenario_from(scenario, settings), Workspace.here()
     if not store_exists(tracking_uri):
         raise ModelError(NO_CHAMPION.format(loaded.name))
     folder = workspace.drift / loaded.name
-    outputs = Outputs(
-        decision=folder / "decision.json",
-        report=folder / "drift.html",
-        tables=folder / "tables",
-        validation=folder / "validation",
-        evidently=folder / "evidently.html",
+    observed = folder / "observed.json"
+    monitor.run(
+        monitor.Inputs(drop=data, tracking_uri=tracking_uri, dvc_root=root or workspace.dvc_root, now=now),
+        monitor.Outputs(
+            observed=observed,
+            tables=folder / "tables",
+            validation=folder / "validation",
+            evidently=folder / "evidently.html",
+        ),
+        loaded,
     )
-    told = run(
-        Inputs(drop=data, tracking_uri=tracking_uri, dvc_root=root or workspace.dvc_root, now=now), outputs, loaded
+    outputs = decide.Outputs(decision=folder / "decision.json", report=folder / "drift.html")
+    told = decide.run(
+        decide.Inputs(observed=observed, tracking_uri=tracking_uri, image=LOCAL_IMAGE), outputs, loaded
     )
     output = console()
     output.print(rules_table(told["rules"]))
@@ -163,9 +170,13 @@ def rules_table(rules: list[dict[str, Any]]) -> Table:
     for column in ("rule", "kind", "value", "threshold", "holds", "why"):
         table.add_column(column, justify="right" if column in ("value", "threshold") else "left", overflow="fold")
     for rule in rules:
-        value, threshold = ("" if rule[key] is None else f"{rule[key]:g}" for key in ("value", "threshold"))
+        value, threshold = (_cell(rule[key]) for key in ("value", "threshold"))
         table.add_row(rule["rule"], rule["kind"], value, threshold, "yes" if rule["holds"] else "no", rule["why"])
     return table
+
+
+def _cell(value: float | str | None) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else value or ""
 
 
 def steps_table(steps: list[Step]) -> Table:

@@ -1,9 +1,9 @@
 """One holder at a time, on one machine: a lock that expires by itself, with a fencing token.
 
-A holder that was killed cannot give a lock back, so a lease ends when it is not renewed in time. One that only
-slept may wake up after somebody else has taken over; its token is then older than the current one, and `guarded`,
-which goes around every write that must not come late, refuses it (Kleppmann 2016, "How to do distributed
-locking").
+A holder that was killed cannot give a lock back, so a lease ends when it is not renewed in time, and at once where
+its process is known to be gone. One that only slept may wake up after somebody else has taken over, and a step that
+a killed run has started may go on without it; their token is then older than the current one, and `guarded`, which
+goes around every write that must not come late, refuses it (Kleppmann 2016, "How to do distributed locking").
 
 The state of a lease is one small JSON file, replaced whole under a short file lock, so a kill leaves it old or new.
 """
@@ -38,6 +38,14 @@ class State:
     """What the holder is doing, for people."""
     expires: float
     """Seconds since the epoch; 0 after a release."""
+    host: str
+    process: int
+    born: float
+    """When the holder's process was started, seconds since the epoch: numbers of processes are used again."""
+
+    def gone(self) -> bool:
+        """Whether the holder was a process of this machine that has ended."""
+        return self.host == socket.gethostname() and _born(self.process) != self.born
 
 
 class Held(RunError):
@@ -62,6 +70,25 @@ class Lease:
         self.holder = f"{socket.gethostname()}, process {os.getpid()}, {uuid.uuid4().hex[:8]}"
         self.token: int | None = None
 
+    def as_text(self) -> str:
+        """What `from_text` needs in another process that works for the holder."""
+        return json.dumps({"path": str(self.path.resolve()), "holder": self.holder, "token": self.token})
+
+    @classmethod
+    def from_text(cls, text: str) -> Lease:
+        """The lease of a holder that this process works for; it can be guarded, the holder renews it.
+
+        Raises:
+            RunError: not what `as_text` wrote.
+        """
+        try:
+            given = json.loads(text)
+            lease = cls(Path(given["path"]))
+            lease.holder, lease.token = given["holder"], given["token"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(f"lease '{text}': not a lease in JSON text") from error
+        return lease
+
     def acquire(self, what: str) -> int:
         """Become the holder, or fail at once.
 
@@ -75,25 +102,26 @@ class Lease:
             Held: somebody else holds it.
         """
         with self._alone():
-            found = self.state()
-            if found is not None and found.expires > self.clock():
+            found = self.holding()
+            if found is not None:
                 left = found.expires - self.clock()
                 raise Held(
                     f"{found.what} is under way already ({found.holder}); wait for it, or, if it died, "
                     f"{left:.0f} seconds until its lock {self.path} expires"
                 )
+            found = self.state()
             self.token = (found.token if found else 0) + 1
             self._write(what, self.clock() + self.seconds)
             return self.token
 
     def renew(self) -> None:
-        """Let it last `seconds` from now.
+        """Let it last `seconds` from now, also where it has expired and nobody has taken it.
 
         Raises:
             Lost: it is another's.
         """
         with self._alone():
-            self._write(self._own().what, self.clock() + self.seconds)
+            self._write(self._own(expired=True).what, self.clock() + self.seconds)
 
     def release(self) -> None:
         """Give it back; one that is lost already is left alone."""
@@ -110,6 +138,15 @@ class Lease:
         """
         with self._alone():
             yield self._own().token
+
+    def holding(self) -> State | None:
+        """Who holds it now, if anybody does.
+
+        Raises:
+            RunError: its file is damaged.
+        """
+        found = self.state()
+        return found if found is not None and found.expires > self.clock() and not found.gone() else None
 
     def state(self) -> State | None:
         """What the file says now; None: nobody has ever held it.
@@ -135,7 +172,15 @@ class Lease:
 
     def _write(self, what: str, expires: float) -> None:
         assert self.token is not None
-        state = State(token=self.token, holder=self.holder, what=what, expires=expires)
+        state = State(
+            token=self.token,
+            holder=self.holder,
+            what=what,
+            expires=expires,
+            host=socket.gethostname(),
+            process=os.getpid(),
+            born=_born(os.getpid()),
+        )
         with replacing_file(self.path) as temporary:
             temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
 
@@ -144,6 +189,16 @@ class Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             yield
+
+
+def _born(process: int) -> float:
+    """When a process of this machine was started; 0 where there is none."""
+    import psutil
+
+    try:
+        return float(psutil.Process(process).create_time())
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 @contextmanager

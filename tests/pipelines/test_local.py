@@ -16,10 +16,9 @@ from rich.console import Console
 
 from mtrec.config import load_scenario
 from mtrec.errors import ConfigError, InputError, RunError
-from mtrec.tracking import pipeline_run
-from mtrec.tracking.connection import connected
 from pipelines import local
-from pipelines.local import STEPS, StepFailed, as_given, run_training
+from pipelines.job import Job, StepFailed, as_given
+from pipelines.local import STEPS, run_training
 from pipelines.results import RunResult
 from pipelines.workspace import Workspace
 
@@ -234,16 +233,24 @@ def test_stopping_ends_every_process_and_says_how_to_go_on(
 
 
 def test_a_run_that_broke_off_is_ended_in_mlflow(folder: Path) -> None:
-    scenario = load_scenario("ecommerce")
-    run = Workspace.here().open_run("ecommerce", "a-key")
     uri = f"sqlite:///{folder / '.mtrec' / 'mlflow.db'}"
-    local._end_in_mlflow(scenario, run, uri, "FAILED")
-    assert list(folder.iterdir()) == [], "a run that MLflow never heard of stays unknown"
-    (folder / ".mtrec").mkdir()
-    known = pipeline_run(scenario, run.name, tracking_uri=uri)
-    local._end_in_mlflow(scenario, run, uri, "KILLED")
-    with connected(uri) as client:
-        assert client.get_run(known.run_id).info.status == "KILLED"
+    heard: list[tuple[str, str]] = []
+    job = Job(
+        scenario=load_scenario("ecommerce"),
+        workspace=Workspace.here(),
+        console=Console(),
+        tracking_uri=uri,
+        key="a-key",
+        names=STEPS,
+        broke_off=lambda *told: heard.append(told),
+    )
+    with job.begun("training", "ecommerce", None) as run:
+        job._end("failed", "FAILED")
+        assert heard == [], "a store that was never made stays so"
+        Path(".mtrec/mlflow.db").touch()
+        job._end("interrupted", "KILLED")
+    assert heard == [(run.name, "KILLED")]
+    assert run.state["state"] == "interrupted"
 
 
 @pytest.mark.parametrize(("data", "given"), [("/x/my shop", "/x/my shop"), ("", "scenario 'ecommerce'")])

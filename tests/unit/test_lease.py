@@ -1,5 +1,6 @@
 """A lease has one holder at a time, ends by itself, and refuses late writers."""
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,12 @@ import pytest
 
 from mtrec.errors import RunError
 from mtrec.lease import Held, Lease, Lost, holding
+
+HOLDER = (
+    "import sys, time; from pathlib import Path; from mtrec.lease import Lease, holding\n"
+    "with holding(Lease(Path(sys.argv[1]), seconds=600), 'work'):\n"
+    "    print('held', flush=True); time.sleep(60)"
+)
 
 
 class Clock:
@@ -71,34 +78,70 @@ def test_holding_renews(tmp_path: Path) -> None:
     other.acquire("x")
 
 
-def test_a_killed_holder_blocks_no_longer_than_its_time(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path; from mtrec.lease import Lease, holding\n"
-        "with holding(Lease(Path(sys.argv[1]), seconds=1.5), 'work'):\n"
-        "    print('held', flush=True); time.sleep(60)"
+def test_a_killed_holder_of_this_machine_blocks_nobody(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "shop.json")], stdout=subprocess.PIPE, text=True
     )
-    path = tmp_path / "shop.json"
-    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
-    lease = Lease(path)
+    lease = Lease(tmp_path / "shop.json")
     with pytest.raises(Held):
         lease.acquire("x")
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
-    time.sleep(1.6)
     lease.acquire("x")
+
+
+def test_a_holder_that_was_killed_on_another_machine_blocks_no_longer_than_its_time(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "shop.json"
+    Lease(path, seconds=60, clock=clock).acquire("x")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "another", "process": 2**22 + 1}))
+    with pytest.raises(Held):
+        Lease(path, clock=clock).acquire("x")
+    clock.now += 61
+    Lease(path, clock=clock).acquire("x")
+
+
+def test_a_step_that_outlives_its_run_cannot_write_once_another_run_has_begun(tmp_path: Path) -> None:
+    """The step is another process than the holder, and knows the lease from a text."""
+    lease = Lease(tmp_path / "shop.json")
+    lease.acquire("one")
+    step = Lease.from_text(lease.as_text())
+    with step.guarded() as token:
+        assert token == lease.token
+    lease.release()
+    Lease(tmp_path / "shop.json").acquire("two")
+    with pytest.raises(Lost, match="holds it now"), step.guarded():
+        pytest.fail("a late write")
+    with pytest.raises(RunError, match="not a lease"):
+        Lease.from_text("{}")
+
+
+def test_a_late_renewal_counts_where_nobody_has_taken_it(tmp_path: Path) -> None:
+    clock = Clock()
+    lease = Lease(tmp_path / "shop.json", seconds=60, clock=clock)
+    lease.acquire("a long write under the guard")
+    clock.now += 61
+    assert lease.holding() is None
+    lease.renew()
+    with lease.guarded():
+        pass
 
 
 def test_of_many_processes_one_gets_it(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from mtrec.lease import Held, Lease\n"
-        "try:\n    Lease(Path(sys.argv[1])).acquire('work'); print('mine')\n"
-        "except Held:\n    print('held')"
+        "try:\n    Lease(Path(sys.argv[1])).acquire('work'); print('mine', flush=True)\n"
+        "except Held:\n    print('held', flush=True)\n"
+        "sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "shop.json")]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    said = sorted(process.communicate()[0].strip() for process in processes)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen(command, **pipes, text=True) for _ in range(4)]
+    said = sorted(process.stdout.readline().strip() for process in processes if process.stdout is not None)
+    for process in processes:
+        process.communicate()
     assert said == ["held", "held", "held", "mine"]
 
 

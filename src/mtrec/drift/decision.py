@@ -1,9 +1,9 @@
 """Retrain or skip: a pure function of what is known, which names every rule with its value and threshold.
 
-The order is that of what forbids more: data that failed its checks never trains, whatever has drifted; then too
-few new rows, rest after the last attempt, and the budget; last comes whether there is a reason at all, drift in N
-of the last M windows or a champion that is too old. Every rule is worked out and told, also where an earlier one
-has decided.
+The order is that of what forbids more: data that failed its checks never trains, whatever has drifted; then a
+retraining that is under way or was made already, too few new rows, rest after the last attempt, and the budget;
+last comes whether there is a reason at all, drift in N of the last M windows or a champion that is too old. Every
+rule is worked out and told, also where an earlier one has decided.
 """
 
 from __future__ import annotations
@@ -68,6 +68,10 @@ class Known:
     """Interactions since then."""
     attempts: Sequence[datetime]
     """When retraining was started, whether it succeeded or failed."""
+    under_way: str | None = None
+    """Who is training the scenario just now."""
+    trained_in: str | None = None
+    """The finished run that trained on just this: data, parameters, image, code and champion."""
 
 
 def decide(known: Known, settings: Retraining) -> Decision:
@@ -96,6 +100,22 @@ def _guards(known: Known, settings: Retraining) -> Iterator[Rule]:
         threshold=0,
         holds=not count,
         why=f"{count} critical failure{'' if count == 1 else 's'} of the data{first}" if count else "sound",
+        kind="guard",
+    )
+    yield Rule(
+        rule="no retraining is under way",
+        value=known.under_way,
+        threshold=None,
+        holds=known.under_way is None,
+        why="none is" if known.under_way is None else f"{known.under_way} is under way already",
+        kind="guard",
+    )
+    yield Rule(
+        rule="not trained already on the same data, settings, image and code beside the same champion",
+        value=known.trained_in,
+        threshold=None,
+        holds=known.trained_in is None,
+        why="it was not" if known.trained_in is None else f"run {known.trained_in} did just this already",
         kind="guard",
     )
     yield Rule(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -44,3 +45,13 @@ class Window:
         """Plain JSON types."""
         about = {"start": self.start.isoformat(), "end": self.end.isoformat(), "num_rows": self.num_rows}
         return {**about, "drifted": self.drifted, "statistics": [vars(s) for s in self.statistics]}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Window:
+        """What `as_dict` gave."""
+        return cls(
+            start=datetime.fromisoformat(given["start"]),
+            end=datetime.fromisoformat(given["end"]),
+            num_rows=given["num_rows"],
+            statistics=[Statistic(**statistic) for statistic in given["statistics"]],
+        )

@@ -15,17 +15,21 @@ import polars as pl
 
 from mtrec.config import Scenario
 from mtrec.data.contract import Tables, replacing_file
+from mtrec.data.drops import known_tables
 from mtrec.data.parsing import parse_timestamp
 from mtrec.data.sources import read_source, recognise_source
 from mtrec.progress import report
+
+VERSION = "dvc:"
+"""What comes before a data version that is given in place of a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What the stage reads."""
 
-    data: Path | None
-    """Folder of raw data; None for simulated data."""
+    data: str | None
+    """Folder of raw data, or `dvc:` and a data version in the remote of `dvc_root`; None for simulated data."""
     dvc_root: Path | None
     """DVC repository whose remote receives the tables; None only hashes them."""
 
@@ -54,9 +58,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """
     from mtrec.data.versioning import directory_hash, push
 
-    source = recognise_source(scenario, inputs.data)
-    report("ingest", 0.0, f"reading {source}")
-    tables = read_source(scenario, inputs.data)
+    source, tables = _read(inputs, scenario)
     report("ingest", 0.6, f"writing {tables.interactions.height:,} interactions")
     tables.write(outputs.tables)
     report("ingest", 0.8, "versioning the tables")
@@ -66,6 +68,17 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     report("ingest", 1.0, f"{tables.interactions.height:,} interactions from {source}")
     return summary
+
+
+def _read(inputs: Inputs, scenario: Scenario) -> tuple[str, Tables]:
+    """What the input was recognised as, and its tables."""
+    if inputs.data is not None and inputs.data.startswith(VERSION):
+        report("ingest", 0.0, f"fetching {inputs.data}")
+        return inputs.data, known_tables(inputs.data.removeprefix(VERSION), inputs.dvc_root)
+    data = Path(inputs.data) if inputs.data is not None else None
+    source = recognise_source(scenario, data)
+    report("ingest", 0.0, f"reading {source}")
+    return source, read_source(scenario, data)
 
 
 def summarise(tables: Tables) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Monitor: a data drop beside the champion → retrain or skip, with every rule told, and the data to retrain on.
+"""Monitor: a data drop beside the champion → what came in, how far it has moved, and the data to retrain on.
 
 The drop is joined with the champion's data version and validated like any data, the new interactions once more by
 themselves, so that a poisoned drop cannot hide in a large past. What fails is a reason to skip, never to train.
-Then the windows since the champion's last interaction are compared with those before it.
+Then the windows since the champion's last interaction are compared with those before it. What follows from it is
+decided by `mtrec.stages.decide`.
 """
 
 from __future__ import annotations
@@ -22,19 +23,15 @@ from mtrec.data.cleaning import clean
 from mtrec.data.contract import Tables, replacing_file
 from mtrec.data.drops import Merged, known_tables, merge_drops
 from mtrec.data.versioning import directory_hash
-from mtrec.drift.decision import Decision, Known, decide
 from mtrec.drift.evidently_report import write_evidently
 from mtrec.drift.statistics import Timeline, columns_of, windows_of
 from mtrec.drift.windows import Window
 from mtrec.errors import ConfigError, DataError, ModelError
-from mtrec.evaluation.drift_report import write_drift
 from mtrec.models.store import load_model
 from mtrec.progress import report
 from mtrec.stages import validate
 from mtrec.stages.champion_answers import ask
-from mtrec.tracking import Champion, attempts, download_champion
-
-NO_CHAMPION = "scenario {} has no champion yet to compare with; train one with mtrec run"
+from mtrec.tracking import NO_CHAMPION, Champion, download_champion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ class Inputs:
     drop: Path
     """A data drop, or a folder of drops; see `mtrec.data.drops`."""
     tracking_uri: str | None = None
-    """MLflow with the champion and the past attempts."""
+    """MLflow with the champion."""
     dvc_root: Path | None = None
     """DVC repository with the champion's data version; by default the one around the working directory."""
     now: str | None = None
@@ -55,10 +52,8 @@ class Inputs:
 class Outputs:
     """What the stage writes."""
 
-    decision: Path
-    """JSON file: the verdict, every rule with value and threshold, and the windows with their statistics."""
-    report: Path
-    """One HTML page for people."""
+    observed: Path
+    """JSON file: the champion, the data, what is wrong with it, and the windows with their statistics."""
     tables: Path
     """Contract tables to retrain on; not written when the data does not pass."""
     validation: Path
@@ -68,10 +63,10 @@ class Outputs:
 
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
-    """Decide whether to retrain.
+    """Compare a drop with what the champion knows.
 
     Returns:
-        The decision as it is written: `verdict`, `reason`, `rules`, `windows`, `data` and `champion`.
+        What is written: `scenario`, `now`, `champion`, `data` and `windows`.
 
     Raises:
         ModelError: there is no champion yet.
@@ -108,19 +103,15 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
                 outputs.evidently.unlink(missing_ok=True)
                 write_evidently(outputs.evidently, timeline, columns, scenario.retraining)
             new_rows = int((timeline.slice_R >= 0).sum())
-    tried = attempts(scenario, inputs.tracking_uri)
-    decision = decide(
-        Known(
-            now=now,
-            champion_until=until,
-            data_problems=problems,
-            windows=windows,
-            new_rows=new_rows,
-            attempts=tried,
-        ),
-        scenario.retraining,
-    )
-    told = _told(scenario, decision, champion, until, windows) | {
+    told = {
+        "scenario": scenario.name,
+        "now": now.isoformat(),
+        "champion": {
+            "name": champion.name,
+            "version": champion.version,
+            "data_version": champion.data_version,
+            "until": until.isoformat(),
+        },
         "data": {
             "drop": str(inputs.drop),
             "version": version,
@@ -128,12 +119,11 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             "changed": merged.changed if merged else None,
             "problems": problems,
         },
-        "attempts": [at.isoformat() for at in tried],
+        "windows": [window.as_dict() for window in windows],
     }
-    with replacing_file(outputs.decision) as temporary:
+    with replacing_file(outputs.observed) as temporary:
         temporary.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    write_drift(outputs.report, told)
-    report("monitor", 1.0, f"{decision.verdict}: {decision.reason}")
+    report("monitor", 1.0, f"{new_rows:,} new interactions in {len(windows)} windows")
     return told
 
 
@@ -197,20 +187,3 @@ def _joined(
         return None, problems
     merged.tables.write(outputs.tables)
     return merged, []
-
-
-def _told(
-    scenario: Scenario, decision: Decision, champion: Champion, until: datetime, windows: list[Window]
-) -> dict[str, Any]:
-    return {
-        "scenario": scenario.name,
-        **decision.as_dict(),
-        "champion": {
-            "name": champion.name,
-            "version": champion.version,
-            "data_version": champion.data_version,
-            "until": until.isoformat(),
-        },
-        "windows": [window.as_dict() for window in windows],
-        "settings": scenario.retraining.model_dump(mode="json"),
-    }

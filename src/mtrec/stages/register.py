@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.errors import RunError
+from mtrec.lease import Lease
 from mtrec.progress import report as report_progress
 from mtrec.tracking import approve, register
 
@@ -29,6 +31,8 @@ class Inputs:
     pipeline_run: str
     lineage: dict[str, str]
     """data_version, code_revision, parameters_hash and image."""
+    lease: str | None = None
+    """The lease under which the run trains, see `mtrec.lease.Lease.as_text`: who has lost it registers nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +52,18 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Raises:
         ModelError: the model folder is not whole, or holds pickled files.
-        RunError: the lineage is incomplete, or MLflow cannot be used.
+        RunError: the lineage is incomplete, MLflow cannot be used, or another run has taken over.
     """
     report_progress("register", None, "storing the model in MLflow")
+    with Lease.from_text(inputs.lease).guarded() if inputs.lease else nullcontext():
+        summary = _register(inputs, scenario)
+    with replacing_file(outputs.registration) as temporary:
+        temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    report_progress("register", 1.0, f"{summary['name']} version {summary['version']}")
+    return summary
+
+
+def _register(inputs: Inputs, scenario: Scenario) -> dict[str, Any]:
     registration = register(
         inputs.model,
         scenario=scenario,
@@ -64,9 +77,6 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     summary = {**asdict(registration), "aliases": list(registration.aliases)}
     if scenario.gate.auto_approve and not registration.champion:
         summary |= _approve(f"{registration.name}/{registration.version}", inputs.tracking_uri)
-    with replacing_file(outputs.registration) as temporary:
-        temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    report_progress("register", 1.0, f"{registration.name} version {registration.version}")
     return summary
 
 

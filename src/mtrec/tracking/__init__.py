@@ -14,14 +14,14 @@ functions, so that importing it is cheap.
     stored.py      the stored files of a version, and their digests
     verify.py      the chain from data to promotion, checked
     card.py        the model card on a version
-    attempts.py    when training was started
+    retraining.py  looks at the data, and the training that followed
 """
 
-from mtrec.tracking.attempts import attempts
 from mtrec.tracking.connection import check_database, resolve_uri
 from mtrec.tracking.history import Change, history, statuses
 from mtrec.tracking.judgement import log_judgement
 from mtrec.tracking.lookup import (
+    NO_CHAMPION,
     Champion,
     RegisteredVersion,
     check_champion,
@@ -30,8 +30,9 @@ from mtrec.tracking.lookup import (
     list_models,
     show_model,
 )
-from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback
+from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback, training_lease
 from mtrec.tracking.registry import Registration, register
+from mtrec.tracking.retraining import attempts, begin_training, log_decision, log_outcome, trained_in
 from mtrec.tracking.runs import (
     Run,
     child_run,
@@ -47,6 +48,7 @@ from mtrec.tracking.studies import log_values, running_trials, study_run, tag_ru
 from mtrec.tracking.verify import Link, verify
 
 __all__ = [
+    "NO_CHAMPION",
     "Champion",
     "Change",
     "Decision",
@@ -57,6 +59,7 @@ __all__ = [
     "Run",
     "approve",
     "attempts",
+    "begin_training",
     "check_champion",
     "check_database",
     "child_run",
@@ -66,9 +69,11 @@ __all__ = [
     "history",
     "list_models",
     "log_artifacts",
+    "log_decision",
     "log_judgement",
     "log_losses",
     "log_metrics",
+    "log_outcome",
     "log_values",
     "logged_steps",
     "pipeline_run",
@@ -82,6 +87,8 @@ __all__ = [
     "statuses",
     "study_run",
     "tag_run",
+    "trained_in",
+    "training_lease",
     "trial_run",
     "verify",
 ]

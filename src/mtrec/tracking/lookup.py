@@ -117,6 +117,9 @@ def download_model(reference: str, to: Path, tracking_uri: str | None = None) ->
     return _describe(version)
 
 
+NO_CHAMPION = "scenario {} has no champion yet to compare with; train one with mtrec run"
+
+
 def check_champion(name: str, tracking_uri: str | None = None) -> bool:
     """Look, without fetching it, whether a scenario's champion still has its files.
 

@@ -238,11 +238,22 @@ def _told(who: str, why: str, *, needed: str) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------ the registry
 
 
-def lease_of(name: str, uri: str) -> Lease:
-    """The lease under which the champion of a scenario is changed."""
+def training_lease(name: str, uri: str) -> Lease:
+    """The lease under which a scenario is trained; see `lease_of` for where it is."""
+    return lease_of(name, uri, "training")
+
+
+def lease_of(name: str, uri: str, what: str = "promotion") -> Lease:
+    """The lease under which the champion of a scenario is changed.
+
+    Args:
+        name: the scenario.
+        uri: a resolved tracking URI.
+        what: another lease of the same scenario.
+    """
     database = database_of(uri)
     folder = Path(".mtrec") if database is None else database.parent
-    return Lease(folder / "locks" / f"{name}.promotion.json", seconds=LEASE_SECONDS)
+    return Lease(folder / "locks" / f"{name}.{what}.json", seconds=LEASE_SECONDS)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def pipeline_run(
         if run_id:
             experiment = client.get_run(run_id).info.experiment_id
         else:
-            experiment = experiment_of(client, scenario, uri)
+            experiment = experiment_of(client, scenario.name, uri)
             run_id = find_run(client, experiment, name) or _create(client, experiment, name)
         run = Run(tracking_uri=uri, experiment_id=experiment, run_id=run_id, name=name)
         for key, value in tags.items():
@@ -219,22 +219,22 @@ def _curves(line: Mapping[str, Any]) -> dict[str, float | None]:
     return {"valid/score": line.get("score")} | metrics
 
 
-def experiment_of(client: MlflowClient, scenario: Scenario, uri: str) -> str:
+def experiment_of(client: MlflowClient, name: str, uri: str) -> str:
     """The experiment's id; it is created where absent, also when another process does the same."""
     from mlflow.exceptions import MlflowException
 
-    experiment = client.get_experiment_by_name(scenario.name)
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(scenario.name, artifact_location=artifact_root(uri)))
+            return str(client.create_experiment(name, artifact_location=artifact_root(uri)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            experiment = client.get_experiment_by_name(scenario.name)
+            experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     if experiment.lifecycle_stage == "deleted":
         raise RunError(
-            f"MLflow experiment '{scenario.name}' was deleted; bring it back with "
+            f"MLflow experiment '{name}' was deleted; bring it back with "
             f"'mlflow experiments restore --experiment-id {experiment.experiment_id}'"
         )
     return str(experiment.experiment_id)

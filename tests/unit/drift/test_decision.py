@@ -17,6 +17,8 @@ SETTINGS = Retraining(
 )
 GUARDS = [
     "the new data passes its checks",
+    "no retraining is under way",
+    "not trained already on the same data, settings, image and code beside the same champion",
     "enough new interactions",
     "rest after the last attempt",
     "budget of 10 days",
@@ -82,11 +84,25 @@ CASES: list[tuple[str, dict[str, Any], str, str, set[str]]] = [
         {GUARDS[0], DRIFT, AGE},
     ),
     (
+        "one at a time",
+        {"windows": windows("ddd"), "under_way": "training of shop (a host)"},
+        "skip",
+        "training of shop (a host) is under way already",
+        {GUARDS[1], AGE},
+    ),
+    (
+        "never twice",
+        {"windows": windows("ddd"), "trained_in": "shop-1", "new_rows": 1},
+        "skip",
+        "run shop-1 did just this already",
+        {GUARDS[2], GUARDS[3], AGE},
+    ),
+    (
         "too few rows",
         {"windows": windows("ddd"), "new_rows": 99},
         "skip",
         "99 new interactions, at least 100",
-        {GUARDS[1], AGE},
+        {GUARDS[3], AGE},
     ),
     ("just enough rows", {"windows": windows("ddd"), "new_rows": 100}, "retrain", "drift", {AGE}),
     (
@@ -94,7 +110,7 @@ CASES: list[tuple[str, dict[str, Any], str, str, set[str]]] = [
         {"windows": windows("ddd"), "attempts": [ago(hours=23.9)]},
         "skip",
         "last attempt 23.9 hours ago, the rest is 24",
-        {GUARDS[2], AGE},
+        {GUARDS[4], AGE},
     ),
     ("rested", {"windows": windows("ddd"), "attempts": [ago(hours=24)]}, "retrain", "drift", {AGE}),
     (
@@ -109,7 +125,7 @@ CASES: list[tuple[str, dict[str, Any], str, str, set[str]]] = [
         {"windows": windows("ddd"), "attempts": [ago(days=9), ago(days=2)]},
         "skip",
         "2 of 2 attempts within 10 days are spent",
-        {GUARDS[3], AGE},
+        {GUARDS[5], AGE},
     ),
     (
         "spent long ago",
@@ -138,8 +154,8 @@ def test_every_rule_has_value_and_threshold() -> None:
     assert told["at"] == NOW.isoformat()
     values = {rule["rule"]: (rule["value"], rule["threshold"]) for rule in told["rules"]}
     assert values == {
-        GUARDS[0]: (0, 0), GUARDS[1]: (1500, 100), GUARDS[2]: (48.0, 24.0), GUARDS[3]: (1, 2), DRIFT: (2, 2),
-        AGE: (21.0, 60.0),
+        GUARDS[0]: (0, 0), GUARDS[1]: (None, None), GUARDS[2]: (None, None), GUARDS[3]: (1500, 100),
+        GUARDS[4]: (48.0, 24.0), GUARDS[5]: (1, 2), DRIFT: (2, 2), AGE: (21.0, 60.0),
     }  # fmt: skip
 
 

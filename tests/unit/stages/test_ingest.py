@@ -67,7 +67,7 @@ def test_dirty_times_pass_and_the_range_covers_the_readable_ones(tmp_path: Path)
     )
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Toy Story (1995),Comedy\n2,Up (2009),Drama\n")
     summary = ingest.run(
-        ingest.Inputs(data=tmp_path, dvc_root=None), outputs(tmp_path / "out"), scenario(type="auto")
+        ingest.Inputs(data=str(tmp_path), dvc_root=None), outputs(tmp_path / "out"), scenario(type="auto")
     )
     assert summary["source"] == "movielens csv"
     assert (summary["first"], summary["last"]) == ("2000-07-30T18:45:03+00:00", "2006-01-02T22:04:05+00:00")
