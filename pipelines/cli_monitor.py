@@ -1,4 +1,4 @@
-"""`mtrec monitor` and `mtrec watch`: look at a data drop, decide, and retrain where so decided; once or on an interval."""
+"""`mtrec monitor` and `mtrec watch`: look at a data drop and retrain where so decided, once or on an interval."""
 
 from __future__ import annotations
 

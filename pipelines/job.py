@@ -56,6 +56,8 @@ class Job:
     lease: Lease = field(init=False)
     resumed: bool = field(init=False)
     started: float = field(init=False, default_factory=time.monotonic)
+    _text: str = field(init=False)
+    """The scenario as JSON."""
 
     @property
     def seconds(self) -> float:
@@ -72,9 +74,14 @@ class Job:
             data: what the user gave.
 
         Raises:
+            ConfigError: the scenario is too large. Nothing is written.
             RunError: another run holds the workspace.
             Held: the scenario is trained from elsewhere.
         """
+        self._text = json.dumps(self.scenario.as_dict(), separators=(",", ":"))
+        if len(self._text) > _MAX_SCENARIO:
+            length = f"{len(self._text)} characters as JSON, at most {_MAX_SCENARIO}"
+            raise ConfigError(f"scenario {self.scenario.name}: {length}")
         lease = training_lease(self.scenario.name, self.tracking_uri)
         with self.workspace.locked(), holding(lease, f"{what} of {self.scenario.name}") as self.lease:
             self.run = self.workspace.open_run(stem, self.key)
@@ -93,18 +100,12 @@ class Job:
             How the steps ended, and the pipeline's artifacts by name.
 
         Raises:
-            ConfigError: the scenario is too large.
             StepFailed: a step failed; the message is the step's own.
             Interrupted: Ctrl-C or SIGTERM; running steps were stopped.
         """
-        text = json.dumps(self.scenario.as_dict(), separators=(",", ":"))
-        if len(text) > _MAX_SCENARIO:
-            raise ConfigError(
-                f"scenario {self.scenario.name}: {len(text)} characters as JSON, at most {_MAX_SCENARIO}"
-            )
         run, console = self.run, self.console
         given = {
-            "scenario": text,
+            "scenario": self._text,
             "pipeline_run": run.name,
             "tracking_uri": self.tracking_uri,
             "dvc_root": str(self.workspace.dvc_root),

@@ -20,6 +20,7 @@ from pipelines import local
 from pipelines.job import Job, StepFailed, as_given
 from pipelines.local import STEPS, run_training
 from pipelines.results import RunResult
+from pipelines.steps import Steps
 from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("small_stages")
@@ -160,13 +161,13 @@ def test_progress_and_noise_of_a_step_are_read_from_its_log(
     folder: Path, small_stages: Wish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, float | None, str]] = []
-    original = local.Steps.read
+    original = Steps.read
 
-    def read(self: local.Steps, line: str) -> None:
+    def read(self: Steps, line: str) -> None:
         original(self, line)
         seen.extend((s.name, s.fraction, s.message) for s in self.steps.values() if s.state == "running")
 
-    monkeypatch.setattr(local.Steps, "read", read)
+    monkeypatch.setattr(Steps, "read", read)
     small_stages("evaluate=noise")
     result, _ = _run()
     assert ("evaluate_model", 0.5, "half of it") in seen

@@ -88,6 +88,17 @@ def test_a_failed_ingest_leaves_what_was_there(tmp_path: Path) -> None:
     before = directory_hash(tmp_path / "tables")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no known layout"):
-        ingest.run(ingest.Inputs(data=tmp_path / "empty", dvc_root=None), outputs(tmp_path), simulated())
+        ingest.run(ingest.Inputs(data=str(tmp_path / "empty"), dvc_root=None), outputs(tmp_path), simulated())
     assert directory_hash(tmp_path / "tables") == before
     assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_a_data_version_in_place_of_a_folder_gives_the_same_version(tmp_path: Path) -> None:
+    root = tmp_path / "dvc"
+    first = ingest.run(ingest.Inputs(data=None, dvc_root=root), outputs(tmp_path / "first"), simulated())
+    version = f"dvc:{first['data_version']}"
+    again = ingest.run(ingest.Inputs(data=version, dvc_root=root), outputs(tmp_path / "again"), simulated())
+    assert again["source"] == version
+    assert again["data_version"] == first["data_version"]
+    with pytest.raises(DataError, match="no such data version"):
+        ingest.run(ingest.Inputs(data=f"dvc:{'0' * 32}.dir", dvc_root=root), outputs(tmp_path), simulated())
