@@ -10,9 +10,10 @@ import pytest
 from mtrec.config import Scenario, parse_scenario
 from mtrec.data.versioning import EMBEDDED, restore
 from mtrec.errors import RunError
+from mtrec.lease import Lease, Lost
 from mtrec.stages import ingest
 from mtrec.stages.execution import run_stage
-from mtrec.tracking import history, rollback, show_model
+from mtrec.tracking import history, list_models, rollback, show_model
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -100,6 +101,39 @@ def test_a_setting_approves_without_a_person(
     assert "ada rolled it back" in again["approval"]
     told = [(change.action, change.who, change.why) for change in history("ecommerce")]
     assert told[1:] == [("approve", "mtrec", "gate.auto_approve is true"), ("rollback", "ada", "wrong prices")]
+
+
+def test_a_run_that_another_has_taken_over_from_registers_nothing(
+    uri: str, small: Scenario, tiny_model: Path, judged: Callable[..., dict[str, Path]], tmp_path: Path
+) -> None:
+    lease = Lease(tmp_path / "locks" / "training.json")
+    lease.acquire("training")
+    late = lease.as_text()
+    lease.release()
+    lineage = {"data_version": "1.dir", "code_revision": "1", "parameters_hash": "1", "image": "local"}
+
+    def register(own: str) -> dict[str, Any]:
+        return run_stage(
+            "register",
+            inputs={
+                "model": tiny_model,
+                **judged(),
+                "tracking_uri": None,
+                "pipeline_run": "monday",
+                "lineage": json.dumps(lineage),
+                "lease": own,
+            },
+            outputs={"registration": tmp_path / "registration.json"},
+            scenario=small,
+        )
+
+    other = Lease(tmp_path / "locks" / "training.json")
+    other.acquire("training")
+    with pytest.raises(Lost, match="this lock was lost"):
+        register(late)
+    assert list_models() == []
+    assert not (tmp_path / "registration.json").exists()
+    assert register(other.as_text())["champion"]
 
 
 def test_nothing_is_written_when_it_fails(
