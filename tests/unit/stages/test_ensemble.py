@@ -16,7 +16,7 @@ from mtrec.models.store import load_model
 from mtrec.progress import listening
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import ensemble, evaluate, fine_tune
-from mtrec.stages.starting import find_teacher
+from mtrec.stages.parents import find_teacher
 
 
 def train(shop_run: Path, folder: Path, scenario: Scenario) -> Path:

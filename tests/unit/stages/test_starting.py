@@ -15,7 +15,8 @@ from mtrec.models.store import load_model
 from mtrec.progress import listening
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import evaluate, fine_tune, register
-from mtrec.stages.starting import find_teacher, start_for
+from mtrec.stages.parents import find_teacher
+from mtrec.stages.starting import start_for
 from mtrec.training.distributed import Processes
 from tests.unit.conftest import EVALUATION
 
@@ -154,7 +155,7 @@ def test_the_champion_teaches(
     )
     assert done.champion
     summary, _ = run(shop_run / "dataset", tmp_path / "student", scenario, tracking_uri=uri)
-    assert summary["distillation"]["teacher"] == "tiny-shop version 1"
+    assert summary["distillation"]["teacher"] == "tiny-shop/1"
     student = register.run(
         register.Inputs(
             model=tmp_path / "student" / "model",
