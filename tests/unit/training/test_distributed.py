@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from mtrec.config import Scenario
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import preprocess
 from mtrec.training.distributed import Examples, Processes
+from tests.unit.champions import register_champion
 from tests.unit.tiny_shop import DIALS, shop_scenario, shop_tables
 from tests.unit.training import torchrun_worker
 
@@ -30,14 +32,19 @@ RUNS: dict[str, dict[str, Any]] = {
     "in pieces": {"training": {"texts_at_once": 2, "accumulate": 2, "epochs": 1}},
     "fsdp, in pieces": {"training": {"texts_at_once": 2, "accumulate": 2, "parallel": "fsdp", "epochs": 1}},
     "fewer windows than processes": {"training": {"batch_size": 1, "epochs": 1}},
+    "from the champion": {"training": {"start": "champion", "epochs": 1}},
+    "from the champion, fsdp": {"training": {"start": "champion", "parallel": "fsdp", "epochs": 1}},
     "dropout": {"model": {"dropout": 0.2}},
 }
 """All but the last without dropout, so that two processes must do the same as one."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """The runs by one process and then, in folders that end in 2, by two, which also take up those of one."""
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, prepared_store: Path) -> Path:
+    """The runs by one process and then, in folders that end in 2, by two, which also take up those of one.
+
+    The first one's model is the champion.
+    """
     folder = tmp_path_factory.mktemp("distributed")
     scenario = without_dropout(shop_scenario(tiny_bert), folder)
     (folder / "scenario.json").write_text(json.dumps(scenario.as_dict()))
@@ -45,8 +52,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     preprocess.run(
         preprocess.Inputs(tables=folder / "tables"), preprocess.Outputs(dataset=folder / "dataset"), scenario
     )
+    shutil.copy(prepared_store, folder / "mlflow.db")
     for name, settings in RUNS.items():
         torchrun_worker.run(folder, name, settings)
+        if name == "ddp":
+            register_champion(
+                scenario,
+                folder / name / "model",
+                folder / "tables",
+                uri=f"sqlite:///{folder}/mlflow.db",
+                dvc=folder / "dvc",
+            )
     wishes = [{"name": f"{name}2", "settings": settings} for name, settings in RUNS.items()]
     wishes += [{"name": f"{name} resumed2", "settings": RUNS[name], "resume": name} for name in ("ddp", "fsdp")]
     done = torchrun(folder, *wishes, timeout=240)
