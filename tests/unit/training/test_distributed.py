@@ -56,13 +56,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, prepared_s
     for name, settings in RUNS.items():
         torchrun_worker.run(folder, name, settings)
         if name == "ddp":
-            register_champion(
-                scenario,
-                folder / name / "model",
-                folder / "tables",
-                uri=f"sqlite:///{folder}/mlflow.db",
-                dvc=folder / "dvc",
-            )
+            store: dict[str, Any] = {"uri": f"sqlite:///{folder}/mlflow.db", "dvc": folder / "dvc"}
+            register_champion(scenario, folder / name / "model", folder / "tables", **store)
     wishes = [{"name": f"{name}2", "settings": settings} for name, settings in RUNS.items()]
     wishes += [{"name": f"{name} resumed2", "settings": RUNS[name], "resume": name} for name in ("ddp", "fsdp")]
     done = torchrun(folder, *wishes, timeout=240)
@@ -138,6 +133,12 @@ def test_the_processes_have_the_same_weights_to_the_last_bit(name: str, folder: 
     a, b = (load_file(folder / f"{name}2" / f"rank{rank}.safetensors") for rank in (0, 1))
     assert len(a) > 20
     assert [key for key in a if not a[key].equal(b[key])] == []
+
+
+@pytest.mark.parametrize("name", ["from the champion2", "from the champion, fsdp2"])
+def test_they_start_from_the_champion(name: str, folder: Path) -> None:
+    training = json.loads((folder / name / "model" / "training.json").read_text())
+    assert training["started_from"]["champion"] == "tiny-shop/1"
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])
