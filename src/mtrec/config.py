@@ -407,6 +407,10 @@ class Model(Frozen):
 class Training(Frozen):
     """The optimiser and the loop."""
 
+    start: Literal["pretrained", "champion"] = "pretrained"
+    """What fine-tuning starts from. champion: the weights of the scenario's champion, with rows of tables by id,
+    category and label value; what it never met starts as in a new model. Without a champion: as pretrained.
+    """
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the training users, at most; see `patience`."""
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -762,6 +766,12 @@ class Scenario(Frozen):
             problems.append(
                 "pretraining.epochs: a student (distillation.layers) starts from its teacher's encoder, which "
                 "pretraining would change; set one of the two to 0"
+            )
+        if self.training.start == "champion" and (self.pretraining.epochs or self.distillation.layers):
+            key = "pretraining.epochs" if self.pretraining.epochs else "distillation.layers"
+            problems.append(
+                f"training.start: the champion's encoder is taken as it is, which {key} would change; set {key} "
+                "to 0, or training.start to pretrained"
             )
         if self.rating_range and self.rating_range[0] >= self.rating_range[1]:
             problems.append("rating_range: the first number must be the smaller")

@@ -71,7 +71,7 @@ def _register(inputs: Inputs, scenario: Scenario) -> dict[str, Any]:
         gate=inputs.gate,
         report=inputs.report,
         validation=inputs.validation,
-        lineage={**inputs.lineage, **_teacher(inputs.model), "pipeline_run": inputs.pipeline_run},
+        lineage={**inputs.lineage, **_parent(inputs.model), "pipeline_run": inputs.pipeline_run},
         tracking_uri=inputs.tracking_uri,
     )
     summary = {**asdict(registration), "aliases": list(registration.aliases)}
@@ -94,8 +94,12 @@ def _approve(candidate: str, tracking_uri: str | None) -> dict[str, Any]:
     }
 
 
-def _teacher(model: Path) -> dict[str, str]:
-    """What a student's lineage has beside: the hash of its teacher, as champions change."""
+def _parent(model: Path) -> dict[str, str]:
+    """What the lineage of a student or of a warm start has beside: the hash of its parent, as champions change."""
     path = model / "training.json"
-    student = json.loads(path.read_text(encoding="utf-8")).get("distillation") if path.is_file() else None
-    return {"teacher": student["digest"]} if student else {}
+    training = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if student := training.get("distillation"):
+        return {"teacher": student["digest"]}
+    if start := training.get("started_from"):
+        return {"started_from": start["champion"], "started_from_sha256": start["digest"]}
+    return {}

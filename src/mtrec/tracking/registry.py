@@ -39,7 +39,7 @@ from mtrec.tracking.lookup import (
     of_lineage,
     versions_of,
 )
-from mtrec.tracking.runs import LINEAGE, Run, finish_run, pipeline_run
+from mtrec.tracking.runs import LINEAGE, PARENTS, Run, finish_run, pipeline_run
 from mtrec.tracking.stored import (
     FILES,
     FOLDER,
@@ -115,7 +115,7 @@ def register(
         gate: gate.json.
         report: the HTML report; stored with the two above and the next as artifacts of the run.
         lineage: data_version, code_revision, parameters_hash, image and pipeline_run; of a student also teacher, of
-            an ensemble also members.
+            a warm start started_from and started_from_sha256, of an ensemble members.
         validation: what the validate stage said of the data.
         tracking_uri: see `connection.resolve_uri`.
 
@@ -146,7 +146,8 @@ def register(
             tracking_uri=uri,
         )
     compared = measured.get("champion")
-    tags = {key: lineage[key] for key in (*LINEAGE, "teacher", "members", "pipeline_run") if key in lineage} | {
+    kept = (*LINEAGE, *PARENTS, "started_from", "members", "pipeline_run")
+    tags = {key: lineage[key] for key in kept if key in lineage} | {
         LINEAGE_TAG: key,
         "gate": judged["verdict"],
         JUDGED_IN: run.run_id,
@@ -179,8 +180,8 @@ def register(
 
 
 def lineage_key(lineage: Mapping[str, str]) -> str:
-    """Hash what a model was made from, a student's teacher included; the pipeline run is no part of it."""
-    text = json.dumps({key: lineage[key] for key in (*LINEAGE, "teacher") if key in lineage}, sort_keys=True)
+    """Hash what a model was made from, the weights of its parent included; the pipeline run is no part of it."""
+    text = json.dumps({key: lineage[key] for key in (*LINEAGE, *PARENTS) if key in lineage}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PIPELINE_RUN = "mtrec.pipeline_run"
 LINEAGE = ("data_version", "code_revision", "parameters_hash", "image")
 """The lineage keys that say what a model was made from; with `pipeline_run` they are tags of its run."""
+PARENTS = ("teacher", "started_from_sha256")
+"""Lineage keys that only some models have: sha256 of the weights of a student's teacher, or of a warm start's."""
 _METRICS_PER_CALL, _PARAMS_PER_CALL, _KEY_LENGTH, _PARAM_LENGTH = 1000, 100, 250, 6000
 
 
@@ -61,7 +63,7 @@ def pipeline_run(
         raise ConfigError(f'pipeline run "{name}": a name is needed, and it may hold no quote')
     uri = resolve_uri(tracking_uri)
     tags = {PIPELINE_RUN: name, "mtrec.scenario": scenario.name}
-    tags |= {f"mtrec.{key}": value for key in LINEAGE if (value := (lineage or {}).get(key))}
+    tags |= {f"mtrec.{key}": value for key in (*LINEAGE, "started_from") if (value := (lineage or {}).get(key))}
     with connected(uri) as client, locked(uri):
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if run_id:

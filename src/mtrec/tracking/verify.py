@@ -20,7 +20,7 @@ from mtrec.tracking.history import Change, champion_label, history, scenario_of,
 from mtrec.tracking.judgement import read
 from mtrec.tracking.lookup import LINEAGE_TAG, choose, versions_of
 from mtrec.tracking.registry import lineage_key
-from mtrec.tracking.runs import LINEAGE
+from mtrec.tracking.runs import LINEAGE, PARENTS
 from mtrec.tracking.stored import (
     FILES,
     JUDGED_IN,
@@ -146,7 +146,7 @@ def _validation(chain: _Chain) -> str:
 def _run(chain: _Chain) -> str:
     for key in LINEAGE[1:]:
         _same_as_run(chain, key)
-    parts = {key: chain.tags[key] for key in (*LINEAGE, "teacher") if key in chain.tags}
+    parts = {key: chain.tags[key] for key in (*LINEAGE, *PARENTS) if key in chain.tags}
     if lineage_key(parts) != chain.tags.get(LINEAGE_TAG):
         raise _Broken(f"its tags {', '.join(parts)} do not give the hash in its tag {LINEAGE_TAG}")
     run = chain.client.get_run(made_in(chain.version))

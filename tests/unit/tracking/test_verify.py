@@ -190,6 +190,7 @@ TAGS = {
     "parameters_hash": ("run", "the version says parameters_hash x"),
     "image": ("run", "the version says image x"),
     "teacher": ("run", "do not give the hash in its tag lineage"),
+    "started_from_sha256": ("run", "do not give the hash in its tag lineage"),
     "lineage": ("run", "do not give the hash in its tag lineage"),
     "gate": ("gate", "gate.json says pass, its tag gate says x"),
     "champion_compared": ("gate", "is against champion ecommerce/1, its tag champion_compared says x"),
