@@ -22,6 +22,7 @@ from typing import Any
 from rich.console import Console
 
 from mtrec.config import Scenario
+from mtrec.data.forgotten import read_forgotten
 from mtrec.errors import ConfigError, MtrecError, RunError
 from mtrec.lineage import code_revision, data_fingerprint
 from mtrec.stages.execution import STAGES
@@ -87,6 +88,9 @@ def run_training(
     data = data.resolve() if data else None
     revision = code_revision()
     key = _key(scenario.digest, data_fingerprint(data), revision)
+    forgotten = read_forgotten(workspace.dvc_root, scenario.name).fingerprint
+    if forgotten:  # a training state that has seen them is not gone on with
+        key = _key(key, forgotten)
     with workspace.locked():
         run = workspace.open_run(scenario.name, key)
         again = "Going on with run" if run.state else "Run"
