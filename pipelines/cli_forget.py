@@ -58,17 +58,13 @@ def forget(
     loaded, folder = scenario_from(scenario, None), _root(root)
     if undo:
         recall(wanted, scenario=loaded.name, root=folder)
-        typer.echo(
-            f"{_users(len(set(wanted)))} taken off the list; their rows come back with the next data that has them"
-        )
+        typer.echo(f"{_users(wanted)} taken off the list; their rows come back with the next data that has them")
         return
     start = data_version or _champions_data(loaded.name, tracking_uri)
     done = leave_out(wanted, scenario=loaded.name, version=start, root=folder, allow_unknown=allow_unknown)
     again = f" ({done.again} forgotten before)" if done.again else ""
-    gone = ", ".join(
-        f"{count} {'row' if count == 1 else 'rows'} of {name}" for name, count in done.rows.items() if count
-    )
-    typer.echo(f"{_users(len(set(wanted)))} forgotten{again}: {gone or 'no row'} left out of {done.before}")
+    gone = ", ".join(f"{_counted(count, 'row')} of {name}" for name, count in done.rows.items() if count)
+    typer.echo(f"{_users(wanted)} forgotten{again}: {gone or 'no row'} left out of {done.before}")
     typer.echo(f"{done.version}  the data version without them" if gone else f"{done.version} stays as it is")
     typer.echo("'mtrec data forgotten' lists the models and data versions that still contain them")
 
@@ -147,7 +143,7 @@ def purge(
     named = [f"{m.name}/{m.version}" for m in models if m.tags.get("data_version") in whole]
     if named:
         raise InputError(
-            f"{data_version}: the registered model {named[0]} was made from it; delete that version first"
+            f"{data_version}: the registered model {named[0]} was made from it; delete that model first"
         )
     version, count = delete(data_version, folder)
     typer.echo(f"{version} is deleted, {count} objects")
@@ -198,11 +194,13 @@ def _other_data(scenario: str, tracking_uri: str | None) -> set[str]:
     return others - own
 
 
-def _users(count: int) -> str:
-    return f"{count} user" if count == 1 else f"{count} users"
+def _users(ids: list[str]) -> str:
+    return _counted(len(set(ids)), "user")
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _contains(count: int, unknown: str) -> str:
-    return "; ".join(
-        [*([str(count)] if count or not unknown else []), *([f"not known: {unknown}"] if unknown else [])]
-    )
+    return "; ".join(filter(None, [str(count) if count else "", f"not known: {unknown}" if unknown else ""]))

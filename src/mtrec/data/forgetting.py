@@ -19,11 +19,11 @@ from mtrec.data.forgotten import (
     Forgotten,
     as_user_ids,
     held,
-    planned,
     read_forgotten,
     remember,
     take_back,
     users_in,
+    without,
 )
 from mtrec.data.versioning import push, restore
 from mtrec.errors import DataError
@@ -71,7 +71,7 @@ def forget(
     if not (root / ".dvc").is_dir():
         raise DataError(f"{root}: not a DVC repository, so there is no data version to forget users from")
     with held(root):
-        before, tables = _read(version, root)
+        before, (tables,) = _read(version, root)
         listed = read_forgotten(root, scenario)
         known = {user for user in wanted if listed.pseudonym(user) in listed.when}
         strange = sorted(set(wanted) - known - users_in(tables))
@@ -81,7 +81,9 @@ def forget(
                 f"{', '.join(strange[:5])}{more}: not in data version {before}; nothing was changed. With "
                 "--allow-unknown they are left out of data to come all the same"
             )
-        left = planned(root, scenario, wanted).leave_out(tables)
+        left = listed.leave_out(tables)
+        here = users_in(left).intersection(wanted)
+        left = without(left, here) if here else left
         rows = {name: count - left.num_rows[name] for name, count in tables.num_rows.items()}
         if not left.interactions.height:
             raise DataError(f"{before}: without these users it has no interaction left; nothing was changed")
@@ -120,25 +122,25 @@ def held_by(version: str, forgotten: Forgotten, root: Path, scenario: Scenario |
         ConfigError: the repository names no usable remote.
         RunError: the remote could not be read.
     """
-    if scenario is None:
-        return forgotten.among(_read(version, root)[1])
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "data"
-        restore(version, folder, root)
-        found: dict[str, str] = {}
-        for drop in [folder] if is_contract(folder) else drops_in(scenario, folder):
-            found |= forgotten.among(read_drop(scenario, drop))
+    found: dict[str, str] = {}
+    for tables in _read(version, root, scenario)[1]:
+        found |= forgotten.among(tables)
     return found
 
 
-def _read(version: str, root: Path) -> tuple[str, Tables]:
-    """A whole version and its tables."""
+def _read(version: str, root: Path, scenario: Scenario | None = None) -> tuple[str, list[Tables]]:
+    """A whole version and its tables; of raw drops those of each."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "tables"
+        folder = Path(temporary) / "data"
         whole = restore(version, folder, root)
-        if not is_contract(folder):
+        if is_contract(folder):
+            return whole, [Tables.read(folder)]
+        if scenario is None:
             raise DataError(f"{whole}: holds no contract tables; give a version that a run made of its data")
-        return whole, Tables.read(folder)
+        try:
+            return whole, [read_drop(scenario, drop) for drop in drops_in(scenario, folder)]
+        except DataError as error:
+            raise DataError(str(error).replace(str(folder), whole)) from error
 
 
 def _pushed(tables: Tables, root: Path) -> str:

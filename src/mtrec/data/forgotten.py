@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -115,27 +115,17 @@ def remember(root: Path, scenario: str, users: Iterable[str]) -> Forgotten:
     Raises:
         DataError: as `read_forgotten`.
     """
-    own = planned(root, scenario, users)
-    kept = {entry.user for entry in _entries(root) if entry.scenario == scenario}
-    fresh = [user for user in own.when if user not in kept]
-    name = _key_name(own.key)
-    _write(root, [*_entries(root), *(Entry(scenario=scenario, user=u, when=own.when[u], key=name) for u in fresh)])
-    return own
-
-
-def planned(root: Path, scenario: str, users: Iterable[str]) -> Forgotten:
-    """What `remember` would return; it writes no more than the key.
-
-    Raises:
-        DataError: as `read_forgotten`.
-    """
     known = read_forgotten(root, scenario)
     own = known if known else replace(known, key=_ensure_key(root))
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return replace(own, when={own.pseudonym(user): now for user in users} | dict(own.when))
+    fresh = {own.pseudonym(user): now for user in users if own.pseudonym(user) not in known.when}
+    name = _key_name(own.key)
+    added = [Entry(scenario=scenario, user=user, when=now, key=name) for user in fresh]
+    _write(root, [*_entries(root), *added])
+    return replace(own, when={**known.when, **fresh})
 
 
-def take_back(root: Path, scenario: str, users: Iterable[str]) -> None:
+def take_back(root: Path, scenario: str, users: Collection[str]) -> None:
     """Take users off the list: their rows come back with the next data that has them. Call it inside `held`.
 
     Raises:

@@ -48,7 +48,7 @@ def purge(version: str, root: Path) -> tuple[str, int]:
         pointers = _pointers(root)
         if version in pointers:
             raise DataError(
-                f"{pointers[version]}: points at {version}; take a new snapshot of that name, or 'dvc remove' it first"
+                f"{pointers[version]}: points at {version}; take a new snapshot, or 'dvc remove' it first"
             )
         others = [oid for oid in store._list_oids() if oid.endswith(".dir") and oid != version]
         free = needed - {oid for other in others for oid in _objects(store, other)} - set(pointers)

@@ -1,7 +1,7 @@
 """Ingest: raw data of any known source → the three contract tables, named by DVC's hash of their bytes.
 
-Values pass through as the source has them; validation judges them. Rows keep the order of the source. Users whom the
-scenario forgot (`mtrec data forget`) are left out.
+Values pass through as the source has them; validation judges them. Rows keep the order of the source. Users
+whom the scenario forgot (`mtrec data forget`) are left out.
 """
 
 from __future__ import annotations

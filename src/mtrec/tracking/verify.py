@@ -227,10 +227,11 @@ def _deletion(chain: _Chain) -> list[Link]:
         return [Link(name="deletion", ok=False, what=str(error))]
     if found is None:
         return []
-    told = (
-        [f"contains {count_users(found.users)}; retrain, then reject or delete this version"] if found.users else []
-    )
-    told += [f"cannot be told of all its data: {found.unknown}"] if found.unknown else []
+    told = []
+    if found.users:
+        told.append(f"contains {count_users(found.users)}; retrain, then reject or delete this version")
+    if found.unknown:
+        told.append(f"cannot be told of all its data: {found.unknown}")
     what = "; ".join(told) or "holds no user who was forgotten"
     return [Link(name="deletion", ok=True, what=what, note=bool(told))]
 
