@@ -139,11 +139,12 @@ def _data_versions(client: MlflowClient, version: ModelVersion) -> tuple[list[st
             except MtrecError:
                 unknown.append(f"{member}, of which it is made, is no longer registered")
         if teacher := one.tags.get("teacher"):
-            candidates = versions_of(client, f"{scenario_of(one)}{SUFFIX}")
-            taught = [other for other in candidates if _weights(client, other) == teacher]
-            waiting += taught
-            if not taught:
+            oldest_first = reversed(versions_of(client, f"{scenario_of(one)}{SUFFIX}"))
+            found = next((other for other in oldest_first if _weights(client, other) == teacher), None)
+            if found is None:
                 unknown.append("its teacher is not among the registered models")
+            else:
+                waiting.append(found)
     return data, unknown
 
 

@@ -103,7 +103,7 @@ def test_the_first_date_stays_and_the_fingerprint_says_who(tmp_path: Path) -> No
 def test_taking_back_a_stranger_changes_nothing(tmp_path: Path) -> None:
     remember(tmp_path, "shop", ["u1"])
     before = (tmp_path / LIST).read_text()
-    with pytest.raises(DataError, match="^u2: not among the forgotten users of scenario shop"):
+    with pytest.raises(DataError, match="not among the forgotten users of scenario shop"):
         take_back(tmp_path, "shop", ["u1", "u2"])
     assert (tmp_path / LIST).read_text() == before
 
@@ -112,9 +112,7 @@ def test_without_its_key_the_list_stops_whoever_reads_it(tmp_path: Path) -> None
     remember(tmp_path, "shop", ["u1"])
     (tmp_path / KEY).rename(tmp_path / "key")
     for call in (lambda: read_forgotten(tmp_path, "shop"), lambda: remember(tmp_path, "shop", ["u2"])):
-        with pytest.raises(
-            DataError, match=r"forgotten\.key: missing or damaged, so the users in .* cannot be"
-        ):
+        with pytest.raises(DataError, match=r"forgotten\.key: missing or damaged, so the users in .* cannot be"):
             call()
     assert not (tmp_path / KEY).exists()
     (tmp_path / KEY).write_text("ab" * 32)
