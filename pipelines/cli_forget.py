@@ -130,17 +130,15 @@ def purge(
     """Delete a data version from the DVC remote; it cannot be restored afterwards.
 
     Objects that another version there needs stay. Refused while a registered model
-    or a .dvc file names the version, and for a remote that is not on this machine.
+    or a .dvc file of the repository names the version.
     """
     from mtrec.data.purging import purge as delete
-    from mtrec.data.versioning import known_versions
     from mtrec.errors import InputError
     from mtrec.tracking import list_models
 
     folder = _root(root)
     models = list_models(tracking_uri) if store_exists(tracking_uri) else []
-    whole = [known for known in known_versions(folder) if known.startswith(data_version)]
-    named = [f"{m.name}/{m.version}" for m in models if m.tags.get("data_version") in whole]
+    named = [f"{m.name}/{m.version}" for m in models if m.tags.get("data_version", "").startswith(data_version)]
     if named:
         raise InputError(
             f"{data_version}: the registered model {named[0]} was made from it; delete that model first"

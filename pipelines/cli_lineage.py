@@ -26,10 +26,10 @@ def lineage(
 ) -> None:
     """Print and verify a model's chain: data version, validation, run, model, gate, promotion.
 
-    Where users were forgotten ('mtrec data forget'), a line says whether the model
-    still contains any. Every file is read again and compared with the sha256 that was kept when it was
+    Every file is read again and compared with the sha256 that was kept when it was
     registered, the data with its hash in DVC's remote. Exit code 1 when a link is
-    broken.
+    broken. Where users were forgotten ('mtrec data forget'), a line says whether the
+    model still contains any.
     """
     from rich.table import Table
     from rich.text import Text

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def purge(version: str, root: Path) -> tuple[str, int]:
-    """Delete a data version from a local remote, and its lines in data/versions.jsonl.
+    """Delete a data version from the remote, which is listed whole, and its lines in data/versions.jsonl.
 
     The object that names the folder goes last: after a kill the same call goes on.
 
@@ -29,7 +29,7 @@ def purge(version: str, root: Path) -> tuple[str, int]:
         The whole version, and how many objects were deleted.
 
     Raises:
-        DataError: no such version, a remote on another machine, a DVC file that points at the version, or another
+        DataError: no such version, a remote that cannot be listed, a DVC file that points at the version, or another
             version there is damaged, so that nobody knows which objects it needs. Nothing was deleted.
         ConfigError: the repository names no usable remote.
         RunError: the remote could not be used.
@@ -37,10 +37,9 @@ def purge(version: str, root: Path) -> tuple[str, int]:
     if not (root / ".dvc").is_dir():
         raise DataError(f"{root}: not a DVC repository; there is nothing to delete")
     store = open_remote(root)
-    if store.fs.protocol != "local":
+    if store.fs.protocol in ("http", "https"):
         raise DataError(
-            f"{store.path}: only a remote on this machine is looked through for what else uses the objects; delete "
-            "there with 'dvc gc --cloud'"
+            f"{store.path}: cannot be listed, so what else needs the objects is not known; delete there"
         )
     with explained(root), locked(root):
         version = whole_version(version, store, root)
