@@ -172,12 +172,12 @@ def _root(given: Path | None) -> Path:
 
 def _champions_data(scenario: str, tracking_uri: str | None) -> str:
     from mtrec.errors import ModelError
-    from mtrec.tracking import show_model
+    from mtrec.tracking import list_models
 
-    if not store_exists(tracking_uri):
-        raise ModelError(f"scenario {scenario} has no champion yet; name the data version with --version")
-    champion = show_model(f"{scenario}@champion", tracking_uri)
-    return champion.tags.get("data_version", "")
+    for model in list_models(tracking_uri) if store_exists(tracking_uri) else []:
+        if model.name == scenario and "champion" in model.aliases and "data_version" in model.tags:
+            return model.tags["data_version"]
+    raise ModelError(f"scenario {scenario} has no champion yet; name the data version with --version")
 
 
 def _other_data(scenario: str, tracking_uri: str | None) -> set[str]:

@@ -29,7 +29,7 @@ def purge(version: str, root: Path) -> tuple[str, int]:
         The whole version, and how many objects were deleted.
 
     Raises:
-        DataError: no such version, a remote that cannot be listed, a DVC file that points at the version, or another
+        DataError: no such version, a remote that cannot be listed, a DVC file that points at it, or another
             version there is damaged, so that nobody knows which objects it needs. Nothing was deleted.
         ConfigError: the repository names no usable remote.
         RunError: the remote could not be used.
