@@ -87,7 +87,7 @@ def test_a_remote_that_cannot_be_listed_is_left_alone(root: Path, tmp_path: Path
     old = push(folder(tmp_path, "old", users="u1 u2"), root)
     config = root / ".dvc" / "config"
     config.write_text(config.read_text().replace("../../dvc-remote", "http://localhost:1/remote"))
-    with pytest.raises(DataError, match="cannot be listed, so what else needs the objects is unknown"):
+    with pytest.raises(DataError, match="cannot be listed, so what else needs the objects is not known"):
         purge(old, root)
 
 
