@@ -28,7 +28,8 @@ def lineage(
 
     Every file is read again and compared with the sha256 that was kept when it was
     registered, the data with its hash in DVC's remote. Exit code 1 when a link is
-    broken.
+    broken. Where users were forgotten ('mtrec data forget'), a line says whether the
+    model still contains any.
     """
     from rich.table import Table
     from rich.text import Text
@@ -45,7 +46,8 @@ def lineage(
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for link in links:
-        table.add_row(Text("ok", style="green") if link.ok else Text("broken", style="red"), link.name, link.what)
+        state = Text("broken", style="red") if not link.ok else Text("ok", style="green")
+        table.add_row(Text("note", style="yellow") if link.ok and link.note else state, link.name, link.what)
     output = console()
     output.print(label, highlight=False)
     output.print(table)

@@ -75,7 +75,7 @@ def run_ensemble(
         names = [f"{version.name}/{version.version}" for version in versions]
         with Following(console) as view, aside(run.log), stoppable() as asked, listening(or_stop(view, asked)):
             try:
-                version = prepare(scenario, data, run.outputs, view)
+                version = prepare(scenario, data, run.outputs, view, workspace.dvc_root)
                 lineage = {
                     "data_version": version,
                     "code_revision": revision,

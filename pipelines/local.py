@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from mtrec.config import Scenario
+from mtrec.data.forgotten import read_forgotten
 from mtrec.errors import InputError, ModelError
 from mtrec.lineage import code_revision, data_fingerprint
 from mtrec.stages.execution import STAGES
@@ -100,6 +101,9 @@ def run_training(
     data = data.resolve() if data else None
     revision = code_revision()
     key = _key(scenario.digest, data_fingerprint(data), revision)
+    forgotten = read_forgotten(workspace.dvc_root, scenario.name).fingerprint
+    if forgotten:  # a training state that has seen them is not gone on with
+        key = _key(key, forgotten)
 
     def broke_off(name: str, status: str) -> None:
         finish_run(pipeline_run(scenario, name, tracking_uri=uri), status)

@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from mtrec.config import load_scenario
+from mtrec.data.forgotten import remember
 from mtrec.errors import ConfigError, InputError, RunError
 from pipelines import local
 from pipelines.job import Job, StepFailed, as_given
@@ -116,6 +117,21 @@ def test_pure_steps_are_taken_from_the_cache_until_data_code_or_scenario_change(
     assert _run(data=data)[1].count("cached") == 2
     monkeypatch.setattr(local, "code_revision", lambda: "another-revision")
     assert "cached" not in _run(data=data)[1]
+
+
+@pytest.mark.usefixtures("steady_code")
+def test_after_a_user_was_forgotten_nothing_of_an_earlier_training_is_taken(folder: Path) -> None:
+    data = folder / "rows.csv"
+    data.write_text("1")
+    first, _ = _run(data=data)
+    assert "cached" in _run(data=data)[1]
+    remember(Workspace.here().dvc_root, "another", ["u1"])
+    assert _state(_run(data=data)[0])["key"] == _state(first)["key"], "that was another scenario's user"
+    remember(Workspace.here().dvc_root, "ecommerce", ["u1"])
+    after, shown = _run(data=data)
+    assert "cached" not in shown
+    (kept_state,) = (folder / ".mtrec" / "checkpoints").iterdir()
+    assert kept_state.name == _state(after)["key"] != _state(first)["key"], "the state that knows the user is gone"
 
 
 def test_a_refusal_by_the_gate_registers_nothing_and_says_why(folder: Path) -> None:

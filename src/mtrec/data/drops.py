@@ -19,6 +19,7 @@ import polars as pl
 
 from mtrec.config import Scenario
 from mtrec.data.contract import KEYS, REQUIRED, Tables, read_parquet
+from mtrec.data.forgotten import Forgotten
 from mtrec.data.parsing import parse_timestamp
 from mtrec.data.schema import needed_columns
 from mtrec.data.sources import read_source, recognise_source
@@ -57,21 +58,24 @@ def known_tables(version: str, root: Path | None) -> Tables:
         return Tables.read(Path(folder) / "tables")
 
 
-def merge_drops(known: Tables, scenario: Scenario, folder: Path) -> Merged:
+def merge_drops(known: Tables, scenario: Scenario, folder: Path, forgotten: Forgotten | None = None) -> Merged:
     """Join a drop, or a folder of drops one after the other, with what is known.
 
     Args:
         known: tables of the champion's data version.
         scenario: says how its source is read.
         folder: a drop, or a folder that holds nothing but drops.
+        forgotten: users to leave out, of what is known and of the drops.
 
     Raises:
         DataError: as `read_drop` and `merge`.
         ConfigError: wrong mappings.
     """
+    leave_out = forgotten.leave_out if forgotten else lambda tables: tables
+    known = leave_out(known)
     tables, fresh, changed = known, [known.interactions.clear()], dict.fromkeys(KEYS, 0)
     for drop in drops_in(scenario, folder):
-        found = merge(tables, read_drop(scenario, drop), str(drop))
+        found = merge(tables, leave_out(read_drop(scenario, drop)), str(drop))
         tables = found.tables
         fresh.append(found.fresh)
         changed = {name: count + found.changed[name] for name, count in changed.items()}

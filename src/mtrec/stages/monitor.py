@@ -22,7 +22,8 @@ from mtrec.config import Scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.contract import Tables, replacing_file
 from mtrec.data.drops import Merged, known_tables, merge_drops
-from mtrec.data.versioning import directory_hash
+from mtrec.data.forgotten import Forgotten, read_forgotten
+from mtrec.data.versioning import directory_hash, repository
 from mtrec.drift.evidently_report import write_evidently
 from mtrec.drift.statistics import Timeline, columns_of, windows_of
 from mtrec.drift.windows import Window
@@ -70,7 +71,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Raises:
         ModelError: there is no champion yet.
-        DataError: the champion's data version cannot be fetched.
+        DataError: the champion's data version cannot be fetched, or the list of forgotten users cannot be read.
         ConfigError: wrong mappings, or `now` is no time.
         RunError: MLflow or the DVC remote cannot be used.
     """
@@ -83,10 +84,12 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             raise ModelError(NO_CHAMPION.format(scenario.name))
         until = last_known(champion)
         report("monitor", 0.1, "fetching its data")
-        known = known_tables(champion.data_version, inputs.dvc_root)
+        root = inputs.dvc_root or repository()
+        known = known_tables(champion.data_version, root)
+        forgotten = read_forgotten(root, scenario.name)
         report("monitor", 0.2, "joining the drop")
         shutil.rmtree(outputs.tables, ignore_errors=True)
-        merged, problems = _joined(inputs, outputs, scenario, known, now, work)
+        merged, problems = _joined(inputs, outputs, scenario, known, forgotten, now, work)
         windows: list[Window] = []
         new_rows = 0
         version = None
@@ -153,11 +156,17 @@ def _present(text: str | None) -> datetime:
 
 
 def _joined(
-    inputs: Inputs, outputs: Outputs, scenario: Scenario, known: Tables, now: datetime, work: Path
+    inputs: Inputs,
+    outputs: Outputs,
+    scenario: Scenario,
+    known: Tables,
+    forgotten: Forgotten,
+    now: datetime,
+    work: Path,
 ) -> tuple[Merged | None, list[str]]:
     """The tables with the drop, written raw and, in `work`, validated; or what is wrong with them."""
     try:
-        merged = merge_drops(known, scenario, inputs.drop)
+        merged = merge_drops(known, scenario, inputs.drop, forgotten)
     except DataError as error:
         return None, [str(error)]
     parts = {"all": (merged.tables, scenario)}

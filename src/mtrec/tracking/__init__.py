@@ -12,12 +12,14 @@ functions, so that importing it is cheap.
     history.py     who changed what, when and why; the status of a version
     judgement.py   what was measured and decided, in the run
     stored.py      the stored files of a version, and their digests
+    containing.py  which versions hold users who were forgotten
     verify.py      the chain from data to promotion, checked
     card.py        the model card on a version
     retraining.py  looks at the data, and the training that followed
 """
 
 from mtrec.tracking.connection import check_database, resolve_uri
+from mtrec.tracking.containing import Holder, count_users, holders
 from mtrec.tracking.history import Change, history, statuses
 from mtrec.tracking.judgement import log_judgement
 from mtrec.tracking.lookup import (
@@ -52,6 +54,7 @@ __all__ = [
     "Champion",
     "Change",
     "Decision",
+    "Holder",
     "Link",
     "Refused",
     "RegisteredVersion",
@@ -63,10 +66,12 @@ __all__ = [
     "check_champion",
     "check_database",
     "child_run",
+    "count_users",
     "download_champion",
     "download_model",
     "finish_run",
     "history",
+    "holders",
     "list_models",
     "log_artifacts",
     "log_decision",

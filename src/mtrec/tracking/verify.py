@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from mtrec.errors import MtrecError
 from mtrec.tracking.connection import connected, resolve_uri
+from mtrec.tracking.containing import count_users, holder
 from mtrec.tracking.history import Change, champion_label, history, scenario_of, statuses
 from mtrec.tracking.judgement import read
 from mtrec.tracking.lookup import LINEAGE_TAG, choose, versions_of
@@ -51,6 +52,8 @@ class Link:
     ok: bool
     what: str
     """What it is, or what is broken."""
+    note: bool = False
+    """Nothing is broken, but somebody should act."""
 
 
 class _Broken(Exception):
@@ -84,13 +87,14 @@ def verify(
         dvc_root: DVC repository whose remote has the data; without it only the run's word for the data is checked.
 
     Returns:
-        The version as `name/version`, and the links: data version, validation, run, model, gate, promotion.
+        The version as `name/version`, and the links: data version, validation, run, model, gate, promotion. With
+        `dvc_root`, of a scenario that forgot users, also deletion: whether the model holds any.
 
     Raises:
         ModelError: no such model or version.
         RunError: MLflow cannot be used.
     """
-    return _verify(reference, _CHECKS, tracking_uri, dvc_root)
+    return _verify(reference, _CHECKS, tracking_uri, dvc_root, deletion=True)
 
 
 def broken_files(reference: str, tracking_uri: str | None = None) -> list[Link]:
@@ -105,7 +109,11 @@ def broken_files(reference: str, tracking_uri: str | None = None) -> list[Link]:
 
 
 def _verify(
-    reference: str, checks: dict[str, Callable[[_Chain], str]], tracking_uri: str | None, dvc_root: Path | None
+    reference: str,
+    checks: dict[str, Callable[[_Chain], str]],
+    tracking_uri: str | None,
+    dvc_root: Path | None,
+    deletion: bool = False,
 ) -> tuple[str, list[Link]]:
     uri = resolve_uri(tracking_uri)
     links = []
@@ -117,6 +125,7 @@ def _verify(
                 links.append(Link(name=name, ok=True, what=check(chain)))
             except (_Broken, MtrecError) as error:
                 links.append(Link(name=name, ok=False, what=str(error).replace(f"{temporary}/", "")))
+        links += _deletion(chain) if deletion else []
     return f"{version.name}/{version.version}", links
 
 
@@ -206,6 +215,25 @@ def _promotion(chain: _Chain) -> str:
     if not made:
         return "never champion"
     return f"{'champion' if champion == label else 'former champion'}, {_told(made[-1])}"
+
+
+def _deletion(chain: _Chain) -> list[Link]:
+    """Whether it holds users who were forgotten; nothing where nobody was."""
+    if chain.dvc_root is None:
+        return []
+    try:
+        found = holder(chain.client, chain.version, chain.dvc_root)
+    except MtrecError as error:
+        return [Link(name="deletion", ok=False, what=str(error))]
+    if found is None:
+        return []
+    told = []
+    if found.users:
+        told.append(f"contains {count_users(found.users)}; retrain, then reject or delete this version")
+    if found.unknown:
+        told.append(f"cannot be told of all its data: {found.unknown}")
+    what = "; ".join(told) or "holds no user who was forgotten"
+    return [Link(name="deletion", ok=True, what=what, note=bool(told))]
 
 
 _CHECKS: dict[str, Callable[[_Chain], str]] = {

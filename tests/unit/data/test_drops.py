@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mtrec.config import Scenario
 from mtrec.data.contract import Tables
 from mtrec.data.drops import drops_in, known_tables, merge, merge_drops, read_drop
+from mtrec.data.forgotten import remember
 from mtrec.data.versioning import directory_hash, push
 from mtrec.errors import DataError
 from tests.unit.tiny_shop import DIALS, shop_scenario, shop_tables
@@ -242,3 +243,24 @@ def test_what_is_not_there_is_told(plain: tuple[Scenario, Tables], tmp_path: Pat
     push(tmp_path / "tables", tmp_path / "dvc")
     with pytest.raises(DataError, match="no such data version"):
         known_tables("0" * 32 + ".dir", tmp_path / "dvc")
+
+
+def test_forgotten_users_are_left_out_of_what_is_known_and_of_every_drop(tmp_path: Path) -> None:
+    scenario = shop_scenario("unused")
+    tables = shop_tables(DIALS)[0]
+    one, other = tables.users["user_id"].to_list()[:2]
+    tables.write(tmp_path / "drops" / "1")
+    later = tables.interactions.with_columns(timestamp=pl.col("timestamp").dt.offset_by("1y"))
+    replace(tables, interactions=later).write(tmp_path / "drops" / "2")
+    nobody = remember(tmp_path, "another", [one])
+    everybody = merge_drops(tables, scenario, tmp_path / "drops", nobody)
+    forgotten = remember(tmp_path, scenario.name, [one, other])
+    found = merge_drops(tables, scenario, tmp_path / "drops", forgotten)
+    for frame in (found.tables.users, found.tables.interactions, found.fresh):
+        assert frame.height > 0
+        assert not frame.filter(pl.col("user_id").is_in([one, other])).height
+    for name in ("users", "interactions"):
+        kept = getattr(everybody.tables, name).filter(~pl.col("user_id").is_in([one, other]))
+        assert getattr(found.tables, name).equals(kept)
+    assert found.tables.items.equals(everybody.tables.items)
+    assert found.changed["interactions"] == found.fresh.height < everybody.fresh.height

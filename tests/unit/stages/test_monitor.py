@@ -12,6 +12,7 @@ import pytest
 
 from mtrec.config import Scenario
 from mtrec.data.contract import Tables
+from mtrec.data.forgotten import remember, users_in
 from mtrec.data.versioning import directory_hash
 from mtrec.errors import ConfigError, DataError, ModelError
 from tests.unit.stages.conftest import later
@@ -105,3 +106,18 @@ def test_a_lost_data_version_is_told(
 def test_a_wrong_time_is_told(check: Callable[..., dict[str, Any]], known: Tables) -> None:
     with pytest.raises(ConfigError, match="now 'soon' is not an ISO time"):
         check(known, now="soon")
+
+
+def test_forgotten_users_are_not_in_what_a_retraining_would_learn_from(
+    check: Callable[..., dict[str, Any]], known: Tables, champion: Path, watched: Scenario, tmp_path: Path
+) -> None:
+    for folder in ("dvc", "dvc-remote"):
+        shutil.copytree(champion / folder, tmp_path / folder)
+    drop = later(known)
+    user = drop.interactions["user_id"][0]
+    remember(tmp_path / "dvc", watched.name, [user])
+    told = check(drop, dvc_root=tmp_path / "dvc")
+    assert told["data"]["problems"] == []
+    assert told["data"]["new_rows"] == drop.interactions.filter(pl.col("user_id") != user).height
+    left = users_in(Tables.read(tmp_path / "out" / "tables"))
+    assert left == users_in(known) - {user}
