@@ -1,7 +1,8 @@
 """Which registered models hold the data of users who were forgotten.
 
 A model holds what its data version holds: in its memory of interactions, in what it learned of user ids, and spread
-over its weights. So do an ensemble, of its members' data versions too, and a student, of its teacher's.
+over its weights. So do an ensemble, of its members' data versions too, a student, of its teacher's, and a model that
+started from a champion's weights, of that one's.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Holder:
     status: str
     """What became of it; see `history.statuses`."""
     data_versions: tuple[str, ...]
-    """What it was made from: its own data version first, then its members' and its teacher's."""
+    """What it was made from: its own data version first, then its members', its teacher's, and what it started from."""
     users: Mapping[str, str]
     """Pseudonym → when it was forgotten, ISO 8601 in UTC."""
     unknown: str
@@ -133,11 +134,12 @@ def _data_versions(client: MlflowClient, version: ModelVersion) -> tuple[list[st
         seen.add(label)
         if (known := one.tags.get("data_version")) and known not in data:
             data.append(known)
-        for member in filter(None, one.tags.get("members", "").split(", ")):
+        parents = [*one.tags.get("members", "").split(", "), one.tags.get("started_from", "")]
+        for parent in filter(None, parents):
             try:
-                waiting.append(choose(client, member))
+                waiting.append(choose(client, parent))
             except MtrecError:
-                unknown.append(f"{member}, of which it is made, is no longer registered")
+                unknown.append(f"{parent}, of which it is made, is no longer registered")
         if teacher := one.tags.get("teacher"):
             oldest_first = reversed(versions_of(client, f"{scenario_of(one)}{SUFFIX}"))
             found = next((other for other in oldest_first if _weights(client, other) == teacher), None)

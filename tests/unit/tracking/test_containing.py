@@ -35,6 +35,7 @@ def made(
         {"members": "ecommerce-candidate/1, ecommerce-candidate/2"},
         {"teacher": file_digest(tiny_model / "model.safetensors")},
         {"teacher": "0" * 64},
+        {"started_from": "ecommerce/1"},
     ]
     with connected(uri_of(folder)) as client, as_global(uri_of(folder)):
         first = client.get_model_version("ecommerce-candidate", "1")
@@ -60,6 +61,7 @@ def test_models_hold_what_their_data_held(made: tuple[Path, str, str], scenario:
         "ecommerce-candidate/3": (after, before),
         "ecommerce-candidate/4": (after, before),
         "ecommerce-candidate/5": (after,),
+        "ecommerce-candidate/6": (after, before),
     }
     holding = {name for name, one in found.items() if one.users}
     assert holding == {name for name, versions in data.items() if before in versions}
