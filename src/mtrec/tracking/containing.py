@@ -1,8 +1,8 @@
 """Which registered models hold the data of users who were forgotten.
 
 A model holds what its data version holds: in its memory of interactions, in what it learned of user ids, and spread
-over its weights. So do an ensemble, of its members' data versions too, a student, of its teacher's, and a model that
-started from a champion's weights, of that one's.
+over its weights. So do an ensemble, of its members' data versions too, a student, of its teacher's, and a model
+that started from a champion's weights, of that one's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Holder:
     status: str
     """What became of it; see `history.statuses`."""
     data_versions: tuple[str, ...]
-    """What it was made from: its own data version first, then its members', its teacher's, and what it started from."""
+    """Its own data version first, then its members', its teacher's, and that of what it started from."""
     users: Mapping[str, str]
     """Pseudonym → when it was forgotten, ISO 8601 in UTC."""
     unknown: str
