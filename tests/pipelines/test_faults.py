@@ -7,12 +7,9 @@ has data of its own, so that each makes a new candidate; they share a champion.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +19,7 @@ import yaml
 
 from mtrec.data.versioning import restore
 from mtrec.tracking import RegisteredVersion, list_models
+from tests.mlflow_server import Server
 from tests.unit.tiny_shop import DIALS, save_bert, shop_tables, words
 
 pytestmark = pytest.mark.slow
@@ -104,12 +102,9 @@ def scenario_file(folder: Path) -> None:
             "rating": {"type": "regression", "on": "pair", "label": "interactions.rating"},
             "next_item": {"type": "next_item", "events": ["view", "cart", "purchase"]},
         },
-        "model": {
-            "encoder": {"name": str(save_bert(folder / "bert", words(texts))), "max_length": 24},
-            "width": 16,
-        },
+        "model": {"encoder": encoder, "width": 16},
         "training": {"epochs": 2, "batch_size": 16, "texts_per_step": 8, "precision": "fp32", "device": "cpu"},
-        "gate": {"must_improve": False, "max_regression": 10.0},
+        "gate": {"must_improve": False, "max_regression": 10.0, "floors": {"rating.rmse": 100.0}},
     }
     (folder / "shop.yaml").write_text(yaml.safe_dump(raw))
 
@@ -149,49 +144,6 @@ def test_a_write_fails(place: Place, fault: str, said: str, tmp_path: Path) -> N
     place.assert_succeeds(tmp_path)
 
 
-class Server:
-    """An MLflow server that can go away and come back."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = ["server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        store = ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "mlflow",
-                *command,
-                *store,
-                "--artifacts-destination",
-                str(self.folder / "bucket"),
-            ],
-            cwd=self.folder,
-            env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1)
-                return
-            except (urllib.error.URLError, OSError):
-                assert self.process.poll() is None
-                time.sleep(0.2)
-        raise AssertionError("the server does not come up")
-
-    def stop(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Server]]:
     folder = tmp_path_factory.mktemp("served")
@@ -228,6 +180,19 @@ def test_the_mlflow_server_goes_away(served: tuple[Place, Server], step: str, tm
     server.start()
     place.assert_intact(tmp_path)
     place.assert_succeeds(tmp_path)
+
+
+def test_two_at_once_end_with_one_run_and_one_clear_message(place: Place, tmp_path: Path) -> None:
+    """Two folders share one store: what keeps them apart is the lease beside it."""
+    place.new_data()
+    other = Place(folder=tmp_path, uri=f"sqlite:///{place.folder}/.mtrec/mlflow.db", seed=place.seed)
+    (tmp_path / "shop.yaml").write_text((place.folder / "shop.yaml").read_text())
+    both = [one.run(wait=False) for one in (place, other)]
+    said = [process.communicate(timeout=300)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1], said
+    (refused,) = filter(None, said)
+    assert refused.startswith("mtrec: training of shop is under way already (")
+    assert refused.count("\n") == 1
 
 
 def test_decisions_are_as_json_says(place: Place) -> None:
