@@ -13,11 +13,10 @@ from pathlib import Path
 
 from mtrec.data.contract import replacing_file
 from mtrec.errors import InputError, RunError
-from pipelines.kfp_session import Interrupted, stoppable
+from pipelines.kfp_session import Interrupted, stop_children, stoppable
 from pipelines.workspace import shown
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_GRACE_SECONDS = 30.0
 
 Look = Callable[[threading.Event], int]
 """Looks once and gives an exit code; ends early when the event is set."""
@@ -79,26 +78,20 @@ def watch(look: Look, every: timedelta, state: Path, tell: Tell, *, times: int |
                 _write(state, begun=begun, code=code)
                 done += 1
     except KeyboardInterrupt as error:
+        stop_children()
         raise Interrupted("stopped; the same command goes on watching") from error
     finally:
         lock.release()
 
 
 def monitor_in_a_process(arguments: Sequence[str]) -> Look:
-    """A look that is `mtrec monitor` with these arguments, in a process of its own: what it loads goes with it."""
+    """A look that is `mtrec monitor` with these arguments, in a process of its own: what it loads goes with it.
+
+    `watch` stops it when it is stopped itself.
+    """
 
     def look(asked: threading.Event) -> int:
-        process = subprocess.Popen([sys.executable, "-m", "pipelines.cli", "monitor", *arguments])
-        try:
-            return process.wait()
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(_GRACE_SECONDS)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+        return subprocess.Popen([sys.executable, "-m", "pipelines.cli", "monitor", *arguments]).wait()
 
     return look
 

@@ -21,8 +21,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from mtrec.data.contract import replacing_file
 from mtrec.errors import RunError
 
@@ -186,6 +184,8 @@ class Lease:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
+        from filelock import FileLock
+
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             yield

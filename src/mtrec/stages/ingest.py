@@ -79,10 +79,11 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
 def _read(inputs: Inputs, scenario: Scenario) -> tuple[str, Tables]:
     """What the input was recognised as, and its tables."""
-    if inputs.data is not None and inputs.data.startswith(VERSION):
-        report("ingest", 0.0, f"fetching {inputs.data}")
-        return inputs.data, known_tables(inputs.data.removeprefix(VERSION), inputs.dvc_root)
-    data = Path(inputs.data) if inputs.data is not None else None
+    given = str(inputs.data or "")
+    if given.startswith(VERSION):
+        report("ingest", 0.0, f"fetching {given}")
+        return given, known_tables(given.removeprefix(VERSION), inputs.dvc_root)
+    data = Path(given) if given else None
     source = recognise_source(scenario, data)
     report("ingest", 0.0, f"reading {source}")
     return source, read_source(scenario, data)
