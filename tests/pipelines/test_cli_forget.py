@@ -154,7 +154,7 @@ def test_the_monitor_leaves_them_out_of_what_it_would_retrain_on(
     (here / "ids.txt").write_text(f"{one}\n\n  {other} \n")
     code, out, _ = main("data", "forget", "--file", "ids.txt", "-s", "shop.yaml")
     assert (code, out.split()[0]) == (0, "2")
-    outputs = {name: here / "out" / name for name in ("decision", "report", "tables", "validation")}
+    outputs = {name: here / "out" / name for name in ("observed", "tables", "validation")}
     inputs = monitor.Inputs(drop=here / "raw", dvc_root=here / ".mtrec" / "dvc", now="2025-11-01T00:00:00")
     told = monitor.run(inputs, monitor.Outputs(**outputs), scenario)
     assert told["data"]["problems"] == []

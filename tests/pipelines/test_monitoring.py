@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from rich.console import Console
 from mtrec.config import load_scenario
 from mtrec.errors import InputError, ModelError
 from mtrec.lease import Held, holding
-from mtrec.tracking import attempts, pipeline_run, training_lease
+from mtrec.tracking import attempts, training_lease
 from mtrec.tracking.connection import connected
 from pipelines import local
 from pipelines.job import StepFailed
@@ -28,15 +29,24 @@ Wish = Callable[[str], None]
 SHOP = load_scenario("ecommerce")
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite store; copied, since making one takes seconds."""
+    folder = tmp_path_factory.mktemp("store")
+    (folder / ".mtrec").mkdir()
+    with connected(_uri(folder)) as client:
+        client.search_experiments()
+    return folder / ".mtrec" / "mlflow.db"
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a store that has a champion, as far as the runner looks."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(local, "check_champion", lambda *_: True)
     monkeypatch.setattr(local, "code_revision", lambda: "a-revision")
     (tmp_path / ".mtrec").mkdir()
-    other = SHOP.model_copy(update={"name": "other"})
-    pipeline_run(other, "one", tracking_uri=_uri(tmp_path))
+    shutil.copy(store, tmp_path / ".mtrec" / "mlflow.db")
     for name in ("quiet", "drifted"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rows").write_text(name)
@@ -96,6 +106,7 @@ def test_where_it_says_retrain_the_training_pipeline_gets_the_monitored_data(fol
     assert len(attempts(SHOP, _uri(folder))) == 1
 
 
+@pytest.mark.slow
 def test_a_refusal_by_the_gate_is_a_result(folder: Path) -> None:
     result, shown = _run("drifted", "gate.floors={rating.rmse: 0.5}")
     assert result.training is not None
@@ -109,8 +120,8 @@ def test_a_refusal_by_the_gate_is_a_result(folder: Path) -> None:
     ("wish", "tried", "message"),
     [
         ("monitor=explain", 0, "column 'title' is missing"),
-        ("fine_tune=explain", 1, "column 'title' is missing"),
-        ("fine_tune=die", 1, "fine_tune_model ended without a word"),
+        pytest.param("fine_tune=explain", 1, "column 'title' is missing", marks=pytest.mark.slow),
+        pytest.param("fine_tune=die", 1, "fine_tune_model ended without a word", marks=pytest.mark.slow),
     ],
 )
 def test_a_failure_is_recorded_and_only_a_training_that_began_is_an_attempt(
@@ -136,9 +147,9 @@ def test_two_at_once_end_with_one_run_and_one_clear_message(folder: Path) -> Non
     ):
         _run("drifted")
     assert not (folder / ".mtrec" / "runs").exists()
-    _run("quiet")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_is_taken_up_again_at_once(
     folder: Path, small_stages: Wish, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
