@@ -133,7 +133,7 @@ def test_the_machine_dies(place: Place, fault: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "said"),
-    [("full fine_tune", "No space left on device"), ("lost register", "closed before the answer came")],
+    [("full fine_tune", "the disk is full"), ("lost register", "closed before the answer came")],
 )
 def test_a_write_fails(place: Place, fault: str, said: str, tmp_path: Path) -> None:
     place.new_data()
