@@ -23,7 +23,7 @@ from mtrec.config import Binary, NextItem, Regression, Scenario, Task
 from mtrec.data.dataset import Encoding
 from mtrec.models.encoder import TextEncoder
 from mtrec.models.habits import Habits, has_habit
-from mtrec.models.heads import Head, NextItemHead, PairFactors
+from mtrec.models.heads import Head, NextItemHead, PairFactors, num_outputs
 from mtrec.models.items import FeatureTensors, ItemTower, kept
 from mtrec.models.losses import chained_logit
 from mtrec.models.neighbours import Neighbours
@@ -49,6 +49,8 @@ class ItemVectors:
     """What a step knows of N items."""
 
     text_ND: Tensor
+    label_scores_NV: Tensor
+    """Of the labels that item tasks look for in the text; see `mtrec.models.label_attention`."""
     fused_ND: Tensor
     ids_N: Tensor
     """Id slots after id dropout."""
@@ -59,6 +61,7 @@ class ItemVectors:
         """The vectors of some items."""
         return ItemVectors(
             text_ND=F.embedding(index_M, self.text_ND),
+            label_scores_NV=F.embedding(index_M, self.label_scores_NV),
             fused_ND=F.embedding(index_M, self.fused_ND),
             ids_N=self.ids_N[index_M],
             factors_NF=None if self.factors_NF is None else F.embedding(index_M, self.factors_NF),
@@ -74,6 +77,10 @@ class Recommender(nn.Module):
         config = scenario.model
         self.tasks: dict[str, Task] = dict(scenario.tasks)
         self.encoder = encoder
+        self.looked_for = _looked_for(scenario, encoding) if encoder.learns else {}
+        """Item tasks whose labels are looked for in the text, each with the number of its outputs."""
+        if self.looked_for:
+            encoder.look_for(sum(self.looked_for.values()))
         self.items = ItemTower(encoding.items, encoder.width, config.width, config.item_ids)
         trust = Trust(encoding.user_counts, config.id_shrinkage)
         self.users = UserTower(
@@ -181,12 +188,20 @@ class Recommender(nn.Module):
         return text_NE
 
     def item_vectors(self, text_NE: Tensor, rows: FeatureTensors, keep_ids_N: Tensor | None = None) -> ItemVectors:
-        """Everything that later steps need of the given items."""
+        """Everything that later steps need of the given items.
+
+        Args:
+            text_NE: what the encoder gives of their texts, `encoder.total_width` wide.
+            rows: their features.
+            keep_ids_N: false drops an item's id.
+        """
+        text_NE, label_scores_NV = text_NE[:, : self.encoder.width], text_NE[:, self.encoder.width :]
         text_ND = self.items.text(text_NE)
         ids_N = kept(rows.ids, keep_ids_N)
         factors, biases = self.factors.items(ids_N, text_NE) if self.factors else (None, None)
         return ItemVectors(
             text_ND=text_ND,
+            label_scores_NV=label_scores_NV,
             fused_ND=self.items(text_ND, rows, keep_ids_N),
             ids_N=ids_N,
             factors_NF=factors,
@@ -207,9 +222,13 @@ class Recommender(nn.Module):
         """Numbers in a user's state."""
         return self.width + self.habits.width
 
-    def item_outputs(self, text_XD: Tensor) -> dict[str, Tensor]:
-        """Raw outputs of the item tasks."""
-        return self._outputs("item", text_XD)
+    def item_outputs(self, items: ItemVectors, item_X: Tensor) -> dict[str, Tensor]:
+        """Raw outputs of the item tasks for some rows of `items`."""
+        outputs = self._outputs("item", F.embedding(item_X, items.text_ND))
+        scores_XV = F.embedding(item_X, items.label_scores_NV)
+        for name, found in zip(self.looked_for, scores_XV.split(list(self.looked_for.values()), -1), strict=True):
+            outputs[name] = outputs[name] + found.view_as(outputs[name])
+        return outputs
 
     def user_outputs(self, states_XD: Tensor) -> dict[str, Tensor]:
         """Raw outputs of the user tasks."""
@@ -308,6 +327,12 @@ class Recommender(nn.Module):
     def loss_weights(self) -> Mapping[str, float]:
         """α per task."""
         return {name: task.weight for name, task in self.tasks.items()}
+
+
+def _looked_for(scenario: Scenario, encoding: Encoding) -> dict[str, int]:
+    """Item tasks with few enough labels to look for each in the text, with the number of their outputs."""
+    items = {n: num_outputs(t, encoding.labels[n]) for n, t in scenario.tasks.items() if t.on == "item"}
+    return {name: number for name, number in items.items() if number <= scenario.model.label_attention}
 
 
 def _first_things_first(tasks: Mapping[str, Task]) -> list[tuple[str, str]]:

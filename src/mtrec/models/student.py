@@ -75,7 +75,7 @@ def cut_encoder(teacher: TextEncoder, layers: int, config: Encoder) -> TextEncod
 
 @torch.no_grad()
 def copy_towers(teacher: Bundle, student: Bundle) -> bool:
-    """Give a student the teacher's weights outside the encoder; rows of tables go by id, category or label value.
+    """Give a student the teacher's weights outside the transformer; rows of tables go by id, category or label.
 
     Rows of what the teacher never saw stay as they are, and so does what is counted from the student's data.
 
@@ -88,7 +88,7 @@ def copy_towers(teacher: Bundle, student: Bundle) -> bool:
     theirs = dict(teacher.model.named_parameters())
     rows_of_theirs, rows_of_mine = _rows(teacher), _rows(student)
     for name, parameter in student.model.named_parameters():
-        if name.startswith("encoder."):
+        if name.startswith("encoder.backbone."):
             continue
         source, mine, found = theirs[name].to(parameter), rows_of_mine.get(name), rows_of_theirs.get(name)
         if not mine or not found or mine == found:
@@ -113,12 +113,12 @@ def _built_alike(teacher: Bundle, student: Bundle) -> bool:
 
 
 def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
-    """The sizes of all weights outside the encoder, without the number of rows of tables."""
+    """The sizes of all weights outside the transformer, without the number of rows of tables."""
     rows = _rows(bundle)
     return {
         name: tuple(parameter.shape[1:] if rows.get(name) else parameter.shape)
         for name, parameter in bundle.model.named_parameters()
-        if not name.startswith("encoder.")
+        if not name.startswith("encoder.backbone.")
     }
 
 
@@ -137,6 +137,8 @@ def _rows(bundle: Bundle) -> dict[str, list[str]]:
                 rows[f"{tower}.attributes.{kind}.{i}.weight"] = [_UNKNOWN, *values]
     for table, ids in (("user", users), ("user_bias", users), ("item", items), ("item_bias", items)):
         rows[f"factors.{table}.weight"] = ids
+    looked_for = [f"{name}\0{v}" for name in bundle.model.looked_for for v in encoding.labels[name].values or ("",)]
+    rows |= {f"encoder.labels.{part}": looked_for for part in ("queries", "weights")}
     for name, task in bundle.model.tasks.items():
         if isinstance(task, NextItem):
             rows[f"rankers.{name}.bias.weight"] = items

@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mtrec.balancing.features import Cut
 from mtrec.config import NextItem
@@ -165,7 +164,7 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
         losses[name] = _examples(model, data, name, output, view.labels[name][shared.row_X])
 
     item_X = data.processes.part(data.through.draw(lambda: _item_examples(shared.fresh, data)))
-    for name, output in model.item_outputs(F.embedding(item_X, items.text_ND)).items():
+    for name, output in model.item_outputs(items, item_X).items():
         losses[name] = _examples(model, data, name, output, view.labels[name][item_X])
 
     losses.update(_user_losses(model, data, shared))
