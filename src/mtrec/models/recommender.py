@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,9 @@ from mtrec.models.sending import sent
 from mtrec.models.sharing.choice import make_sharing
 from mtrec.models.trust import Trust
 from mtrec.models.users import History, UserTower
+
+NEW = "new_pair"
+"""Name of what pair tasks share for items without a known id."""
 
 
 @dataclass(kw_only=True)
@@ -111,6 +115,12 @@ class Recommender(nn.Module):
         self.heads = nn.ModuleDict(
             {n: Head(t, encoding.labels[n], 2 * width, encoder.width) for n, t in heads.items()}
         )
+        if self.posteriors:
+            # What beliefs leave to be learned of an item that nobody took is another thing than of a known one.
+            paired = [n for n, t in heads.items() if t.on == "pair"]
+            self.bottoms[NEW] = make_sharing(config, paired, places["pair"], 2 * width)
+            for name in paired:
+                self.head(name).tell_new_items_apart()
         self.width = width
         habitual = {n: t for n, t in heads.items() if has_habit(t) and config.item_ids}
         self.habits = Habits(habitual, num_known + 1, {n: len(encoding.labels[n].values) for n in habitual})
@@ -140,6 +150,14 @@ class Recommender(nn.Module):
         self.factors: PairFactors | None = None
         if self.factored and config.user_ids and config.item_ids:
             self.factors = PairFactors(trust, len(encoding.items.ids), encoder.width, width, len(self.factored))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Models that were saved before new items were told apart answer for them as for others."""
+        twins = {f"heads.{name}.linear.": f"heads.{name}.new." for name in self.heads if self.head(name).new}
+        for known, new in {"bottoms.pair.": f"bottoms.{NEW}.", **twins}.items() if NEW in self.bottoms else ():
+            for name in [n for n in state_dict if n.startswith(prefix + known)]:
+                state_dict.setdefault(prefix + new + name.removeprefix(prefix + known), state_dict[name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def each(self) -> list[Recommender]:
         """The models that answer: this one; of an ensemble its members."""
@@ -251,7 +269,14 @@ class Recommender(nn.Module):
         if "pair" not in self.bottoms:
             return {}
         states_XD, fused_XD = states_XD[..., : self.width], F.embedding(item_X, items.fused_ND)
-        outputs = self._outputs("pair", torch.cat([states_XD, fused_XD, states_XD * fused_XD, beliefs_XQ], dim=-1))
+        inputs_XI = torch.cat([states_XD, fused_XD, states_XD * fused_XD, beliefs_XQ], dim=-1)
+        outputs = self._outputs("pair", inputs_XI)
+        if NEW in self.bottoms:
+            new_X = items.ids_N[item_X] == 0
+            for name, shared_XH in self.bottoms[NEW](inputs_XI).items():
+                known = outputs[name]
+                new_X1 = new_X.view(-1, *[1] * (known.dim() - 1))
+                outputs[name] = torch.where(new_X1, self.head(name).of_new(shared_XH), known)
         for q, name in enumerate(self.posteriors):
             outputs[name] = outputs[name] + beliefs_XQ[:, 2 * q]
         if self.factors is not None and items.factors_NF is not None and items.biases_NK is not None:

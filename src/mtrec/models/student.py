@@ -145,5 +145,7 @@ def _rows(bundle: Bundle) -> dict[str, list[str]]:
         else:
             by_name = isinstance(bundle.model.head(name).linear, LabelEmbeddings)
             for part in ("vectors" if by_name else "weight", "bias"):
-                rows[f"heads.{name}.linear.{part}"] = encoding.labels[name].values
+                rows |= {
+                    f"heads.{name}.{which}.{part}": encoding.labels[name].values for which in ("linear", "new")
+                }
     return rows
