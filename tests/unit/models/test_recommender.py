@@ -167,6 +167,25 @@ def test_ids_of_items_do_not_reach_item_tasks(shop_start: Start) -> None:
     assert not torch.allclose(known.fused_ND, nameless.fused_ND)
 
 
+def test_only_items_that_nobody_took_are_answered_for_as_new(shop_start: Start) -> None:
+    bundle, view, catalogue = shop_start
+    model = randomised(bundle.model).eval()
+    items = model.item_vectors(catalogue.text_NE, view.items)
+    ids_N = items.ids_N.clone()
+    ids_N[::2] = 0
+    items, every_X = replace(items, ids_N=ids_N), torch.arange(len(ids_N))
+    states, users = torch.randn(len(ids_N), model.state_width), torch.zeros(len(ids_N), dtype=torch.long)
+    beliefs = torch.randn(len(ids_N), 2 * len(model.posteriors))
+    before = model.pair_outputs(states, users, items, every_X, beliefs)
+    for name in before:
+        new = model.head(name).new
+        assert new is not None
+        new.bias.data += 1
+    after = model.pair_outputs(states, users, items, every_X, beliefs)
+    for name in ("rating", "like"):
+        torch.testing.assert_close(after[name] - before[name], (ids_N == 0).float())
+
+
 def test_one_item_has_the_logit_it_has_among_all(shop_start: Start) -> None:
     bundle, view, catalogue = shop_start
     model = randomised(bundle.model).eval()

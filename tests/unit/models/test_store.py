@@ -126,6 +126,18 @@ def test_a_model_saved_before_labels_were_looked_for_looks_for_none(folder: Path
     assert ratings[0] == ratings[1]
 
 
+def test_a_model_saved_before_new_items_were_told_apart_answers_alike_for_all(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "old")
+    weights = load_file(folder / "model.safetensors")
+    later = {name for name in weights if name.startswith("bottoms.new_pair.") or ".new." in name}
+    assert {name.split(".")[1] for name in later} == {"new_pair", "rating", "like", "purchase"}
+    save_file({n: w for n, w in weights.items() if n not in later}, tmp_path / "old" / "model.safetensors")
+    found = load_model(tmp_path / "old").model.state_dict()
+    for name in later:
+        known = name.replace("bottoms.new_pair.", "bottoms.pair.").replace(".new.", ".linear.")
+        assert found[name].equal(weights[known]), name
+
+
 def test_the_folder_holds_what_is_promised_and_no_pickle(folder: Path) -> None:
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     promised = {"scenario.json", "encoding.json", "model.safetensors", "training.json", "vectors.safetensors"}
