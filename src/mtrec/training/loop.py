@@ -152,6 +152,7 @@ class Trainer:
             learned_item_N=learned["items"].cpu().numpy(),
             ranked_M=counts.nonzero().squeeze(1),
             sampling_N=counts.sqrt() / counts.sqrt().sum(),
+            as_new_N=1 / counts.clamp(min=1),
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
             augmentation=augmentation(self.settings.text_augmentation, dataset, self.model.encoder),
