@@ -162,7 +162,7 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
         item_X,
         data.beliefs.of(shared.row_X, items.ids_N[item_X] > 0),
     )
-    # An item that nobody took is like those that few took: each item that stands for one counts alike, not each row.
+    # An item that nobody took is like those that few took: each item that stands for one counts alike.
     weight_X = torch.where(items.ids_N[item_X] > 0, 1.0, data.as_new_N[item_X]) if NEW in model.bottoms else 1.0
     for name, output in pair_outputs.items():
         target_X = view.labels[name][shared.row_X]
