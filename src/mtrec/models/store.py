@@ -162,7 +162,10 @@ def _start_labels(bundle: Bundle) -> None:
     for name, head in bundle.model.heads.items():
         if isinstance(head, Head) and isinstance(head.linear, LabelEmbeddings):
             names = bundle.encoding.labels[name].values
-            head.linear.start_from(encoder.encode_all(encoder.tokenize(names))[:, : encoder.width])
+            text_VE = encoder.encode_all(encoder.tokenize(names))[:, : encoder.width]
+            for linear in (head.linear, head.new):
+                if isinstance(linear, LabelEmbeddings):
+                    linear.start_from(text_VE)
 
 
 def save_model(
