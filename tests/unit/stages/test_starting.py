@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mtrec import tracking
 from mtrec.config import Scenario
@@ -181,6 +182,15 @@ def test_a_teacher_with_another_encoder_and_a_folder_that_is_none(
         find_teacher(other)
     with pytest.raises(ModelError, match=r"not a model folder, scenario\.json is missing"):
         find_teacher(asking(shop, "distillation", layers=1, teacher=str(tmp_path)))
+
+
+def test_a_student_starts_with_what_its_teachers_labels_find_in_texts(
+    student_scenario: Scenario, shop_data: Any
+) -> None:
+    start = start_for(*shop_data, student_scenario, teacher=find_teacher(student_scenario))
+    encoder = start.bundle.model.encoder
+    assert start.catalogue.text_NE[:, encoder.width :].any()
+    torch.testing.assert_close(start.catalogue.text_NE, encoder.encode_all(start.catalogue.tokens))
 
 
 def test_several_processes_train_no_student(shop: Scenario, shop_data: Any) -> None:
