@@ -369,6 +369,10 @@ class Model(Frozen):
     """Attention heads of these layers."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     """Dropout outside the encoder."""
+    label_attention: Annotated[int, Field(ge=0)] = 256
+    """Item tasks with at most this many labels look for each of them in the text by itself
+    (`mtrec.models.label_attention`); 0: none does. Nothing is looked for where the encoder does not learn.
+    """
     item_ids: bool = True
     """Learn something of each item beyond its text and features."""
     user_ids: bool = True

@@ -195,7 +195,7 @@ def _items(
 ) -> dict[str, Predictions]:
     chosen = np.flatnonzero(view.dataset.items["part"].to_numpy() == part)
     index = torch.from_numpy(chosen).to(view.device)
-    outputs = {n: o for n, o in model.item_outputs(items.text_ND[index]).items() if n in tasks}
+    outputs = {n: o for n, o in model.item_outputs(items, index).items() if n in tasks}
     targets = {name: _targets(tasks[name], view, name, chosen) for name in outputs}
     return _collect(model, outputs, targets, np.full(len(chosen), -1), chosen)
 

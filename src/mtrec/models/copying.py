@@ -18,7 +18,7 @@ _UNKNOWN = "\0unknown"
 
 @torch.no_grad()
 def copy_towers(source: Bundle, target: Bundle) -> bool:
-    """Give a model another one's weights outside the encoder; rows of tables go by id, category or label value.
+    """Give a model another one's weights outside the transformer; rows of tables go by id, category or label value.
 
     Rows of what the source never saw stay as they are, and so does what is counted from the target's data.
 
@@ -30,7 +30,7 @@ def copy_towers(source: Bundle, target: Bundle) -> bool:
     theirs = dict(source.model.named_parameters())
     rows_of_theirs, rows_of_mine = _rows(source), _rows(target)
     for name, parameter in target.model.named_parameters():
-        if name.startswith("encoder."):
+        if name.startswith("encoder.backbone."):
             continue
         value, mine, found = theirs[name].to(parameter), rows_of_mine.get(name), rows_of_theirs.get(name)
         if not mine or not found or mine == found:
@@ -55,12 +55,12 @@ def _built_alike(source: Bundle, target: Bundle) -> bool:
 
 
 def _shapes(bundle: Bundle) -> dict[str, tuple[int, ...]]:
-    """The sizes of all weights outside the encoder, without the number of rows of tables."""
+    """The sizes of all weights outside the transformer, without the number of rows of tables."""
     rows = _rows(bundle)
     return {
         name: tuple(parameter.shape[1:] if rows.get(name) else parameter.shape)
         for name, parameter in bundle.model.named_parameters()
-        if not name.startswith("encoder.")
+        if not name.startswith("encoder.backbone.")
     }
 
 
@@ -79,11 +79,15 @@ def _rows(bundle: Bundle) -> dict[str, list[str]]:
                 rows[f"{tower}.attributes.{kind}.{i}.weight"] = [_UNKNOWN, *values]
     for table, ids in (("user", users), ("user_bias", users), ("item", items), ("item_bias", items)):
         rows[f"factors.{table}.weight"] = ids
+    looked_for = [f"{name}\0{v}" for name in bundle.model.looked_for for v in encoding.labels[name].values or ("",)]
+    rows |= {f"encoder.labels.{part}": looked_for for part in ("queries", "weights")}
     for name, task in bundle.model.tasks.items():
         if isinstance(task, NextItem):
             rows[f"rankers.{name}.bias.weight"] = items
         else:
             by_name = isinstance(bundle.model.head(name).linear, LabelEmbeddings)
             for part in ("vectors" if by_name else "weight", "bias"):
-                rows[f"heads.{name}.linear.{part}"] = encoding.labels[name].values
+                rows |= {
+                    f"heads.{name}.{which}.{part}": encoding.labels[name].values for which in ("linear", "new")
+                }
     return rows

@@ -1,6 +1,6 @@
 """The shared language model over text.
 
-Shapes: B texts, L tokens, E the encoder's width.
+Shapes: B texts, L tokens, E the encoder's width, V labels that are looked for.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from mtrec.config import Encoder
 from mtrec.errors import ModelError
 from mtrec.models.frozen_part import FrozenPart
+from mtrec.models.label_attention import LabelAttention
 from mtrec.models.masks import ask_nothing
 from mtrec.models.sending import sent
 from mtrec.models.state_cache import StateCache
@@ -75,7 +76,8 @@ class TextEncoder(nn.Module):
     """A pretrained transformer and its tokenizer, pooled to one vector per text.
 
     Bidirectional encoders are pooled by the mean over tokens, decoders by their last token. Vectors have unit
-    length. Only the top `train_layers` layers (or LoRA adapters) take gradients.
+    length. Only the top `train_layers` layers (or LoRA adapters) take gradients. After `look_for`, the scores of
+    labels follow each vector.
     """
 
     def __init__(self, backbone: nn.Module, tokenizer: Any, config: Encoder) -> None:
@@ -86,6 +88,8 @@ class TextEncoder(nn.Module):
         model_config: Any = backbone.config
         self.pooling = config.pooling if config.pooling != "auto" else _natural_pooling(model_config.model_type)
         self.width: int = model_config.hidden_size
+        self.labels: LabelAttention | None = None
+        """What scores labels; see `look_for`."""
         self.precision = torch.float32
         """Type of the encoder's matrix products; see `choose_precision`."""
         self.frozen: FrozenPart | None = None
@@ -114,6 +118,15 @@ class TextEncoder(nn.Module):
     def learns(self) -> bool:
         """Whether any weight takes gradients."""
         return any(p.requires_grad for p in self.backbone.parameters())
+
+    @property
+    def total_width(self) -> int:
+        """Numbers per text, E + V."""
+        return self.width + (0 if self.labels is None else len(self.labels.queries))
+
+    def look_for(self, num_labels: int) -> None:
+        """From now on give the scores of that many labels too; see `mtrec.models.label_attention`."""
+        self.labels = LabelAttention(num_labels, self.width)
 
     def reuse(self, cache: StateCache | None) -> None:
         """From now on run the layers below the first that learns once per text, and keep what they give.
@@ -176,7 +189,7 @@ class TextEncoder(nn.Module):
         return [row or [self.tokenizer.pad_token_id] for row in ids]
 
     def forward(self, tokens: Tokens) -> Tensor:
-        """Encode B tokenized texts to unit vectors of shape (B, E).
+        """Encode B tokenized texts to unit vectors and scores of labels, (B, E + V).
 
         Equal texts are encoded once, and texts of similar length together, so that little padding is computed.
         """
@@ -214,7 +227,11 @@ class TextEncoder(nn.Module):
             hidden_BLE = self.frozen.hidden(tokens, ids_BL, mask_BL, keep)
         else:
             hidden_BLE = self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-        return nn.functional.normalize(pool(hidden_BLE.float(), mask_BL, self.pooling), dim=-1)
+        hidden_BLE = hidden_BLE.float()
+        vectors_BE = nn.functional.normalize(pool(hidden_BLE, mask_BL, self.pooling), dim=-1)
+        if self.labels is None:
+            return vectors_BE
+        return torch.cat([vectors_BE, self.labels(hidden_BLE, mask_BL)], dim=-1)
 
     @torch.no_grad()
     def encode_all(
@@ -223,14 +240,14 @@ class TextEncoder(nn.Module):
         tokens_per_batch: int = 4096,
         progress: Callable[[float], None] | None = None,
     ) -> Tensor:
-        """Encode every text without gradient, in batches of similar length. Shape (len(tokens), E)."""
+        """Encode every text without gradient, in batches of similar length. Shape (len(tokens), E + V)."""
         was_training = self.training
         self.eval()
         kept, place = distinct(tokens)
         with self._autocast():
             if self.frozen is not None and self.frozen.usable(self.precision, self._trial):
                 self.frozen.load(kept)
-        out = torch.zeros(len(kept), self.width, device=self._device)
+        out = torch.zeros(len(kept), self.total_width, device=self._device)
         done = 0
         for rows in length_batches(kept, tokens_per_batch * (self.share.size if self.share else 1)):
             with self._autocast():

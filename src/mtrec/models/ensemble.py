@@ -86,10 +86,11 @@ class Ensemble(Recommender):
 
     def item_vectors(self, text_NE: Tensor, rows: FeatureTensors, keep_ids_N: Tensor | None = None) -> ItemVectors:
         """What each member knows of the given items."""
-        texts = text_NE.split([member.encoder.width for member in self.each()], dim=-1)
+        texts = text_NE.split([member.encoder.total_width for member in self.each()], dim=-1)
         each = tuple(m.item_vectors(t, rows, keep_ids_N) for m, t in zip(self.each(), texts, strict=True))
         return _ItemVectors(
             text_ND=torch.cat([items.text_ND for items in each], dim=-1),
+            label_scores_NV=torch.cat([items.label_scores_NV for items in each], dim=-1),
             fused_ND=torch.cat([items.fused_ND for items in each], dim=-1),
             ids_N=each[0].ids_N,
             factors_NF=None,
@@ -104,9 +105,9 @@ class Ensemble(Recommender):
         pairs = zip(self.each(), _of(items), strict=True)
         return torch.cat([m.user_states(users, history, own, keep_ids_B) for m, own in pairs], dim=-1)
 
-    def item_outputs(self, text_XD: Tensor) -> dict[str, Tensor]:
+    def item_outputs(self, items: ItemVectors, item_X: Tensor) -> dict[str, Tensor]:
         """Answers of the item tasks."""
-        return self._pooled([m.item_outputs(t) for m, t in zip(self.each(), self._texts(text_XD), strict=True)])
+        return self._pooled([m.item_outputs(own, item_X) for m, own in zip(self.each(), _of(items), strict=True)])
 
     def user_outputs(self, states_XD: Tensor) -> dict[str, Tensor]:
         """Answers of the user tasks."""
@@ -157,9 +158,6 @@ class Ensemble(Recommender):
     def state_width(self) -> int:
         """Numbers in the states of all members."""
         return sum(member.state_width for member in self.each())
-
-    def _texts(self, text_XD: Tensor) -> tuple[Tensor, ...]:
-        return text_XD.split([member.width for member in self.each()], dim=-1)
 
     def _parts(self, states_XD: Tensor) -> tuple[Tensor, ...]:
         """Each member's part of a state."""

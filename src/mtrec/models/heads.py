@@ -5,6 +5,7 @@ Shapes: X examples, V outputs of a head, D width.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -46,6 +47,8 @@ class Head(nn.Module):
         nn.init.zeros_(self.linear.weight)
         with torch.no_grad():
             self.linear.bias.copy_(torch.tensor(_prior_outputs(task, label)))
+        self.new: nn.Linear | None = None
+        """In place of `linear` for items that nobody took; see `tell_new_items_apart`."""
         self.mean = label.prior[0] if isinstance(task, Regression) else 0.0
         self.scale, self.limits = label.scale, label.limits
         probable = isinstance(task, (Binary, Classification, MultiLabel))
@@ -61,16 +64,29 @@ class Head(nn.Module):
             state_dict.setdefault(f"{prefix}thresholds", torch.full_like(self.thresholds, 0.5))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def tell_new_items_apart(self) -> None:
+        """From now on answer for items that nobody took by weights of their own, which begin as the others."""
+        self.new = copy.deepcopy(self.linear)
+
     def forward(self, shared_XD: Tensor) -> Tensor:
         """Raw outputs: (X,) for one-dimensional tasks, else (X, V)."""
-        out: Tensor = self.linear(shared_XD)
+        return self._shaped(self.linear(shared_XD))
+
+    def of_new(self, shared_XD: Tensor) -> Tensor:
+        """The same for items that nobody took."""
+        assert self.new is not None
+        return self._shaped(self.new(shared_XD))
+
+    def _shaped(self, out: Tensor) -> Tensor:
         return out.squeeze(-1) if out.shape[-1] == 1 and not isinstance(self.task, (MultiLabel, Profile)) else out
 
     @torch.no_grad()
     def start_at(self, share: float) -> None:
         """Begin a yes/no head at another base rate."""
         share = min(max(share, 1e-4), 1 - 1e-4)
-        self.linear.bias.fill_(math.log(share / (1 - share)))
+        for linear in (self.linear, self.new):
+            if linear is not None:
+                linear.bias.fill_(math.log(share / (1 - share)))
 
     def loss(self, outputs: Tensor, target: Tensor, mask_X: Tensor) -> Tensor:
         """The task's loss over the examples in the mask; see `mtrec.models.losses`."""

@@ -95,7 +95,7 @@ class ItemTower(nn.Module):
 
     @torch.no_grad()
     def start_from(self, text_NE: Tensor) -> None:
-        """Begin as the principal components of the pretrained text vectors.
+        """Begin as the principal components of the pretrained text vectors, (N, E).
 
         Similar texts then start as similar items, so that the untrained model already recommends by content.
         Components are scaled to unit average norm.

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from mtrec.config import Binary, NextItem, Regression, Scenario, Task
 from mtrec.data.dataset import Encoding
 from mtrec.models.encoder import TextEncoder
 from mtrec.models.habits import Habits, has_habit
-from mtrec.models.heads import Head, NextItemHead, PairFactors
+from mtrec.models.heads import Head, NextItemHead, PairFactors, num_outputs
 from mtrec.models.items import FeatureTensors, ItemTower, kept
 from mtrec.models.losses import chained_logit
 from mtrec.models.neighbours import Neighbours
@@ -32,6 +33,9 @@ from mtrec.models.sending import sent
 from mtrec.models.sharing.choice import make_sharing
 from mtrec.models.trust import Trust
 from mtrec.models.users import History, UserTower
+
+NEW = "new_pair"
+"""Name of what pair tasks share for items without a known id."""
 
 
 @dataclass(kw_only=True)
@@ -49,6 +53,8 @@ class ItemVectors:
     """What a step knows of N items."""
 
     text_ND: Tensor
+    label_scores_NV: Tensor
+    """Of the labels that item tasks look for in the text; see `mtrec.models.label_attention`."""
     fused_ND: Tensor
     ids_N: Tensor
     """Id slots after id dropout."""
@@ -59,6 +65,7 @@ class ItemVectors:
         """The vectors of some items."""
         return ItemVectors(
             text_ND=F.embedding(index_M, self.text_ND),
+            label_scores_NV=F.embedding(index_M, self.label_scores_NV),
             fused_ND=F.embedding(index_M, self.fused_ND),
             ids_N=self.ids_N[index_M],
             factors_NF=None if self.factors_NF is None else F.embedding(index_M, self.factors_NF),
@@ -74,6 +81,10 @@ class Recommender(nn.Module):
         config = scenario.model
         self.tasks: dict[str, Task] = dict(scenario.tasks)
         self.encoder = encoder
+        self.looked_for = _looked_for(scenario, encoding) if encoder.learns else {}
+        """Item tasks whose labels are looked for in the text, each with the number of its outputs."""
+        if self.looked_for:
+            encoder.look_for(sum(self.looked_for.values()))
         self.items = ItemTower(encoding.items, encoder.width, config.width, config.item_ids)
         trust = Trust(encoding.user_counts, config.id_shrinkage)
         self.users = UserTower(
@@ -104,6 +115,12 @@ class Recommender(nn.Module):
         self.heads = nn.ModuleDict(
             {n: Head(t, encoding.labels[n], 2 * width, encoder.width) for n, t in heads.items()}
         )
+        if self.posteriors:
+            # What beliefs leave to be learned of an item that nobody took is another thing than of a known one.
+            paired = [n for n, t in heads.items() if t.on == "pair"]
+            self.bottoms[NEW] = make_sharing(config, paired, places["pair"], 2 * width)
+            for name in paired:
+                self.head(name).tell_new_items_apart()
         self.width = width
         habitual = {n: t for n, t in heads.items() if has_habit(t) and config.item_ids}
         self.habits = Habits(habitual, num_known + 1, {n: len(encoding.labels[n].values) for n in habitual})
@@ -133,6 +150,14 @@ class Recommender(nn.Module):
         self.factors: PairFactors | None = None
         if self.factored and config.user_ids and config.item_ids:
             self.factors = PairFactors(trust, len(encoding.items.ids), encoder.width, width, len(self.factored))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Models that were saved before new items were told apart answer for them as for others."""
+        twins = {f"heads.{name}.linear.": f"heads.{name}.new." for name in self.heads if self.head(name).new}
+        for known, new in {"bottoms.pair.": f"bottoms.{NEW}.", **twins}.items() if NEW in self.bottoms else ():
+            for name in [n for n in state_dict if n.startswith(prefix + known)]:
+                state_dict.setdefault(prefix + new + name.removeprefix(prefix + known), state_dict[name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def each(self) -> list[Recommender]:
         """The models that answer: this one; of an ensemble its members."""
@@ -181,12 +206,20 @@ class Recommender(nn.Module):
         return text_NE
 
     def item_vectors(self, text_NE: Tensor, rows: FeatureTensors, keep_ids_N: Tensor | None = None) -> ItemVectors:
-        """Everything that later steps need of the given items."""
+        """Everything that later steps need of the given items.
+
+        Args:
+            text_NE: what the encoder gives of their texts, `encoder.total_width` wide.
+            rows: their features.
+            keep_ids_N: false drops an item's id.
+        """
+        text_NE, label_scores_NV = text_NE[:, : self.encoder.width], text_NE[:, self.encoder.width :]
         text_ND = self.items.text(text_NE)
         ids_N = kept(rows.ids, keep_ids_N)
         factors, biases = self.factors.items(ids_N, text_NE) if self.factors else (None, None)
         return ItemVectors(
             text_ND=text_ND,
+            label_scores_NV=label_scores_NV,
             fused_ND=self.items(text_ND, rows, keep_ids_N),
             ids_N=ids_N,
             factors_NF=factors,
@@ -207,9 +240,13 @@ class Recommender(nn.Module):
         """Numbers in a user's state."""
         return self.width + self.habits.width
 
-    def item_outputs(self, text_XD: Tensor) -> dict[str, Tensor]:
-        """Raw outputs of the item tasks."""
-        return self._outputs("item", text_XD)
+    def item_outputs(self, items: ItemVectors, item_X: Tensor) -> dict[str, Tensor]:
+        """Raw outputs of the item tasks for some rows of `items`."""
+        outputs = self._outputs("item", F.embedding(item_X, items.text_ND))
+        scores_XV = F.embedding(item_X, items.label_scores_NV)
+        for name, found in zip(self.looked_for, scores_XV.split(list(self.looked_for.values()), -1), strict=True):
+            outputs[name] = outputs[name] + found.view_as(outputs[name])
+        return outputs
 
     def user_outputs(self, states_XD: Tensor) -> dict[str, Tensor]:
         """Raw outputs of the user tasks."""
@@ -232,7 +269,14 @@ class Recommender(nn.Module):
         if "pair" not in self.bottoms:
             return {}
         states_XD, fused_XD = states_XD[..., : self.width], F.embedding(item_X, items.fused_ND)
-        outputs = self._outputs("pair", torch.cat([states_XD, fused_XD, states_XD * fused_XD, beliefs_XQ], dim=-1))
+        inputs_XI = torch.cat([states_XD, fused_XD, states_XD * fused_XD, beliefs_XQ], dim=-1)
+        outputs = self._outputs("pair", inputs_XI)
+        if NEW in self.bottoms:
+            new_X = items.ids_N[item_X] == 0
+            for name, shared_XH in self.bottoms[NEW](inputs_XI).items():
+                known = outputs[name]
+                new_X1 = new_X.view(-1, *[1] * (known.dim() - 1))
+                outputs[name] = torch.where(new_X1, self.head(name).of_new(shared_XH), known)
         for q, name in enumerate(self.posteriors):
             outputs[name] = outputs[name] + beliefs_XQ[:, 2 * q]
         if self.factors is not None and items.factors_NF is not None and items.biases_NK is not None:
@@ -308,6 +352,12 @@ class Recommender(nn.Module):
     def loss_weights(self) -> Mapping[str, float]:
         """α per task."""
         return {name: task.weight for name, task in self.tasks.items()}
+
+
+def _looked_for(scenario: Scenario, encoding: Encoding) -> dict[str, int]:
+    """Item tasks with few enough labels to look for each in the text, with the number of their outputs."""
+    items = {n: num_outputs(t, encoding.labels[n]) for n, t in scenario.tasks.items() if t.on == "item"}
+    return {name: number for name, number in items.items() if number <= scenario.model.label_attention}
 
 
 def _first_things_first(tasks: Mapping[str, Task]) -> list[tuple[str, str]]:

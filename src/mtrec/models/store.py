@@ -114,7 +114,7 @@ def new_model(
         encoder.leave_masks_unread()
     view = bundle.view(dataset)
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
-    bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0])
+    bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0, : encoder.width])
     _start_biases(bundle, view)
     start_posteriors(bundle.model, view)
     losses, by_time = lambda name: bundle.model.head(name).loss, scenario.split.by == "time"
@@ -162,7 +162,10 @@ def _start_labels(bundle: Bundle) -> None:
     for name, head in bundle.model.heads.items():
         if isinstance(head, Head) and isinstance(head.linear, LabelEmbeddings):
             names = bundle.encoding.labels[name].values
-            head.linear.start_from(encoder.encode_all(encoder.tokenize(names)))
+            text_VE = encoder.encode_all(encoder.tokenize(names))[:, : encoder.width]
+            for linear in (head.linear, head.new):
+                if isinstance(linear, LabelEmbeddings):
+                    linear.start_from(text_VE)
 
 
 def save_model(
@@ -225,6 +228,7 @@ def load_model(folder: Path) -> Bundle:
             raise ModelError(f"{folder}: not a model folder, {name} is missing")
     with reading(folder / "scenario.json"):
         raw = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
+        raw["model"].setdefault("label_attention", 0)  # models that were saved before it was there have none
         scenario = parse_scenario(raw, str(folder / "scenario.json"))
     with reading(folder / "encoding.json"):
         encoding = Encoding.read(folder / "encoding.json")

@@ -104,7 +104,7 @@ class Predictor:
         Raises:
             InputError: an item is not in the catalogue.
         """
-        outputs = self.bundle.model.item_outputs(self.items.text_ND[self._rows(item_ids)])
+        outputs = self.bundle.model.item_outputs(self.items, self._rows(item_ids))
         found = {}
         for name, output in outputs.items():
             head, values = self.bundle.model.head(name), self.bundle.encoding.labels[name].values

@@ -162,7 +162,7 @@ def _student(
         lines = match_vectors(
             encoder,
             encoder.tokenize(dataset.items["text"].to_list()),
-            theirs.text_NE,
+            theirs.text_NE[:, : master.encoder.width],
             settings,
             seed=scenario.training.seed,
             watch=lambda share: report("fine_tune", 0.0, f"matching the teacher's text vectors, {share:.0%}"),

@@ -268,7 +268,7 @@ def _outputs(side: _Side, item_X: Tensor, shared: Representation) -> dict[str, T
     before_ED, item_E = events.before(side.states), events.of(side.history.item_BT)
     beliefs_EQ = side.beliefs.of(shared.row_X, side.items.ids_N[item_E] > 0)
     return {
-        **side.model.item_outputs(F.embedding(item_X, side.items.text_ND)),
+        **side.model.item_outputs(side.items, item_X),
         **side.model.user_outputs(before_ED),
         **side.model.pair_outputs(before_ED, side.user_ids_B[events.window_X], side.items, item_E, beliefs_EQ),
     }

@@ -18,11 +18,12 @@ from mtrec.balancing.features import backward_combined, cosines, effects, task_g
 from mtrec.balancing.methods import Balancer
 from mtrec.config import Training
 from mtrec.data.dataset import Encoding
-from mtrec.data.splits import TRAIN
+from mtrec.data.splits import TRAIN, VALID
 from mtrec.errors import Diverged
 from mtrec.models.beliefs import left_out
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
+from mtrec.models.sending import sent
 from mtrec.models.store import Bundle
 from mtrec.training.augmentation import augmentation
 from mtrec.training.batches import SequenceBatches
@@ -131,6 +132,10 @@ class Trainer:
         self.progress = Progress(total_steps=self.total_steps)
         self.best: dict[str, Tensor] = {}
         self.data = self._step_data(bundle.encoding, catalogue)
+        held_out = (dataset.items["part"] == VALID).to_numpy()
+        item_tasks = any(task.on == "item" for task in scenario.tasks.values())
+        self.judged_items = np.flatnonzero(held_out) if item_tasks else np.array([], dtype=np.int64)
+        """Those that item tasks are validated on: what is known of them is never stale then."""
 
     def _step_data(self, encoding: Encoding, catalogue: Catalogue) -> StepData:
         dataset, device = self.view.dataset, self.view.device
@@ -147,6 +152,7 @@ class Trainer:
             learned_item_N=learned["items"].cpu().numpy(),
             ranked_M=counts.nonzero().squeeze(1),
             sampling_N=counts.sqrt() / counts.sqrt().sum(),
+            as_new_N=1 / counts.clamp(min=1),
             id_dropout=self.scenario.model.id_dropout,
             texts_per_step=self.settings.texts_per_step,
             augmentation=augmentation(self.settings.text_augmentation, dataset, self.model.encoder),
@@ -188,10 +194,16 @@ class Trainer:
             skills = self.processes.from_lead(lambda: self.validate(self.model, self.view, self.data.catalogue))
         self.progress.best_skills, self.progress.top_skills = skills, {n: max(s, 0.0) for n, s in skills.items()}
 
-    def _refresh_texts(self) -> None:
-        """Encode the whole catalogue with the present weights, unless the encoder learns nothing."""
-        if self.settings.texts_per_step and self.model.encoder.learns:
-            self.data.catalogue.text_NE = self.model.encoder.encode_all(self.data.catalogue.tokens)
+    def _refresh_texts(self, rows: np.ndarray | None = None) -> None:
+        """Encode some items, or else the whole catalogue, with the present weights, unless they never change."""
+        if not self.settings.texts_per_step or not self.model.encoder.learns:
+            return
+        catalogue = self.data.catalogue
+        if rows is None:
+            catalogue.text_NE = self.model.encoder.encode_all(catalogue.tokens)
+        elif len(rows):
+            vectors = self.model.encoder.encode_all([catalogue.tokens[i] for i in rows.tolist()])
+            catalogue.text_NE[sent(rows, vectors.device)] = vectors
 
     def train_step(self, *batches: np.ndarray) -> None:
         """One update with the mean gradient of some batches of windows, each (B, T) interaction rows."""
@@ -285,8 +297,8 @@ class Trainer:
         sums = {name: p.detach().sum() for name, p in self.model.named_parameters() if p.requires_grad}
         _check_finite("weights", {name: value.item() for name, value in whole(sums).items()}, progress.step)
         self.model.eval()
-        if (progress.epoch + 1) % self.settings.refresh_epochs == 0:
-            self._refresh_texts()
+        refresh = (progress.epoch + 1) % self.settings.refresh_epochs == 0
+        self._refresh_texts(None if refresh else self.judged_items)
         with torch.no_grad():
             skills = self.processes.from_lead(lambda: self.validate(self.model, self.view, self.data.catalogue))
         progress.epoch += 1
@@ -397,7 +409,7 @@ def parameter_groups(model: Recommender, settings: Training) -> Iterator[dict[st
         "vectors": {"lr": settings.lr, "weight_decay": 0.0},
     }
     for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not name.startswith("encoder."):
+        if parameter.requires_grad and not name.startswith("encoder.backbone."):
             if name in tables:
                 kind = "biases" if name.endswith("bias.weight") else "embeddings"
             else:

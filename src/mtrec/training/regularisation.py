@@ -133,8 +133,9 @@ class Passes:
         cuts = [taped.cut for taped in self.taped if taped.cut]
         text_NE = cuts[0].read[0]
         assert text_NE.grad is not None
-        towards_NE = F.normalize(self.data.processes.total(text_NE.grad), dim=-1)
-        worse_NE = text_NE + self.settings.adversarial * towards_NE
+        width = self.model.encoder.width
+        towards_NE = F.normalize(self.data.processes.total(text_NE.grad)[:, :width], dim=-1)
+        worse_NE = text_NE + self.settings.adversarial * F.pad(towards_NE, (0, text_NE.shape[1] - width))
         data = replace(self.data, through=Taped(self.taped[0], text_NE=worse_NE))
         losses = losses_of(self.model, data, represent(self.model, data, self.rows_BT))
         torch.stack([self.model.loss_weights[name] * loss for name, loss in losses.items()]).sum().backward()

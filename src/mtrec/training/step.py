@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from mtrec.balancing.features import Cut
 from mtrec.config import NextItem
@@ -20,7 +19,7 @@ from mtrec.models.beliefs import LeftOut
 from mtrec.models.inputs import View
 from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
 from mtrec.models.preferences import as_at_any_moment, future_targets, known
-from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
+from mtrec.models.recommender import NEW, Catalogue, ItemVectors, Recommender
 from mtrec.models.sending import sent
 from mtrec.models.users import History
 from mtrec.training.augmentation import Augmentation
@@ -67,6 +66,8 @@ class StepData:
     """Items with a training interaction."""
     sampling_N: Tensor
     """Probability of each item as a sampled negative; 0 for items without a training interaction."""
+    as_new_N: Tensor
+    """What a pair counts whose item's id is hidden: 1 over the item's training interactions."""
     id_dropout: float
     texts_per_step: int
     beliefs: LeftOut
@@ -161,11 +162,14 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
         item_X,
         data.beliefs.of(shared.row_X, items.ids_N[item_X] > 0),
     )
+    # An item that nobody took is like those that few took: each item that stands for one counts alike.
+    weight_X = torch.where(items.ids_N[item_X] > 0, 1.0, data.as_new_N[item_X]) if NEW in model.bottoms else 1.0
     for name, output in pair_outputs.items():
-        losses[name] = _examples(model, data, name, output, view.labels[name][shared.row_X])
+        target_X = view.labels[name][shared.row_X]
+        losses[name] = _examples(model, data, name, output, target_X, known(target_X) * weight_X)
 
     item_X = data.processes.part(data.through.draw(lambda: _item_examples(shared.fresh, data)))
-    for name, output in model.item_outputs(F.embedding(item_X, items.text_ND)).items():
+    for name, output in model.item_outputs(items, item_X).items():
         losses[name] = _examples(model, data, name, output, view.labels[name][item_X])
 
     losses.update(_user_losses(model, data, shared))

@@ -16,17 +16,17 @@ from mtrec.models.store import Bundle, load_model, new_model
 
 
 def outside(bundle: Bundle) -> dict[str, torch.Tensor]:
-    return {n: p for n, p in bundle.model.named_parameters() if not n.startswith("encoder.")}
+    return {n: p for n, p in bundle.model.named_parameters() if not n.startswith("encoder.backbone.")}
 
 
 def test_towers_and_heads_are_the_teachers(shop_run: Path, shop_start: tuple[Bundle, View, Catalogue]) -> None:
     teacher = load_model(shop_run / "model")
     student = replace(shop_start[0], model=copy.deepcopy(shop_start[0].model))
-    encoder = copy.deepcopy(student.model.encoder.state_dict())
+    backbone = copy.deepcopy(student.model.encoder.backbone.state_dict())
     assert copy_towers(teacher, student)
     theirs = outside(teacher)
     assert all(value.equal(theirs[name]) for name, value in outside(student).items())
-    assert all(value.equal(encoder[name]) for name, value in student.model.encoder.state_dict().items())
+    assert all(value.equal(backbone[name]) for name, value in student.model.encoder.backbone.state_dict().items())
 
 
 def test_rows_find_their_place_in_other_data(shop_run: Path, shop: Scenario) -> None:
@@ -51,6 +51,12 @@ def test_rows_find_their_place_in_other_data(shop_run: Path, shop: Scenario) -> 
     head = "heads.category.linear.weight"
     assert mine[head][1:].equal(theirs[head].flip(0))
     assert mine[head][0].equal(before[head][0])
+    looked_for = "encoder.labels.weights"  # of the price, of each category, of each tag
+    assert theirs[looked_for].any(dim=1).all()
+    assert mine[looked_for][0].equal(theirs[looked_for][0])
+    assert not mine[looked_for][1].any()
+    assert mine[looked_for][2 : 2 + len(kinds)].equal(theirs[looked_for][1 : 1 + len(kinds)].flip(0))
+    assert mine[looked_for][2 + len(kinds) :].equal(theirs[looked_for][1 + len(kinds) :])
     assert mine["items.project.weight"].equal(theirs["items.project.weight"])
 
 

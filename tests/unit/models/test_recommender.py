@@ -100,7 +100,7 @@ def test_encoding_a_text_once_has_the_gradient_of_encoding_every_occurrence(shop
     model = copy.deepcopy(bundle.model).eval()
     torch.manual_seed(0)
     occurrences = torch.randint(len(catalogue.tokens), (40,))
-    weight = torch.randn(40, model.encoder.width)
+    weight = torch.randn(40, model.encoder.total_width)
     assert len(occurrences.unique()) < 40
     parameters = [p for p in model.encoder.parameters() if p.requires_grad]
 
@@ -151,7 +151,7 @@ def test_item_tasks_do_not_see_attributes(
     found = [model.item_vectors(catalogue.text_NE, features) for features in (view.items, other_view.items)]
     assert found[0].text_ND.equal(found[1].text_ND)
     assert not torch.allclose(found[0].fused_ND, found[1].fused_ND)
-    outputs = [model.item_outputs(items.text_ND) for items in found]
+    outputs = [model.item_outputs(items, torch.arange(len(items.ids_N))) for items in found]
     assert set(outputs[0]) == {"price", "category", "tags"}
     for name, output in outputs[0].items():
         assert output.equal(outputs[1][name])
@@ -163,7 +163,27 @@ def test_ids_of_items_do_not_reach_item_tasks(shop_start: Start) -> None:
     unknown = replace(view.items, ids=torch.zeros_like(view.items.ids))
     known, nameless = (model.item_vectors(catalogue.text_NE, rows) for rows in (view.items, unknown))
     assert known.text_ND.equal(nameless.text_ND)
+    assert known.label_scores_NV.equal(nameless.label_scores_NV)
     assert not torch.allclose(known.fused_ND, nameless.fused_ND)
+
+
+def test_only_items_that_nobody_took_are_answered_for_as_new(shop_start: Start) -> None:
+    bundle, view, catalogue = shop_start
+    model = randomised(bundle.model).eval()
+    items = model.item_vectors(catalogue.text_NE, view.items)
+    ids_N = items.ids_N.clone()
+    ids_N[::2] = 0
+    items, every_X = replace(items, ids_N=ids_N), torch.arange(len(ids_N))
+    states, users = torch.randn(len(ids_N), model.state_width), torch.zeros(len(ids_N), dtype=torch.long)
+    beliefs = torch.randn(len(ids_N), 2 * len(model.posteriors))
+    before = model.pair_outputs(states, users, items, every_X, beliefs)
+    for name in before:
+        new = model.head(name).new
+        assert new is not None
+        new.bias.data += 1
+    after = model.pair_outputs(states, users, items, every_X, beliefs)
+    for name in ("rating", "like"):
+        torch.testing.assert_close(after[name] - before[name], (ids_N == 0).float())
 
 
 def test_one_item_has_the_logit_it_has_among_all(shop_start: Start) -> None:
@@ -200,7 +220,7 @@ def test_an_untrained_model_says_the_training_means(shop_start: Start, shop_data
     pairs = model.pair_outputs(states, unknown, new, torch.arange(5), torch.zeros(5, 2))
     share = model.head("purchase").predict(pairs["purchase"])
     assert share.tolist() == pytest.approx(encoding.labels["purchase"].prior * 5, rel=0.05)
-    classes = model.head("category").predict(model.item_outputs(items.text_ND)["category"])
+    classes = model.head("category").predict(model.item_outputs(items, torch.arange(len(items.ids_N)))["category"])
     torch.testing.assert_close(classes, torch.tensor(encoding.labels["category"].prior).expand(50, -1))
 
 
@@ -245,7 +265,7 @@ def test_new_users_and_items_get_finite_answers_for_every_task(
         other.users.rows(torch.from_numpy(users)), other.history(other.recent_rows(users, TEST, 20)), items
     )[:, -1]
     answers = {
-        **model.item_outputs(items.text_ND),
+        **model.item_outputs(items, torch.arange(len(items.ids_N))),
         **model.user_outputs(states),
         **model.pair_outputs(states, torch.zeros(6, dtype=torch.long), items, torch.arange(6), torch.zeros(6, 2)),
         "next_item": model.rank_logits("next_item", states, items, None),

@@ -108,6 +108,36 @@ def test_a_model_saved_before_there_were_temperatures_has_none(folder: Path, tmp
     torch.testing.assert_close(logits[0] * weights["heads.like.temperature"], logits[1], rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_saved_before_labels_were_looked_for_looks_for_none(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "old")
+    scenario = json.loads((folder / "scenario.json").read_text())
+    del scenario["model"]["label_attention"]
+    (tmp_path / "old" / "scenario.json").write_text(json.dumps(scenario))
+    for name in ("model", "vectors"):
+        tensors = load_file(folder / f"{name}.safetensors")
+        kept = {key: value for key, value in tensors.items() if not key.startswith("encoder.labels.")}
+        if name == "vectors":
+            kept["text"] = kept["text"][:, :32].contiguous()
+        save_file(kept, tmp_path / "old" / f"{name}.safetensors")
+    assert load_model(folder).model.looked_for
+    assert not load_model(tmp_path / "old").model.looked_for
+    items = Predictor.load(folder).item_ids[:20]
+    ratings = [Predictor.load(f).score(items, user_id="u00001")["rating"] for f in (folder, tmp_path / "old")]
+    assert ratings[0] == ratings[1]
+
+
+def test_a_model_saved_before_new_items_were_told_apart_answers_alike_for_all(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "old")
+    weights = load_file(folder / "model.safetensors")
+    later = {name for name in weights if name.startswith("bottoms.new_pair.") or ".new." in name}
+    assert {name.split(".")[1] for name in later} == {"new_pair", "rating", "like", "purchase"}
+    save_file({n: w for n, w in weights.items() if n not in later}, tmp_path / "old" / "model.safetensors")
+    found = load_model(tmp_path / "old").model.state_dict()
+    for name in later:
+        known = name.replace("bottoms.new_pair.", "bottoms.pair.").replace(".new.", ".linear.")
+        assert found[name].equal(weights[known]), name
+
+
 def test_the_folder_holds_what_is_promised_and_no_pickle(folder: Path) -> None:
     files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
     promised = {"scenario.json", "encoding.json", "model.safetensors", "training.json", "vectors.safetensors"}
@@ -115,8 +145,11 @@ def test_the_folder_holds_what_is_promised_and_no_pickle(folder: Path) -> None:
     assert {f"memory/{name}.parquet" for name in ("users", "items", "interactions")} <= set(files)
     assert {path.suffix for path in files.values()} <= {".json", ".safetensors", ".parquet", ".txt"}
     for name, path in files.items():
-        head = path.read_bytes()[:4]
-        assert not head.startswith((b"\x80", b"PK")), f"{name} looks like a pickle or an archive of pickles"
+        head = path.read_bytes()[:9]
+        if path.suffix == ".safetensors":  # a length of any bytes, then JSON
+            assert head[8:] == b"{", name
+        else:
+            assert not head.startswith((b"\x80", b"PK")), f"{name} looks like a pickle or an archive of pickles"
 
 
 def test_the_memory_keeps_each_users_recent_rows_and_every_item(

@@ -142,7 +142,7 @@ def test_labels_are_given_from_their_thresholds_up(bundle: Bundle, shop_run: Pat
     predictor = Predictor(other, *load_memory(shop_run / "model", other))
     head, values = other.model.head("tags"), bundle.encoding.labels["tags"].values
     with torch.no_grad():
-        outputs = other.model.item_outputs(predictor.items.text_ND)["tags"]
+        outputs = other.model.item_outputs(predictor.items, torch.arange(len(predictor.item_ids)))["tags"]
     probability = head.predict(outputs).numpy()
     assert head.thresholds is not None
     head.thresholds.copy_(torch.from_numpy(np.median(probability, axis=0)))

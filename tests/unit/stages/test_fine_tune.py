@@ -293,7 +293,7 @@ def test_a_decoder_with_lora_runs_through_the_same_stage(
     base = load_file(tiny_llama / "model.safetensors")
     kept = 0
     for name, value in weights.items():
-        if not name.startswith("encoder."):
+        if not name.startswith("encoder.backbone."):
             continue
         if "lora_B" in name:
             assert value.abs().sum() > 0, name  # starts at zero, so it learned

@@ -58,7 +58,7 @@ def examine(bundle: Bundle, catalogue: Catalogue, data: tuple[Dataset, Encoding]
     expected = truth.expected_rating(user[:, None], item[None, :], 1.0)
     shown = [[item_row[i] for i, _ in predictor.recommend(user_id=u)] for u in users]
     with torch.no_grad():
-        classes = bundle.model.item_outputs(predictor.items.text_ND)["category"].argmax(1).numpy()
+        classes = bundle.model.item_outputs(predictor.items, torch.arange(len(item)))["category"].argmax(1).numpy()
     right = np.array(encoding.labels["category"].values)[classes] == dataset.items["category"].to_numpy()
     held = (dataset.items["part"] != TRAIN).to_numpy()
     return Found(

@@ -107,7 +107,7 @@ def test_every_trainable_parameter_is_in_exactly_one_group(shop_start: Start) ->
         if not parameter.requires_grad:
             continue
         group = group_of[id(parameter)]
-        if name.startswith("encoder."):
+        if name.startswith("encoder.backbone."):
             assert group["lr"] == 1e-3, name  # the one layer that learns is the top one
         else:
             table, bias = id(parameter) in tables, name.endswith("bias.weight") and id(parameter) in tables

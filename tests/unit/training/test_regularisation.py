@@ -173,7 +173,9 @@ def test_the_adversarial_gradient_is_that_of_the_formula(shop_start: Start, batc
     (g_NE,) = torch.autograd.grad(first, clean.read, retain_graph=True)
     first.backward()
     again = Moved(clean)
-    again.move = epsilon * F.normalize(g_NE, dim=-1)
+    width = model.encoder.width  # scores of labels, which follow, are not moved
+    again.move = torch.zeros_like(g_NE)
+    again.move[:, :width] = epsilon * F.normalize(g_NE[:, :width], dim=-1)
     lengths = again.move.norm(dim=1)[g_NE.norm(dim=1) > 0]
     torch.testing.assert_close(lengths, torch.full_like(lengths, epsilon))
     data_again = replace(data, through=again)

@@ -66,6 +66,26 @@ def test_the_untrained_losses_are_those_of_the_training_prior(
     assert float(found["next_item"].detach()) < 1.3 * np.log(50)
 
 
+def test_pairs_of_hidden_items_count_by_item(
+    shop_start: Start, shop_data: tuple[Dataset, Encoding], batch: np.ndarray
+) -> None:
+    """An untrained model answers what the posterior says of an item that nobody took."""
+    bundle, view, _ = shop_start
+    data, (dataset, encoding) = step_data(shop_start)[1], shop_data
+    rows = torch.from_numpy(batch[batch >= 0])
+    hidden = torch.zeros(len(rows), dtype=torch.bool)
+    said = data.beliefs.of(rows, hidden)[:, 0]
+    label = encoding.labels["rating"]
+    target = (view.labels["rating"][rows] - label.prior[0]) / label.scale
+    taken = np.bincount(dataset.item[dataset.part == TRAIN], minlength=dataset.items.height)
+    count = torch.from_numpy(taken[dataset.item[rows]])
+    assert len(count.unique()) > 3
+    weight = target.isfinite() / count
+    wanted = (weight * (said - target.nan_to_num()) ** 2).sum() / weight.sum()
+    found = losses(bundle.model, replace(data, id_dropout=1.0), batch)
+    torch.testing.assert_close(found["rating"].detach(), wanted.float(), rtol=1e-3, atol=1e-4)
+
+
 def test_what_later_parts_hold_changes_no_loss(
     shop_start: Start, shop: Scenario, shop_data: tuple[Dataset, Encoding], batch: np.ndarray
 ) -> None:
