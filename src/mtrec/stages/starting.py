@@ -105,6 +105,7 @@ def start_for(
                 f"training.start: {champion.name} has other tasks, features or sizes than the scenario; set them "
                 "alike, or set training.start to pretrained"
             )
+        catalogue.text_NE = bundle.model.encoder.encode_all(catalogue.tokens)  # what scores labels was copied too
         start.started_from = {"champion": champion.name, "digest": champion.digest}
     return start
 
@@ -171,6 +172,7 @@ def _student(
     copied = copy_towers(teacher.bundle, bundle)
     if not copied:
         log.warning("the student's towers and heads start anew: its tasks, features or sizes are not the teacher's")
+    catalogue.text_NE = bundle.model.encoder.encode_all(catalogue.tokens)  # what scores labels was copied too
     guide = Guide(teacher.bundle, dataset, theirs.text_NE, bundle, settings, same_space=copied)
     return Start(bundle=bundle, view=view, catalogue=catalogue, lines=lines, guide=guide, teacher_text=theirs)
 

@@ -196,6 +196,15 @@ def test_a_teacher_with_another_encoder_and_a_folder_that_is_none(
         find_teacher(asking(shop, "distillation", layers=1, teacher=str(tmp_path)))
 
 
+def test_a_student_starts_with_what_its_teachers_labels_find_in_texts(
+    student_scenario: Scenario, shop_data: Any
+) -> None:
+    start = start_for(*shop_data, student_scenario, teacher=find_teacher(student_scenario))
+    encoder = start.bundle.model.encoder
+    assert start.catalogue.text_NE[:, encoder.width :].any()
+    torch.testing.assert_close(start.catalogue.text_NE, encoder.encode_all(start.catalogue.tokens))
+
+
 def test_several_processes_train_no_student(shop: Scenario, shop_data: Any) -> None:
     with pytest.raises(ConfigError, match="a student is trained in one process"):
         start_for(*shop_data, asking(shop, "distillation", layers=1), processes=Processes(0, 2))
