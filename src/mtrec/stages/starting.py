@@ -209,7 +209,8 @@ def _student(
         )
     bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache, encoder=encoder)
     copied = copy_towers(teacher.bundle, bundle)
-    catalogue.text_NE = bundle.model.encoder.encode_all(catalogue.tokens)  # what scores labels was copied too
+    if copied and bundle.model.looked_for:  # what scores labels was copied too
+        catalogue.text_NE = bundle.model.encoder.encode_all(catalogue.tokens)
     guide = Guide(teacher.bundle, dataset, theirs.text_NE, bundle, settings, same_space=copied)
     return Start(bundle=bundle, view=view, catalogue=catalogue, lines=lines, guide=guide, teacher_text=theirs)
 

@@ -134,7 +134,7 @@ class Trainer:
         self.data = self._step_data(bundle.encoding, catalogue)
         held_out = (dataset.items["part"] == VALID).to_numpy()
         item_tasks = any(task.on == "item" for task in scenario.tasks.values())
-        self.judged_items = np.flatnonzero(held_out) if item_tasks else np.array([], dtype=np.int64)
+        self.judged_items = np.flatnonzero(held_out & item_tasks)
         """Those that item tasks are validated on: what is known of them is never stale then."""
 
     def _step_data(self, encoding: Encoding, catalogue: Catalogue) -> StepData:

@@ -155,15 +155,16 @@ def losses_of(model: Recommender, data: StepData, shared: Representation) -> dic
     losses: dict[str, Examples] = {}
 
     item_X = events.of(shared.history.item_BT)
+    has_id_X = items.ids_N[item_X] > 0
     pair_outputs = model.pair_outputs(
         events.before(shared.states),
         shared.user_ids_B[events.window_X],
         items,
         item_X,
-        data.beliefs.of(shared.row_X, items.ids_N[item_X] > 0),
+        data.beliefs.of(shared.row_X, has_id_X),
     )
     # An item that nobody took is like those that few took: each item that stands for one counts alike.
-    weight_X = torch.where(items.ids_N[item_X] > 0, 1.0, data.as_new_N[item_X]) if NEW in model.bottoms else 1.0
+    weight_X = torch.where(has_id_X, 1.0, data.as_new_N[item_X]) if NEW in model.bottoms else 1.0
     for name, output in pair_outputs.items():
         target_X = view.labels[name][shared.row_X]
         losses[name] = _examples(model, data, name, output, target_X, known(target_X) * weight_X)
