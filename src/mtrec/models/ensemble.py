@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from mtrec.config import Profile, Task
 from mtrec.models.heads import Head
 from mtrec.models.items import FeatureTensors
-from mtrec.models.recommender import Catalogue, ItemVectors, Recommender
+from mtrec.models.recommender import Catalogue, ItemVectors, Recommender, Texts
 from mtrec.models.users import History
 
 Shares = Mapping[str, Sequence[float]]
@@ -84,10 +84,20 @@ class Ensemble(Recommender):
         vectors = [member.catalogue(texts, features, progress).text_NE for member in self.each()]
         return Catalogue(features=features, tokens=[[] for _ in texts], text_NE=torch.cat(vectors, dim=-1))
 
-    def item_vectors(self, text_NE: Tensor, rows: FeatureTensors, keep_ids_N: Tensor | None = None) -> ItemVectors:
+    def item_vectors(
+        self,
+        texts: Tensor | Texts,
+        rows: FeatureTensors,
+        keep_ids_N: Tensor | None = None,
+        paired_M: Tensor | None = None,
+    ) -> ItemVectors:
         """What each member knows of the given items."""
-        texts = text_NE.split([member.encoder.total_width for member in self.each()], dim=-1)
-        each = tuple(m.item_vectors(t, rows, keep_ids_N) for m, t in zip(self.each(), texts, strict=True))
+        text_NE = texts.text_NE if isinstance(texts, Texts) else texts
+        parts = text_NE.split([member.encoder.total_width for member in self.each()], dim=-1)
+        each = tuple(
+            member.item_vectors(part, rows, keep_ids_N, paired_M)
+            for member, part in zip(self.each(), parts, strict=True)
+        )
         return _ItemVectors(
             text_ND=torch.cat([items.text_ND for items in each], dim=-1),
             label_scores_NV=torch.cat([items.label_scores_NV for items in each], dim=-1),

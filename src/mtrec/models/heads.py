@@ -160,9 +160,15 @@ class PairFactors(nn.Module):
         for table, bias in ((self.user_bias, user_bias), (self.item_bias, item_bias)):
             table.weight[:, task] = torch.from_numpy(bias).to(table.weight)
 
-    def items(self, ids_N: Tensor, text_NE: Tensor) -> tuple[Tensor, Tensor]:
+    def of_text(self, text_NE: Tensor) -> Tensor:
+        """What texts say of their items' factors and biases, (N, F + K)."""
+        return nn.functional.linear(text_NE, torch.cat([self.text.weight, self.text_bias.weight]))
+
+    def items(self, ids_N: Tensor, of_text_NX: Tensor) -> tuple[Tensor, Tensor]:
         """Factors (N, F) and biases (N, K) of items."""
-        return self.item(ids_N) + self.text(text_NE), self.item_bias(ids_N) + self.text_bias(text_NE)
+        num_factors, num_tasks = self.text.out_features, self.text_bias.out_features
+        factors_NF, biases_NK = of_text_NX.split([num_factors, num_tasks], dim=-1)
+        return self.item(ids_N) + factors_NF, self.item_bias(ids_N) + biases_NK
 
     def forward(self, user_ids_X: Tensor, factors_XF: Tensor, biases_XK: Tensor) -> Tensor:
         """Scores of K tasks for X pairs, (X, K), given the items' factors and biases."""

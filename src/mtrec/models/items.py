@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from mtrec.data.features import FeatureArrays, TableFeatures
 
+FEW_VALUES = 128
+"""Up to so many, shares of all values are cheaper than a vector per value of a list."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureTensors:
@@ -55,7 +58,7 @@ class FeatureTensors:
 
 
 class FeatureEmbedding(nn.Module):
-    """Numbers through a linear map, categories and value lists through embeddings, summed to width D."""
+    """Numbers through a linear map, categories and value lists through averaged embeddings, summed to width D."""
 
     def __init__(self, features: TableFeatures, width: int) -> None:
         super().__init__()
@@ -74,9 +77,7 @@ class FeatureEmbedding(nn.Module):
         for i, table in enumerate(self.categorical):
             out_RD = out_RD + table(rows.categorical[:, i])
         for i, table in enumerate(self.multi):
-            values_RM = rows.multi[:, i]
-            count_R1 = (values_RM > 0).sum(1, keepdim=True).clamp(min=1)
-            out_RD = out_RD + table(values_RM).sum(1) / count_R1
+            out_RD = out_RD + _mean(table, rows.multi[:, i])
         return out_RD
 
 
@@ -131,6 +132,18 @@ class ItemTower(nn.Module):
 def kept(ids_N: Tensor, keep_N: Tensor | None) -> Tensor:
     """Ids with the dropped ones sent to slot 0, the slot of the unknown."""
     return ids_N if keep_N is None else ids_N * keep_N
+
+
+def _mean(table: nn.Module, values_RM: Tensor) -> Tensor:
+    """Mean vector of each row's values, (R, D); value 0 pads. Gradients add up in the order of the rows."""
+    assert isinstance(table, nn.Embedding)
+    there_RM = values_RM > 0
+    count_R1 = there_RM.sum(1, keepdim=True).clamp(min=1)
+    if table.num_embeddings > FEW_VALUES:
+        total_RD: Tensor = table(values_RM).sum(1)
+        return total_RD / count_R1
+    share_RV = table.weight.new_zeros(len(values_RM), table.num_embeddings)
+    return share_RV.scatter_add_(1, values_RM, there_RM / count_R1) @ table.weight
 
 
 def _embedding(num_values: int, width: int) -> nn.Embedding:

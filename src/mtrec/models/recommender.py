@@ -48,6 +48,34 @@ class Catalogue:
     """Latest text vectors; written in place when an item is encoded afresh."""
 
 
+@dataclass(frozen=True)
+class Texts:
+    """The text vectors of N items, of which a training step has encoded R afresh.
+
+    Gradients are worked out for those R alone: of a large catalogue they are few.
+    """
+
+    stale_NE: Tensor
+    rows_R: Tensor | None = None
+    fresh_RE: Tensor | None = None
+
+    def read(self, each: Callable[[Tensor], Tensor], only_M: Tensor | None = None) -> Tensor:
+        """What a map of single vectors makes of them, (N, …); of those that are not in `only_M`, 0."""
+        if only_M is None:
+            read_N = each(self.stale_NE)
+        else:
+            read_M = each(self.stale_NE[only_M])
+            read_N = read_M.new_zeros(len(self.stale_NE), *read_M.shape[1:]).index_copy(0, only_M, read_M)
+        if self.rows_R is None or self.fresh_RE is None:
+            return read_N
+        return read_N.index_copy(0, self.rows_R, each(self.fresh_RE))
+
+    @property
+    def text_NE(self) -> Tensor:
+        """The vectors themselves."""
+        return self.read(lambda text_NE: text_NE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ItemVectors:
     """What a step knows of N items."""
@@ -182,8 +210,8 @@ class Recommender(nn.Module):
 
     def fresh_text(
         self, catalogue: Catalogue, rows: np.ndarray, instead: Mapping[int, list[int]] | None = None
-    ) -> Tensor:
-        """Encode some items' texts with gradient and put them among the stale ones, (N, E).
+    ) -> Texts:
+        """Encode some items' texts with gradient and put them among the stale ones.
 
         Each row of `rows` is distinct; the catalogue's own copy is brought up to date too. Of an encoder that
         learns nothing no vector is ever stale.
@@ -198,28 +226,39 @@ class Recommender(nn.Module):
         if not self.encoder.learns:
             rows, changed = rows[changed], changed[changed]
         if len(rows) == 0:
-            return catalogue.text_NE
+            return Texts(catalogue.text_NE)
         vectors = self.encoder([instead.get(i, catalogue.tokens[i]) for i in rows.tolist()])
-        text_NE = catalogue.text_NE.index_copy(0, sent(rows, vectors.device), vectors)
+        texts = Texts(catalogue.text_NE.clone(), sent(rows, vectors.device), vectors)
         own = sent(np.flatnonzero(~changed), vectors.device)
         catalogue.text_NE.index_copy_(0, sent(rows[~changed], vectors.device), vectors.detach()[own])
-        return text_NE
+        return texts
 
-    def item_vectors(self, text_NE: Tensor, rows: FeatureTensors, keep_ids_N: Tensor | None = None) -> ItemVectors:
+    def item_vectors(
+        self,
+        texts: Tensor | Texts,
+        rows: FeatureTensors,
+        keep_ids_N: Tensor | None = None,
+        paired_M: Tensor | None = None,
+    ) -> ItemVectors:
         """Everything that later steps need of the given items.
 
         Args:
-            text_NE: what the encoder gives of their texts, `encoder.total_width` wide.
+            texts: what the encoder gives of their texts, (N, E), `encoder.total_width` wide.
             rows: their features.
             keep_ids_N: false drops an item's id.
+            paired_M: items that pair tasks will be asked about; None: all.
         """
-        text_NE, label_scores_NV = text_NE[:, : self.encoder.width], text_NE[:, self.encoder.width :]
-        text_ND = self.items.text(text_NE)
+        texts = texts if isinstance(texts, Texts) else Texts(texts)
+        width = self.encoder.width
+        text_ND = texts.read(lambda text_NE: self.items.text(text_NE[:, :width]))
         ids_N = kept(rows.ids, keep_ids_N)
-        factors, biases = self.factors.items(ids_N, text_NE) if self.factors else (None, None)
+        factors, biases = None, None
+        if (pairs := self.factors) is not None:
+            said_NX = texts.read(lambda text_NE: pairs.of_text(text_NE[:, :width]), paired_M)
+            factors, biases = pairs.items(ids_N, said_NX)
         return ItemVectors(
             text_ND=text_ND,
-            label_scores_NV=label_scores_NV,
+            label_scores_NV=texts.read(lambda text_NE: text_NE[:, width:]),
             fused_ND=self.items(text_ND, rows, keep_ids_N),
             ids_N=ids_N,
             factors_NF=factors,

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from mtrec.balancing.features import Cut
 from mtrec.config import Binary, MultiLabel, Profile, Regression, Task, Training
 from mtrec.models.losses import EMPTY
-from mtrec.models.recommender import Recommender
+from mtrec.models.recommender import Recommender, Texts
 from mtrec.training.distributed import Examples
 from mtrec.training.step import Pass, StepData, T, losses_of, represent
 
@@ -59,15 +59,15 @@ class Taped(Pass):
         drawn: T = self._drawn[self._place - 1]
         return drawn
 
-    def text(self, encode: Callable[[], Tensor]) -> Tensor:
+    def text(self, encode: Callable[[], Texts]) -> Texts:
         """The given text vectors, or those of the encoder."""
         if self._text_NE is not None:
-            return self._text_NE
-        text_NE = encode()
+            return Texts(self._text_NE)
+        texts = encode()
         if not self._cuts:
-            return text_NE
-        self.cut = Cut.through([text_NE])
-        return self.cut.read[0]
+            return texts
+        self.cut = Cut.through([texts.text_NE])
+        return Texts(self.cut.read[0])
 
     def note(self, name: str, mask_X: Tensor, *outputs: Tensor) -> None:
         """Keep a task's answers."""

@@ -19,7 +19,7 @@ from mtrec.models.beliefs import LeftOut
 from mtrec.models.inputs import View
 from mtrec.models.losses import sampled_softmax_loss, softmax_ranking_loss
 from mtrec.models.preferences import as_at_any_moment, future_targets, known
-from mtrec.models.recommender import NEW, Catalogue, ItemVectors, Recommender
+from mtrec.models.recommender import NEW, Catalogue, ItemVectors, Recommender, Texts
 from mtrec.models.sending import sent
 from mtrec.models.users import History
 from mtrec.training.augmentation import Augmentation
@@ -40,8 +40,8 @@ class Pass:
         """A random choice that a second pass of the same batch must share; dropout is none."""
         return make()
 
-    def text(self, encode: Callable[[], Tensor]) -> Tensor:
-        """The text vectors that the towers read, (N, E)."""
+    def text(self, encode: Callable[[], Texts]) -> Texts:
+        """The text vectors that the towers read."""
         return encode()
 
     def note(self, name: str, mask_X: Tensor, *outputs: Tensor) -> None:
@@ -129,8 +129,9 @@ def represent(model: Recommender, data: StepData, rows_BT: np.ndarray) -> Repres
     fresh = draw(lambda: _choose_texts(rows_BT, data))
     change = data.augmentation
     changed = draw(lambda: change(fresh, data.processes.host_draws)) if change else None
-    text_NE = data.through.text(lambda: model.fresh_text(catalogue, fresh, changed))
-    items = model.item_vectors(text_NE, catalogue.features, keep_N)
+    texts = data.through.text(lambda: model.fresh_text(catalogue, fresh, changed))
+    paired = sent(_present(rows_BT, data), view.device)
+    items = model.item_vectors(texts, catalogue.features, keep_N, paired)
     keep_B = draw(lambda: _keep(len(rows_BT), data))
     rows_BT, keep_B = data.processes.windows(rows_BT, keep_B)
     history = view.history(rows_BT)
@@ -258,8 +259,13 @@ def _keep(count: int, data: StepData) -> Tensor:
     return (drawn >= data.id_dropout).long()
 
 
+def _present(rows_BT: np.ndarray, data: StepData) -> np.ndarray:
+    """Items in the windows, each once."""
+    return np.unique(data.view.dataset.item[rows_BT[rows_BT >= 0]])
+
+
 def _choose_texts(rows_BT: np.ndarray, data: StepData) -> np.ndarray:
-    present = np.unique(data.view.dataset.item[rows_BT[rows_BT >= 0]])
+    present = _present(rows_BT, data)
     order = torch.randperm(len(present), generator=data.processes.host_draws).numpy()
     chosen: np.ndarray = present[order[: data.texts_per_step]]
     return chosen

@@ -35,7 +35,9 @@ def tower() -> ItemTower:
     return ItemTower(FEATURES, text_width=6, width=4, use_ids=True)
 
 
-def test_attributes_are_the_sum_of_their_parts() -> None:
+@pytest.mark.parametrize("few", [0, 128])
+def test_attributes_are_the_sum_of_their_parts(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtrec.models.items.FEW_VALUES", few)
     torch.manual_seed(0)
     table = FeatureEmbedding(FEATURES, 4)
     assert table.numeric is not None

@@ -105,7 +105,7 @@ def test_encoding_a_text_once_has_the_gradient_of_encoding_every_occurrence(shop
     parameters = [p for p in model.encoder.parameters() if p.requires_grad]
 
     own = replace(catalogue, text_NE=catalogue.text_NE.clone())
-    once = model.fresh_text(own, occurrences.unique().numpy())[occurrences]
+    once = model.fresh_text(own, occurrences.unique().numpy()).text_NE[occurrences]
     every = model.encoder([catalogue.tokens[i] for i in occurrences.tolist()])
     torch.testing.assert_close(once, every, rtol=1e-5, atol=1e-6)
     gradients = [torch.autograd.grad((vectors * weight).sum(), parameters) for vectors in (once, every)]
@@ -118,14 +118,50 @@ def test_fresh_texts_take_the_place_of_stale_ones(shop_start: Start) -> None:
     bundle, _, catalogue = shop_start
     stale = replace(catalogue, text_NE=torch.zeros_like(catalogue.text_NE))
     rows = np.array([3, 0])
-    found = bundle.model.fresh_text(stale, rows)
+    found = bundle.model.fresh_text(stale, rows).text_NE
     assert found.requires_grad
     torch.testing.assert_close(found[rows].detach(), catalogue.text_NE[rows], rtol=1e-5, atol=1e-6)
     assert stale.text_NE[rows].equal(found[rows].detach())
     others = torch.ones(len(found), dtype=torch.bool)
     others[rows] = False
     assert found[others].abs().sum() == 0
-    assert bundle.model.fresh_text(stale, rows[:0]) is stale.text_NE
+    assert bundle.model.fresh_text(stale, rows[:0]).stale_NE is stale.text_NE
+
+
+def test_gradients_for_fresh_texts_alone_are_those_for_all_texts(shop_start: Start) -> None:
+    bundle, view, catalogue = shop_start
+    model = copy.deepcopy(bundle.model).eval()
+    assert model.factors is not None
+    own = replace(catalogue, text_NE=catalogue.text_NE.clone())
+    texts = model.fresh_text(own, np.array([3, 0]))
+    torch.manual_seed(0)
+    weights: dict[str, Tensor] = {}
+    found = []
+    for read in (texts, texts.text_NE):
+        items = model.item_vectors(read, view.items)
+        parts = {name: getattr(items, name) for name in ("text_ND", "fused_ND", "factors_NF", "biases_NK")}
+        joint = sum((part * weights.setdefault(n, torch.randn(part.shape))).sum() for n, part in parts.items())
+        learned = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        gradients = torch.autograd.grad(joint, learned.values(), retain_graph=True, allow_unused=True)
+        found.append(dict(zip(learned, gradients, strict=True)))
+    assert any(n.startswith("encoder") and g is not None for n, g in found[0].items())
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_of_pairs_that_nobody_asks_about_no_factors_are_read(shop_start: Start) -> None:
+    bundle, view, catalogue = shop_start
+    texts = bundle.model.fresh_text(replace(catalogue, text_NE=catalogue.text_NE.clone()), np.array([3, 0]))
+    every = bundle.model.item_vectors(texts, view.items)
+    asked = bundle.model.item_vectors(texts, view.items, paired_M=torch.tensor([0, 3, 5]))
+    assert asked.fused_ND.equal(every.fused_ND)
+    for some, all_of_them in ((asked.factors_NF, every.factors_NF), (asked.biases_NK, every.biases_NK)):
+        assert some is not None
+        assert all_of_them is not None
+        torch.testing.assert_close(some[[0, 3, 5]], all_of_them[[0, 3, 5]])
+    assert asked.factors_NF is not None
+    assert every.factors_NF is not None
+    assert not asked.factors_NF[1].equal(every.factors_NF[1])
 
 
 def changed(data: Dataset, **columns: Any) -> Dataset:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from mtrec.config import parse_scenario
 from mtrec.models.inputs import View
-from mtrec.models.recommender import Catalogue, Recommender
+from mtrec.models.recommender import Catalogue, Recommender, Texts
 from mtrec.models.store import Bundle
 from mtrec.training.loop import Trainer
 from mtrec.training.regularisation import Passes, Taped, distance
@@ -162,9 +162,9 @@ def test_the_adversarial_gradient_is_that_of_the_formula(shop_start: Start, batc
 
         move: Tensor | float = 0.0
 
-        def text(self, encode: Any) -> Tensor:
-            self.read = encode() + self.move
-            return self.read
+        def text(self, encode: Any) -> Texts:
+            self.read = encode().text_NE + self.move
+            return Texts(self.read)
 
     torch.manual_seed(7)
     clean = Moved()
