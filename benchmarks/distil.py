@@ -37,7 +37,8 @@ from mtrec.models.encoder import load_encoder
 from mtrec.models.store import load_model, save_model
 from mtrec.models.student import cut_encoder
 from mtrec.stages.fine_tune import trainer_for
-from mtrec.stages.starting import Start, about_student, find_teacher, start_for
+from mtrec.stages.parents import find_teacher
+from mtrec.stages.starting import Start, about_student, start_for
 
 SCENARIOS = {"ecommerce": "ecommerce", "movielens-latest-small": "video"}
 

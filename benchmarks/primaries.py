@@ -25,7 +25,13 @@ def primaries(
         TEST,
         scenario.model.history,
     )
-    given = Answers(rows=rows, rankings=rankings)
+    return primaries_of(Answers(rows=rows, rankings=rankings), dataset, encoding, scenario)
+
+
+def primaries_of(
+    given: Answers, dataset: Dataset, encoding: Encoding, scenario: Scenario
+) -> dict[str, dict[str, Any]]:
+    """The same of answers to the test part."""
     judged = judge(
         Judged(before=given, after=given, champion=None),
         scenario,

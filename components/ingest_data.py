@@ -25,7 +25,7 @@ def ingest_data(
         scenario: The whole scenario as JSON text.
         tables: Folder with users.parquet, items.parquet and interactions.parquet.
         summary: JSON file with the row counts and the data version.
-        data: File or folder of raw data. Empty: the scenario's simulator makes the data.
+        data: Folder of raw data, or dvc: and a data version. Empty: the scenario's simulator makes the data.
         dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed.
         code_revision: Revision of the code. Empty: asked from the image.
         pipeline_run: Name that ties this run's MLflow run together. Empty: the workflow's job id.

@@ -17,8 +17,10 @@ def register_model(
     evaluation: Input[dsl.Artifact],
     gate: Input[dsl.Artifact],
     report: Input[HTML],
+    validation: Input[dsl.Artifact],
     registration: Output[dsl.Artifact],
     tracking_uri: str = "",
+    lease: str = "",
 ) -> None:
     """Register the candidate with its lineage; the same lineage twice makes one version.
 
@@ -32,8 +34,10 @@ def register_model(
         evaluation: What was measured.
         gate: The gate's verdict and rules.
         report: The report for people.
+        validation: Summary of the data validation.
         registration: JSON file with the registered name, version and aliases.
         tracking_uri: MLflow tracking server. Empty: the environment's.
+        lease: The lease under which the run trains, as JSON text. Empty: nobody's.
     """
     from mtrec.stages.execution import lineage, run_component
 
@@ -44,7 +48,9 @@ def register_model(
             "evaluation": evaluation.path,
             "gate": gate.path,
             "report": report.path,
+            "validation": validation.path,
             "tracking_uri": tracking_uri,
+            "lease": lease,
             "pipeline_run": pipeline_run,
             "lineage": lineage(scenario, data_version, code_revision, image, pipeline_run),
         },

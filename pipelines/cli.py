@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines import cli_data, cli_ensemble, cli_models, cli_tune
+from pipelines import cli_data, cli_drift, cli_ensemble, cli_lineage, cli_models, cli_monitor, cli_tune
 from pipelines.cli_options import (
     DataOption,
     DebugOption,
@@ -28,6 +28,7 @@ app = new_app("Train, gate and register multi-task recommenders. Start with: mtr
 report = new_app("The report of a run.")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_drift.app, name="drift")
 app.add_typer(report, name="report")
 
 
@@ -58,7 +59,8 @@ def run(
     candidate, 130 stopped.
     """
     from mtrec.errors import GateRefused
-    from pipelines.local import LOCAL_IMAGE, Interrupted, run_training
+    from pipelines.kfp_session import Interrupted
+    from pipelines.local import LOCAL_IMAGE, run_training
     from pipelines.results import print_result
     from pipelines.workspace import Workspace, callable_as
 
@@ -81,15 +83,19 @@ def run(
         raise GateRefused(f"the gate refused the candidate: {'; '.join(result.reasons)}")
 
 
+app.command()(cli_monitor.monitor)
+app.command()(cli_monitor.watch)
 app.command()(cli_tune.tune)
 app.command()(cli_ensemble.ensemble)
+app.command()(cli_lineage.lineage)
 
 
 @app.command("compile")
 def compile_command(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The YAML file to write.")] = Path(
-        "training_pipeline.yaml"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The YAML file to write. Default: NAME_pipeline.yaml."),
+    ] = None,
     scenario: Annotated[
         str | None,
         typer.Option("--scenario", "-s", metavar="NAME|FILE", help="Scenario to fill in as the default."),
@@ -102,21 +108,30 @@ def compile_command(
         bool, typer.Option("--release", help="Refuse an image that is not pinned by @sha256: digest.")
     ] = False,
     gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs that fine-tuning asks for.")] = 0,
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", metavar="NAME", help="training, or monitoring, which contains it.")
+    ] = "training",
     debug: DebugOption = False,
 ) -> None:
-    """Compile the training pipeline for Kubeflow, after checking it for what KFP gets silently wrong."""
+    """Compile a pipeline for Kubeflow, after checking it for what KFP gets silently wrong."""
     import json
 
     from components.images import IMAGE
-    from pipelines.compiling import compile_training
+    from mtrec.errors import InputError
+    from pipelines.compiling import compile_monitoring, compile_training
     from pipelines.targets import new_file
     from pipelines.workspace import shown
 
-    target = new_file(output, "--output", "training_pipeline.yaml")
+    known = {"training": compile_training, "monitoring": compile_monitoring}
+    if pipeline not in known:
+        raise InputError(f"--pipeline {pipeline}: unknown; choose one of {', '.join(known)}")
+    file = f"{pipeline}_pipeline.yaml"
+    output = output or Path(file)
+    target = new_file(output, "--output", file)
     parameters = {}
     if scenario is not None:
         parameters["scenario"] = json.dumps(scenario_from(scenario, settings).as_dict())
-    compile_training(target, image=image or IMAGE, release=release, gpus=gpus, parameters=parameters)
+    known[pipeline](target, image=image or IMAGE, release=release, gpus=gpus, parameters=parameters)
     typer.echo(f"{shown(output)} written")
 
 

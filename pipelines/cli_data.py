@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipelines import cli_forget
 from pipelines.cli_options import (
     DataOption,
     DebugOption,
@@ -176,6 +177,11 @@ def versions(root: RootOption = None, debug: DebugOption = False) -> None:
         typer.echo("No data version yet; take one with 'mtrec data snapshot FOLDER --name NAME'.")
     for drop in drops:
         typer.echo(f"{drop.version}  {drop.time}  {drop.name}: {drop.num_files} files, {drop.num_bytes} bytes")
+
+
+app.command()(cli_forget.forget)
+app.command()(cli_forget.forgotten)
+app.command()(cli_forget.purge)
 
 
 def _write(tables: Tables, target: Path, out: Path) -> None:

@@ -41,7 +41,7 @@ def ensemble(
     registered like any candidate. Exit codes are those of mtrec run.
     """
     from mtrec.errors import GateRefused, ModelError
-    from pipelines.cli_models import store_exists
+    from pipelines.cli_options import store_exists
     from pipelines.ensembling import run_ensemble
     from pipelines.results import print_result
     from pipelines.workspace import Workspace

@@ -68,6 +68,28 @@ def console() -> Console:
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
 
 
+def store_exists(tracking_uri: str | None) -> bool:
+    """Whether there is a store to look into; MLflow would create an SQLite file by looking.
+
+    Raises:
+        InputError: the SQLite file that was asked for is not there. The embedded one may be missing before a run.
+    """
+    from pathlib import Path
+
+    from mtrec.errors import InputError
+    from mtrec.tracking import resolve_uri
+    from mtrec.tracking.connection import EMBEDDED
+
+    uri = resolve_uri(tracking_uri)
+    database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if not uri.startswith("sqlite:///") or ":memory:" in uri or database.exists():
+        return True
+    if uri != resolve_uri(EMBEDDED):
+        given = "--tracking-uri" if tracking_uri else "MLFLOW_TRACKING_URI"
+        raise InputError(f"{given} {uri}: no such file {database}; check the path, or make it with 'mtrec run'")
+    return False
+
+
 def scenario_from(name: str, settings: list[str] | None, seed: int | None = None) -> Scenario:
     """Load a scenario with the command line's overrides."""
     from mtrec.config import load_scenario

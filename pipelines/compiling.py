@@ -62,6 +62,29 @@ def compile_training(
     return path
 
 
+def compile_monitoring(
+    path: Path,
+    *,
+    image: str = IMAGE,
+    release: bool = False,
+    gpus: int = 0,
+    cache_key: str | None = None,
+    parameters: Mapping[str, str] | None = None,
+) -> Path:
+    """Compile the monitoring pipeline; arguments, result and errors are those of `compile_training`."""
+    from pipelines import monitoring
+
+    compile_pipeline(
+        lambda: monitoring.monitoring_pipeline(image=image, gpus=gpus, cache_key=cache_key),
+        path,
+        source=Path(inspect.getfile(monitoring)),
+        side_effects=monitoring.SIDE_EFFECTS,
+        release=release,
+        parameters=parameters,
+    )
+    return path
+
+
 def compile_pipeline(
     build: Callable[[], Any],
     path: Path,

@@ -34,7 +34,7 @@ def showing(steps: Steps, console: Console) -> Iterator[None]:
     """Show the steps on the console while the block runs, whatever happens to sys.stdout in the meantime."""
     console.file = console.file
     if not console.is_terminal:
-        steps.changed = PlainView(console).step_changed
+        steps.changed = PlainView(console, width=max(map(len, steps.names))).step_changed
         yield
         return
     view = _LiveView(steps)
@@ -82,9 +82,10 @@ class _LiveView:
 class PlainView:
     """One line when a step begins or ends; between them one per tenth of the step or per minute, no more."""
 
-    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic, *, width: int = 0) -> None:
         self._console = console
         self._clock = clock
+        self._width = max(width, 16)  # of the names
         self._last: dict[str, tuple[str, float, float]] = {}
 
     def step_changed(self, step: Step) -> None:
@@ -100,8 +101,9 @@ class PlainView:
         words = {"running": f"running{share}" if state == "running" else "started", "cached": "done (cached)"}
         note = f"  {step.message}" if step.state == "running" and step.message else ""
         seconds = elapsed_text(step, now)
+        name, state = f"{step.name:<{self._width}}", words.get(step.state, step.state)
         self._console.print(
-            f"{step.name:<16} {words.get(step.state, step.state)}{f' {seconds}' if seconds else ''}{note}",
+            f"{name} {state}{f' {seconds}' if seconds else ''}{note}",
             markup=False,
             highlight=False,
             soft_wrap=True,

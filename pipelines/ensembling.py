@@ -75,7 +75,7 @@ def run_ensemble(
         names = [f"{version.name}/{version.version}" for version in versions]
         with Following(console) as view, aside(run.log), stoppable() as asked, listening(or_stop(view, asked)):
             try:
-                version = prepare(scenario, data, run.outputs, view)
+                version = prepare(scenario, data, run.outputs, view, workspace.dvc_root)
                 lineage = {
                     "data_version": version,
                     "code_revision": revision,
@@ -162,6 +162,7 @@ def _judge(scenario: Scenario, run: Run, lineage: dict[str, str], uri: str, view
                 evaluation=files["evaluation"],
                 gate=files["gate"],
                 report=files["report"],
+                validation=files["validation"],
                 tracking_uri=uri,
                 pipeline_run=run.name,
                 lineage=lineage,

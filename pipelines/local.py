@@ -1,49 +1,65 @@
-"""Run the compiled training pipeline on this machine with kfp's own local runner.
-
-The same YAML that a cluster would take is loaded and executed step by step, each step in its own process. kfp
-prints a great deal; all of it goes to the run's log, which is read as it grows to show people what happens.
-"""
+"""Training and monitoring on this machine: the compiled pipelines, executed by kfp's own local runner."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import hashlib
 import json
-import os
 import platform
-import re
 import shutil
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from mtrec.config import Scenario
-from mtrec.errors import ConfigError, MtrecError, RunError
+from mtrec.data.forgotten import read_forgotten
+from mtrec.errors import InputError, ModelError
 from mtrec.lineage import code_revision, data_fingerprint
 from mtrec.stages.execution import STAGES
-from mtrec.tracking import finish_run, pipeline_run, resolve_uri
-from pipelines.compiling import compile_training
-from pipelines.display import showing
-from pipelines.kfp_session import Interrupted, Log, local_kfp, quiet, stop_children, stoppable
+from mtrec.tracking import (
+    NO_CHAMPION,
+    check_champion,
+    check_database,
+    finish_run,
+    log_outcome,
+    pipeline_run,
+    resolve_uri,
+)
+from pipelines.compiling import compile_monitoring, compile_training
+from pipelines.job import Job
 from pipelines.preflight import preflight
 from pipelines.results import RunResult, collect
-from pipelines.steps import Steps
-from pipelines.workspace import Run, Workspace, shown
+from pipelines.workspace import Run, Workspace
 
 STEPS = tuple(f"{stage}_{'data' if stage in ('ingest', 'validate', 'preprocess') else 'model'}" for stage in STAGES)
+WATCHING = ("monitor_data", "decide_retraining", *STEPS, "record_outcome")
 LOCAL_IMAGE = f"local/python:{platform.python_version()}"
 """What the lineage names as image when the steps run outside a container."""
-_MAX_SCENARIO = 100_000
+_MADE_BY = {
+    "validation": "validate-data/summary",
+    "data_docs": "validate-data/data_docs",
+    "quarantine": "validate-data/quarantine",
+    "losses": "fine-tune-model/losses",
+    "evaluation": "evaluate-model/evaluation",
+    "gate": "gate-model/gate",
+    "report": "gate-model/report",
+    "registration": "register-model/registration",
+}
+"""Where a run's artifacts lie below its outputs."""
 
 
-class StepFailed(RunError):
-    """A step of the run failed. `exit_code` and `log_text` come from the step."""
+@dataclass(frozen=True, kw_only=True)
+class Monitored:
+    """The end of a monitoring run."""
 
-    log_text = ""
+    run: Run
+    decision: dict[str, Any]
+    """What the stage decide tells."""
+    page: Path
+    training: RunResult | None
+    """None where nothing was trained."""
 
 
 def run_training(
@@ -77,122 +93,133 @@ def run_training(
         InputError: the data is not there, the scenario is too large, or what `preflight` tells before the run.
         StepFailed: a step failed; the message is the step's own.
         Interrupted: Ctrl-C or SIGTERM; running steps were stopped.
-        RunError: another run holds the workspace, MLflow cannot be used, or the champion's files are gone.
+        RunError: another run holds the workspace or trains the scenario, MLflow cannot be used, or the champion's
+            files are gone.
     """
-    text = json.dumps(scenario.as_dict(), separators=(",", ":"))
-    if len(text) > _MAX_SCENARIO:
-        raise ConfigError(f"scenario {scenario.name}: {len(text)} characters as JSON, at most {_MAX_SCENARIO}")
     uri = resolve_uri(tracking_uri)
     preflight(scenario, data, uri)
     data = data.resolve() if data else None
     revision = code_revision()
     key = _key(scenario.digest, data_fingerprint(data), revision)
-    with workspace.locked():
-        run = workspace.open_run(scenario.name, key)
-        again = "Going on with run" if run.state else "Run"
-        if not cache and not run.state:
+    forgotten = read_forgotten(workspace.dvc_root, scenario.name).fingerprint
+    if forgotten:  # a training state that has seen them is not gone on with
+        key = _key(key, forgotten)
+
+    def broke_off(name: str, status: str) -> None:
+        finish_run(pipeline_run(scenario, name, tracking_uri=uri), status)
+
+    job = Job(
+        scenario=scenario,
+        workspace=workspace,
+        console=console,
+        tracking_uri=uri,
+        key=key,
+        names=STEPS,
+        broke_off=broke_off,
+        verbose=verbose,
+    )
+    with job.begun("training", scenario.name, data) as run:
+        if not cache and not job.resumed:
             shutil.rmtree(workspace.checkpoints / key, ignore_errors=True)
-        started = time.monotonic()
-        run.update(state="running", key=key, scenario=scenario.name, data=str(data or ""), pid=os.getpid())
-        compiled = compile_training(
-            run.folder / "pipeline.yaml", image=image, cache_key=key if cache else _key(key, str(time.time_ns()))
-        )
-        arguments = {
-            "scenario": text,
-            "data": str(data or ""),
-            "code_revision": revision,
-            "pipeline_run": run.name,
-            "tracking_uri": uri,
-            "dvc_root": str(workspace.dvc_root),
-            "checkpoints": str(workspace.checkpoints / key),
-            "text_cache": str(workspace.texts),
-        }
-        console.print(f"{again} {run.name}, log in {shown(run.log)}", markup=False, highlight=False, soft_wrap=True)
-        echo = (lambda line: console.print(line, markup=False, highlight=False)) if verbose else None
-        end = functools.partial(_end_in_mlflow, scenario, run, uri)
-        artifacts = _execute(compiled, arguments, run, workspace, console, echo, end)
-        result = collect(run, artifacts, tracking_uri=uri, seconds=time.monotonic() - started)
+        cache_key = key if cache else _key(key, str(time.time_ns()))
+        compiled = compile_training(run.folder / "pipeline.yaml", image=image, cache_key=cache_key)
+        steps, artifacts = job.execute(compiled, {"data": str(data or ""), "code_revision": revision})
+        if steps.steps["register_model"].state == "done":
+            artifacts["registration"] = _made(run, _MADE_BY["registration"])
+        result = collect(run, artifacts, tracking_uri=uri, seconds=job.seconds)
         run.update(state="finished", verdict=result.gate["verdict"], seconds=round(result.seconds, 1))
         workspace.prune()
     return result
 
 
-def _execute(
-    compiled: Path,
-    arguments: dict[str, Any],
-    run: Run,
+def run_monitoring(
+    scenario: Scenario,
+    drop: Path,
+    *,
     workspace: Workspace,
     console: Console,
-    echo: Callable[[str], None] | None,
-    end: Callable[[str], None],
-) -> dict[str, Path]:
-    """Run the compiled pipeline and return its artifacts by name; `end` hears how a run that broke off ended."""
-    steps = Steps(STEPS)
-    with run.log.open("a", encoding="utf-8") as file, showing(steps, console):
-        log = Log(file, steps, echo)
-        try:
-            with quiet(log), local_kfp(run, workspace), stoppable():
-                outputs = _call(compiled, arguments)
-        except KeyboardInterrupt as error:
-            stop_children()
-            steps.close(succeeded=False, stopped=True)
-            run.update(state="interrupted")
-            end("KILLED")
-            raise Interrupted("stopped; what is finished is kept") from error
-        except Exception as error:
-            steps.close(succeeded=False)
-            run.update(state="failed")
-            end("FAILED")
-            raise _explain(error, steps, run, log) from error
-        steps.close(succeeded=True)
-    artifacts = {name: Path(artifact.path) for name, artifact in outputs.items()}
-    registered = sorted(run.outputs.glob("*/register-model/registration"), key=lambda p: p.stat().st_mtime_ns)
-    if registered and steps.steps["register_model"].state == "done":
-        artifacts["registration"] = registered[-1]
-    return artifacts
+    tracking_uri: str | None = None,
+    image: str = LOCAL_IMAGE,
+    now: str = "",
+    verbose: bool = False,
+) -> Monitored:
+    """Run the monitoring pipeline here: look at a data drop, decide, and retrain where the decision says so.
 
+    Args:
+        scenario: what the champion was trained for.
+        drop: a data drop, or a folder of drops.
+        workspace: where state is kept.
+        console: where people watch.
+        tracking_uri: see `run_training`.
+        image: container image to name in the lineage.
+        now: ISO time that counts as the present; the clock where empty.
+        verbose: show the whole log on the console.
 
-def _call(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:
-    from kfp import components
+    Returns:
+        The decision, and what training gave. Skipping is a result, and so is a refusal by the gate.
 
-    pipeline = components.load_component_from_file(str(compiled))
-    outputs: dict[str, Any] = dict(pipeline(**arguments).outputs)
-    return outputs
+    Raises:
+        InputError: the drop is not there.
+        ModelError: there is no champion yet.
+        StepFailed: a step failed; the message is the step's own.
+        Interrupted: Ctrl-C or SIGTERM; running steps were stopped.
+        RunError: another run holds the workspace or trains the scenario, or MLflow cannot be used.
+    """
+    uri = resolve_uri(tracking_uri)
+    if not drop.exists():
+        raise InputError(f"--data {drop}: no such file or folder")
+    _check_champion(scenario, uri)
+    drop = drop.resolve()
+    revision = code_revision()
+    key = _key(scenario.digest, data_fingerprint(drop), revision, "monitoring", now)
 
+    def broke_off(name: str, status: str) -> None:
+        if status == "KILLED":  # of a failure the exit task has told
+            log_outcome(scenario, name, "stopped", uri)
 
-def _explain(error: Exception, steps: Steps, run: Run, log: Log) -> StepFailed:
-    name = steps.failed.name if steps.failed else "the workflow"
-    if steps.failure is not None and steps.failure.expected:
-        explained = StepFailed(as_given(steps.failure.message, run).replace(f"{Path.cwd()}{os.sep}", ""))
-    elif steps.failure is not None:
-        explained = StepFailed(f"{name} failed: {steps.failure.message}; the whole story is in {shown(run.log)}")
-    elif steps.failed:
-        explained = StepFailed(
-            f"{name} ended without a word (killed? memory is the usual reason); see the end of {shown(run.log)}"
+    job = Job(
+        scenario=scenario,
+        workspace=workspace,
+        console=console,
+        tracking_uri=uri,
+        key=key,
+        names=WATCHING,
+        broke_off=broke_off,
+        verbose=verbose,
+    )
+    with job.begun("monitoring", f"{scenario.name}-monitoring", drop) as run:
+        # the merged data depends on the champion too: nothing is taken from the cache
+        compiled = compile_monitoring(
+            run.folder / "pipeline.yaml", image=image, cache_key=_key(key, str(time.time_ns()))
         )
-    else:
-        explained = StepFailed(f"kfp's local runner failed: {type(error).__name__}: {error}; see {shown(run.log)}")
-    if steps.failure is not None:
-        explained.exit_code = steps.failure.exit_code
-    explained.log_text = steps.failure.traceback if steps.failure else "\n".join(log.tail)
-    return explained
+        steps, _ = job.execute(compiled, {"drop": str(drop), "code_revision": revision, "now": now})
+        for made, copy in (("decision", "decision.json"), ("report", "drift.html")):
+            for folder in (run.folder, workspace.drift / scenario.name):
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(_made(run, f"decide-retraining/{made}"), folder / copy)
+        decision = json.loads((run.folder / "decision.json").read_text(encoding="utf-8"))
+        result = None
+        if steps.steps["gate_model"].state == "done":
+            names = [n for n in _MADE_BY if n != "registration" or steps.steps["register_model"].state == "done"]
+            artifacts = {name: _made(run, _MADE_BY[name]) for name in names}
+            result = collect(run, artifacts, tracking_uri=uri, seconds=job.seconds)
+        run.update(state="finished", verdict=decision["verdict"], seconds=round(job.seconds, 1))
+        workspace.prune()
+    return Monitored(run=run, decision=decision, page=run.folder / "drift.html", training=result)
 
 
-def as_given(message: str, run: Run) -> str:
-    """A step's message that is about the ingested tables, with the raw data that the user gave in their place."""
-    state = run.state
-    given = state.get("data") or f"scenario '{state.get('scenario')}'"
-    tables = rf"{re.escape(str(run.outputs))}/[^/]+/ingest-data/tables(?=: )"
-    return re.sub(rf"\A{tables}", lambda _: str(given), message)
+def _check_champion(scenario: Scenario, uri: str) -> None:
+    database = Path(uri.removeprefix("sqlite:///"))
+    there = not uri.startswith("sqlite:///") or database.exists()
+    if there:
+        check_database(uri)
+    if not there or not check_champion(scenario.name, uri):
+        raise ModelError(NO_CHAMPION.format(scenario.name))
 
 
-def _end_in_mlflow(scenario: Scenario, run: Run, tracking_uri: str, status: str) -> None:
-    """Let MLflow know that the run broke off, where it knows the run at all; a resumed run takes it up again."""
-    database = Path(tracking_uri.removeprefix("sqlite:///"))
-    if tracking_uri.startswith("sqlite:///") and not database.exists():
-        return
-    with contextlib.suppress(MtrecError):
-        finish_run(pipeline_run(scenario, run.name, tracking_uri=tracking_uri), status)
+def _made(run: Run, artifact: str) -> Path:
+    """The newest artifact of that step and name; a run that was taken up again may have older ones."""
+    return max(run.outputs.glob(f"*/{artifact}"), key=lambda path: path.stat().st_mtime_ns)
 
 
 def _key(*parts: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtrec.config import Scenario
 from mtrec.errors import InputError, ModelError
-from mtrec.stages.starting import no_champion
+from mtrec.stages.parents import no_champion
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 """`name` or `owner/name`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
+from mtrec.data.forgotten import read_forgotten
 from mtrec.lineage import code_revision, data_fingerprint
 from mtrec.stages.execution import run_stage
 from pipelines.following import Following
@@ -17,7 +18,9 @@ from pipelines.following import Following
 _NOT_DATA = ("training", "pretraining", "distillation", "model", "gate", "search", "description")
 
 
-def prepare(scenario: Scenario, data: Path | None, folder: Path, view: Following) -> str:
+def prepare(
+    scenario: Scenario, data: Path | None, folder: Path, view: Following, forgotten: Path | None = None
+) -> str:
     """Make the dataset, unless the same code has made it from the same data and settings.
 
     Args:
@@ -25,12 +28,13 @@ def prepare(scenario: Scenario, data: Path | None, folder: Path, view: Following
         data: raw data; None lets the scenario make it.
         folder: gets dataset/, validation.json, data_docs/ and quarantine/.
         view: hears of each step.
+        forgotten: DVC repository with the list of forgotten users.
 
     Returns:
         The data version.
 
     Raises:
-        InputError: the data is not there or does not pass.
+        InputError: the data is not there or does not pass, or the list of forgotten users cannot be read.
     """
     from filelock import FileLock
 
@@ -38,6 +42,7 @@ def prepare(scenario: Scenario, data: Path | None, folder: Path, view: Following
     for task in wanted["tasks"].values():
         task.pop("weight")
     parts = [json.dumps(wanted, sort_keys=True), data_fingerprint(data), code_revision()]
+    parts += filter(None, [read_forgotten(forgotten, scenario.name).fingerprint])
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     state, work = folder / "data.json", folder / "work"
     with FileLock(folder / "data.lock"):
@@ -50,7 +55,7 @@ def prepare(scenario: Scenario, data: Path | None, folder: Path, view: Following
         with view.timed("ingest"):
             said = run_stage(
                 "ingest",
-                inputs={"data": str(data or "")},
+                inputs={"data": str(data or ""), "forgotten": str(forgotten or "")},
                 outputs={"tables": work / "tables", "summary": work / "ingest.json"},
                 scenario=scenario,
             )

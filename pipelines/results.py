@@ -17,7 +17,8 @@ from rich.text import Text
 
 from mtrec.data.contract import replacing_file, replacing_folder
 from mtrec.evaluation.notes import WITHIN_CHANCE, within_chance
-from mtrec.tracking import promotion_command
+from mtrec.tracking import resolve_uri
+from mtrec.tracking.connection import redacted
 from pipelines.workspace import Run, callable_as, shown
 
 _COPIES = {
@@ -110,7 +111,9 @@ def promotion(result: RunResult) -> str | None:
     found = result.registration
     if found is None or found.get("champion"):
         return None
-    return promotion_command(result.evaluation["scenario"], found["name"], found["version"], result.tracking_uri)
+    uri = result.tracking_uri
+    where = "" if uri == resolve_uri() else f" --tracking-uri {shlex.quote(redacted(uri))}"
+    return f"{callable_as('mtrec')} models approve {found['name']}/{found['version']} --why '…'{where}"
 
 
 def mlflow_command(tracking_uri: str) -> str:
@@ -187,7 +190,7 @@ def _facts(result: RunResult) -> list[tuple[str, str | Text]]:
 def _next(result: RunResult) -> str:
     champion = result.evaluation.get("champion")
     who = f"{champion['name']} version {champion['version']} stays" if champion else "there is none"
-    return f"champion: {who}; read the report, then promote this one with the command below, or leave it"
+    return f"champion: {who}; read the report, then approve this one with the command below, or reject it"
 
 
 def _registered(result: RunResult) -> str:
@@ -197,6 +200,8 @@ def _registered(result: RunResult) -> str:
     words = [f"{found['name']} version {found['version']}"]
     if not found.get("created", True):
         words.append("which this data, code and scenario had already")
+    if (approval := found.get("approval")) is not None:
+        words.append(approval)
     if found.get("champion"):
         words.append(f"the champion: {result.evaluation['scenario']} version {found['champion_version']}")
     return ", ".join(words)

@@ -67,18 +67,20 @@ def training_pipeline(
         dvc_root: str = "",
         checkpoints: str = "",
         text_cache: str = "",
+        lease: str = "",
     ) -> Results:
         """From interaction data to a registered, gated multi-task recommender.
 
         Args:
             scenario: The whole scenario as JSON text (`mtrec compile --scenario` fills it in).
-            data: File or folder of raw data. Empty: the scenario's simulator makes the data.
+            data: Folder of raw data, or dvc: and a data version. Empty: the scenario's simulator makes the data.
             code_revision: Revision of the code. Empty: asked from the image.
             pipeline_run: Name of this run in MLflow. Empty: the workflow's job id.
             tracking_uri: MLflow tracking server. Empty: the environment's.
             dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed.
             checkpoints: Folder to resume from (same code, data and scenario) and to save to. Empty: none are kept.
             text_cache: Folder that keeps the work of the encoder's frozen layers for later runs. Empty: in memory.
+            lease: The lease under which the run trains, as JSON text. Empty: nobody's.
         """
         ingest = configured(
             ingest_data(
@@ -128,7 +130,9 @@ def training_pipeline(
                     evaluation=evaluate.outputs["evaluation"],
                     gate=gate.outputs["gate"],
                     report=gate.outputs["report"],
+                    validation=validate.outputs["summary"],
                     tracking_uri=tracking_uri,
+                    lease=lease,
                     **candidate,
                 )
             )

@@ -100,7 +100,7 @@ def run_search(
     with View(console) as view, aside(folder / "log.txt"), stoppable() as asked, listening(or_stop(view, asked)):
         try:
             view.opened(name, kept.shown, moved(scenario))
-            version = prepare(scenario, data, folder, view)
+            version = prepare(scenario, data, folder, view, workspace.dvc_root)
             inputs = tune.Inputs(
                 dataset=folder / "dataset",
                 data_version=version,

@@ -8,6 +8,7 @@
 .mtrec/texts/         what frozen layers of encoders give for texts, within training.cache_mb; may be deleted
 .mtrec/search.db      studies of mtrec tune (SQLite)
 .mtrec/search/<study>/  dataset, plots and log of a study
+.mtrec/drift/<scenario>/  the newest decision about retraining, and the joined tables
 .mtrec/runs/<run>/    what people look at: report.html, gate.json, evaluation.json, log.txt …
 """
 
@@ -63,6 +64,11 @@ class Workspace:
     def texts(self) -> Path:
         """What frozen layers of encoders give for texts, for all runs."""
         return self.root / "texts"
+
+    @property
+    def drift(self) -> Path:
+        """One folder per scenario with the newest decision about retraining."""
+        return self.root / "drift"
 
     @property
     def runs(self) -> Path:

@@ -411,6 +411,10 @@ class Model(Frozen):
 class Training(Frozen):
     """The optimiser and the loop."""
 
+    start: Literal["pretrained", "champion"] = "pretrained"
+    """What fine-tuning starts from. champion: the weights of the scenario's champion, with rows of tables by id,
+    category and label value; what it never met starts as in a new model. Without a champion: as pretrained.
+    """
     epochs: Annotated[int, Field(ge=1)] = 5
     """Passes over the training users, at most; see `patience`."""
     batch_size: Annotated[int, Field(ge=1)] = 64
@@ -552,6 +556,52 @@ class Gate(Frozen):
     """No task's primary metric may be worse than before fine-tuning, beyond chance (paired bootstrap interval)."""
     allow_dropped_tasks: bool = False
     """Let a candidate pass that lacks a task which the champion has, or has one that cannot be compared with it."""
+    auto_approve: bool = False
+    """Make a candidate that passed the champion without a person; the history says so. Not where a person rejected
+    it or rolled it back."""
+
+
+# ------------------------------------------------------------------------------------------------- retraining
+
+
+class Retraining(Frozen):
+    """When new data is reason to train again; see `mtrec.drift.decision`."""
+
+    window_days: Annotated[float, Field(gt=0)] = 7.0
+    """Length of a window of new interactions, counted from the last one that the champion knows."""
+    reference_windows: Annotated[int, Field(ge=1)] | None = 8
+    """So many windows before that interaction are what new ones are compared with; none: all the champion's data.
+
+    With all of it, one lasting change would look like drift long after a model has learned it.
+    """
+    windows: Annotated[int, Field(ge=1)] = 3
+    """How many of the latest windows are looked at (M)."""
+    drifted_windows: Annotated[int, Field(ge=1)] = 2
+    """In how many of them a statistic must have drifted (N)."""
+    false_alarms: Annotated[float, Field(gt=0, lt=0.5)] = 0.01
+    """Probability that a window without drift shows any."""
+    min_distance: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Jensen-Shannon distance, beyond what chance gives, from which a column's drift matters."""
+    max_new_share: Annotated[float, Field(ge=0, le=1)] = 0.3
+    """Share of interactions with items, or of users, unknown to the champion, beyond what is usual at its age."""
+    max_quality_loss: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """By what share a task may do worse than on the champion's own test part before it matters."""
+    min_rows: Annotated[int, Field(ge=1)] = 1000
+    """New interactions without which nothing is trained."""
+    max_age_days: Annotated[float, Field(gt=0)] | None = None
+    """Train when the champion's data is so old, drift or not; none: never for age alone."""
+    cool_down_hours: Annotated[float, Field(ge=0)] = 24.0
+    """Rest after an attempt, whether it succeeded or failed."""
+    budget: Annotated[int, Field(ge=0)] = 8
+    """Attempts within `budget_days` at most."""
+    budget_days: Annotated[float, Field(gt=0)] = 30.0
+    """Days that the budget is for."""
+
+    @model_validator(mode="after")
+    def _some_of_them(self) -> Retraining:
+        if self.drifted_windows > self.windows:
+            raise ValueError(f"drifted_windows {self.drifted_windows} is more than windows {self.windows}")
+        return self
 
 
 # ------------------------------------------------------------------------------------------------- search
@@ -678,6 +728,8 @@ class Scenario(Frozen):
     """A small student of a finished model."""
     gate: Gate = Gate()
     """What a candidate must reach."""
+    retraining: Retraining = Retraining()
+    """When new data is reason to train again."""
     search: Search = Search()
     """The search of `mtrec tune`."""
 
@@ -718,6 +770,12 @@ class Scenario(Frozen):
             problems.append(
                 "pretraining.epochs: a student (distillation.layers) starts from its teacher's encoder, which "
                 "pretraining would change; set one of the two to 0"
+            )
+        if self.training.start == "champion" and (self.pretraining.epochs or self.distillation.layers):
+            key = "pretraining.epochs" if self.pretraining.epochs else "distillation.layers"
+            problems.append(
+                f"training.start: the champion's encoder is taken as it is, which {key} would change; set {key} "
+                "to 0, or training.start to pretrained"
             )
         if self.rating_range and self.rating_range[0] >= self.rating_range[1]:
             problems.append("rating_range: the first number must be the smaller")

@@ -15,6 +15,7 @@ def test_the_model_is_registered_with_its_lineage(
         "evaluation": made.evaluation,
         "gate": made.gate("gate"),
         "report": made.gate("report"),
+        "validation": made.validate("summary"),
     }
     given = {"data_version": "1.dir", "code_revision": "abc", "image": "image:1", "tracking_uri": uri}
     done = run_component(register_model, artifacts, pipeline_run="run-1", **given)

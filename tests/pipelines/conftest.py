@@ -16,7 +16,7 @@ Mtrec = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def small_stages(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Let every step's process take the small stages; call it to ask one of them to misbehave."""
-    monkeypatch.setenv("PYTHONPATH", str(SMALL))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(SMALL), os.environ.get("PYTHONPATH")])))
     monkeypatch.delenv("SMALL_STAGES", raising=False)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     return lambda wishes: monkeypatch.setenv("SMALL_STAGES", wishes)

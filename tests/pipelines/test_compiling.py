@@ -12,7 +12,7 @@ from kfp import dsl
 
 from mtrec.config import load_scenario
 from mtrec.errors import ConfigError
-from pipelines.compiling import check_source, check_spec, compile_pipeline, compile_training
+from pipelines.compiling import check_source, check_spec, compile_monitoring, compile_pipeline, compile_training
 from pipelines.training import SIDE_EFFECTS
 
 DIGEST = "registry.example/mtrec/python@sha256:" + "a" * 64
@@ -151,10 +151,30 @@ def test_an_uncached_exit_task_is_accepted(tmp_path: Path) -> None:
     assert "clean-up" in spec["root"]["dag"]["tasks"]
 
 
-def test_the_training_pipeline_equals_its_golden_file(tmp_path: Path, repository: Path) -> None:
-    golden = repository / "tests" / "golden" / "training_pipeline.yaml"
-    compiled = compile_training(tmp_path / "training.yaml")
+@pytest.mark.parametrize(("name", "compiler"), [("training", compile_training), ("monitoring", compile_monitoring)])
+def test_a_pipeline_equals_its_golden_file(
+    name: str, compiler: Callable[[Path], Path], tmp_path: Path, repository: Path
+) -> None:
+    golden = repository / "tests" / "golden" / f"{name}_pipeline.yaml"
+    compiled = compiler(tmp_path / "compiled.yaml")
     assert compiled.read_text() == golden.read_text(), "the pipeline changed: look at it, then `make golden`"
+
+
+def test_monitoring_trains_with_the_training_pipeline_on_what_was_monitored(tmp_path: Path) -> None:
+    compiled = compile_monitoring(tmp_path / "digest.yaml", image=DIGEST, release=True)
+    spec = yaml.safe_load(compiled.read_text())
+    assert {e["container"]["image"] for e in spec["deploymentSpec"]["executors"].values()} == {DIGEST}
+    outer = spec["root"]["dag"]["tasks"]
+    assert set(outer) == {"exit-handler-1", "record-outcome"}
+    assert outer["record-outcome"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+    looks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    assert looks["condition-2"]["triggerPolicy"]["condition"].endswith("== 'retrain'")
+    ((training, task),) = spec["components"]["comp-condition-2"]["dag"]["tasks"].items()
+    assert training == "mtrec-training"
+    given = task["inputs"]["parameters"]["data"]["componentInputParameter"]
+    assert given == "pipelinechannel--monitor-data-data"
+    tasks = spec["components"]["comp-mtrec-training"]["dag"]["tasks"]
+    assert {"ingest-data", "fine-tune-model", "condition-1"} < set(tasks)
 
 
 def test_a_release_takes_an_image_by_digest_and_refuses_a_tag(tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ import pytest
 from rich.console import Console
 
 from mtrec.config import load_scenario
+from mtrec.data.forgotten import remember
 from mtrec.errors import ConfigError, InputError, RunError
-from mtrec.tracking import pipeline_run
-from mtrec.tracking.connection import connected
 from pipelines import local
-from pipelines.local import STEPS, StepFailed, as_given, run_training
+from pipelines.job import Job, StepFailed, as_given
+from pipelines.local import STEPS, run_training
 from pipelines.results import RunResult
+from pipelines.steps import Steps
 from pipelines.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("small_stages")
@@ -118,6 +119,21 @@ def test_pure_steps_are_taken_from_the_cache_until_data_code_or_scenario_change(
     assert "cached" not in _run(data=data)[1]
 
 
+@pytest.mark.usefixtures("steady_code")
+def test_after_a_user_was_forgotten_nothing_of_an_earlier_training_is_taken(folder: Path) -> None:
+    data = folder / "rows.csv"
+    data.write_text("1")
+    first, _ = _run(data=data)
+    assert "cached" in _run(data=data)[1]
+    remember(Workspace.here().dvc_root, "another", ["u1"])
+    assert _state(_run(data=data)[0])["key"] == _state(first)["key"], "that was another scenario's user"
+    remember(Workspace.here().dvc_root, "ecommerce", ["u1"])
+    after, shown = _run(data=data)
+    assert "cached" not in shown
+    (kept_state,) = (folder / ".mtrec" / "checkpoints").iterdir()
+    assert kept_state.name == _state(after)["key"] != _state(first)["key"], "the state that knows the user is gone"
+
+
 def test_a_refusal_by_the_gate_registers_nothing_and_says_why(folder: Path) -> None:
     result, shown = _run(settings=["gate.floors={rating.rmse: 0.5}"])
     assert not result.passed
@@ -161,13 +177,13 @@ def test_progress_and_noise_of_a_step_are_read_from_its_log(
     folder: Path, small_stages: Wish, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[str, float | None, str]] = []
-    original = local.Steps.read
+    original = Steps.read
 
-    def read(self: local.Steps, line: str) -> None:
+    def read(self: Steps, line: str) -> None:
         original(self, line)
         seen.extend((s.name, s.fraction, s.message) for s in self.steps.values() if s.state == "running")
 
-    monkeypatch.setattr(local.Steps, "read", read)
+    monkeypatch.setattr(Steps, "read", read)
     small_stages("evaluate=noise")
     result, _ = _run()
     assert ("evaluate_model", 0.5, "half of it") in seen
@@ -234,16 +250,24 @@ def test_stopping_ends_every_process_and_says_how_to_go_on(
 
 
 def test_a_run_that_broke_off_is_ended_in_mlflow(folder: Path) -> None:
-    scenario = load_scenario("ecommerce")
-    run = Workspace.here().open_run("ecommerce", "a-key")
     uri = f"sqlite:///{folder / '.mtrec' / 'mlflow.db'}"
-    local._end_in_mlflow(scenario, run, uri, "FAILED")
-    assert list(folder.iterdir()) == [], "a run that MLflow never heard of stays unknown"
-    (folder / ".mtrec").mkdir()
-    known = pipeline_run(scenario, run.name, tracking_uri=uri)
-    local._end_in_mlflow(scenario, run, uri, "KILLED")
-    with connected(uri) as client:
-        assert client.get_run(known.run_id).info.status == "KILLED"
+    heard: list[tuple[str, str]] = []
+    job = Job(
+        scenario=load_scenario("ecommerce"),
+        workspace=Workspace.here(),
+        console=Console(),
+        tracking_uri=uri,
+        key="a-key",
+        names=STEPS,
+        broke_off=lambda *told: heard.append(told),
+    )
+    with job.begun("training", "ecommerce", None) as run:
+        job._end("failed", "FAILED")
+        assert heard == [], "a store that was never made stays so"
+        Path(".mtrec/mlflow.db").touch()
+        job._end("interrupted", "KILLED")
+    assert heard == [(run.name, "KILLED")]
+    assert run.state["state"] == "interrupted"
 
 
 @pytest.mark.parametrize(("data", "given"), [("/x/my shop", "/x/my shop"), ("", "scenario 'ecommerce'")])

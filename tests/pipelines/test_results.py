@@ -151,8 +151,8 @@ def test_a_later_candidate_says_who_stays_champion_and_how_to_promote(
     text = _shown(result)
     assert ("champion: shop version 2 stays; " if champion else "champion: there is none; ") in text
     box, _, command = text.partition("To make it the champion:\n")
-    assert "promote this one with the command below" in box
-    assert command.startswith("MLFLOW_TRACKING_URI=sqlite:///.mtrec/mlflow.db ")
+    assert "approve this one with the command below" in box
+    assert command.strip() == f"{callable_as('mtrec')} models approve shop-candidate/4 --why '…'"
     assert command.count("\n") == 1, "it must be copied in one piece"
     assert promotion(result) == command.strip()
 

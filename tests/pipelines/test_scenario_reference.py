@@ -106,7 +106,7 @@ def test_docstrings_as_descriptions_leave_the_content_alone() -> None:
 def test_the_example_runs(my_shop: Scenario, shop: Path, tmp_path: Path) -> None:
     tables, validated, dataset = (tmp_path / name for name in ("tables", "validated", "dataset"))
     read = ingest.run(
-        ingest.Inputs(data=shop, dvc_root=None),
+        ingest.Inputs(data=str(shop), dvc_root=None),
         ingest.Outputs(tables=tables, summary=tmp_path / "ingest.json"),
         my_shop,
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mtrec.config import Scenario, load_scenario
+from tests.unit.postgres import postgres  # noqa: F401 (a fixture)
 from tests.unit.tiny_shop import DIALS, save_bert, save_llama, shop_scenario, shop_tables, words
 
 if TYPE_CHECKING:

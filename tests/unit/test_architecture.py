@@ -102,16 +102,19 @@ def test_the_folder_mlflow_does_not_hide_the_package(repository: Path) -> None:
     assert Path(done.stdout.strip()).name == "__init__.py"
 
 
-def test_the_seven_components_are_thin(repository: Path) -> None:
+def test_the_components_are_thin(repository: Path) -> None:
     files = sorted(
         path for path in (repository / "components").glob("*.py") if path.stem not in ("__init__", "images")
     )
     assert [path.stem for path in files] == [
+        "decide_retraining",
         "evaluate_model",
         "fine_tune_model",
         "gate_model",
         "ingest_data",
+        "monitor_data",
         "preprocess_data",
+        "record_outcome",
         "register_model",
         "validate_data",
     ]

@@ -527,6 +527,13 @@ def test_pretraining_and_a_student_exclude_each_other() -> None:
     assert parse_scenario(changed("distillation", {"layers": 2})).pretraining.epochs == 0
 
 
+@pytest.mark.parametrize("key", ["pretraining.epochs", "distillation.layers"])
+def test_a_start_from_the_champion_excludes_what_would_change_its_encoder(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"training.start: .*, which {key} would change; set {key} to 0, or"):
+        load_scenario("ecommerce", ["training.start=champion", f"{key}=1"])
+    assert load_scenario("ecommerce", [f"{key}=1"]).training.start == "pretrained"
+
+
 @pytest.mark.parametrize("setting", ["r_drop", "adversarial", "text_augmentation"])
 def test_regularisation_is_off_and_takes_no_negative_weight(setting: str) -> None:
     assert getattr(Training(), setting) == 0

@@ -8,6 +8,7 @@ Where there is none the embedded one is used: `.mtrec/dvc`, without source contr
     push(folder, root)                hash, and the bytes into the remote; no pointer file
     snapshot(folder, name, root)      push, plus data/<name>.dvc and a line in data/versions.jsonl
     versions(root)                    every snapshot, oldest first
+    known_versions(root)              these and what else the remote has
     restore(version, to, root)        the exact bytes back from the remote, each file checked by its md5
 
 Bytes go from the folder straight to the remote and back: there is no copy in a local DVC cache.
@@ -167,6 +168,21 @@ def versions(root: Path | None = None) -> list[DataVersion]:
     return drops
 
 
+def known_versions(root: Path) -> list[str]:
+    """The snapshots, and every other version in a remote that is cheap to list.
+
+    Raises:
+        DataError: the history file is damaged.
+        ConfigError: the repository names no usable remote.
+        RunError: the remote could not be read.
+    """
+    if not (root / ".dvc").is_dir():
+        return []
+    store = open_remote(root)
+    with explained(root):
+        return list(listed_versions(store, root))
+
+
 def restore(version: str, to: Path, root: Path | None = None) -> str:
     """Bring back the exact bytes of a data version from the remote.
 
@@ -191,7 +207,7 @@ def restore(version: str, to: Path, root: Path | None = None) -> str:
     if not (root / ".dvc").is_dir():
         raise DataError(f"{root}: not a DVC repository; nothing was versioned there")
     store = open_remote(root)
-    version = _whole(version, store, root)
+    version = whole_version(version, store, root)
     with explained(root):
         tree = read_tree(store, version)
     if tree is None:
@@ -242,11 +258,11 @@ def _write_pointer(root: Path, drop: DataVersion, meta: Meta, tree: Tree) -> Non
         raise DataError(f"{root / drop.pointer}: DVC refuses this pointer ({one_line(error)})") from error
 
 
-def _whole(version: str, store: HashFileDB, root: Path) -> str:
+def whole_version(version: str, store: HashFileDB, root: Path) -> str:
     """The known version that begins with `version`; itself where none does."""
     if not re.fullmatch(r"[0-9a-f]{4,32}", version):
         return version
-    found = [known for known in _listed(store, root) if known.startswith(version)]
+    found = [known for known in listed_versions(store, root) if known.startswith(version)]
     if len(found) > 1:
         raise DataError(f"{version}: {len(found)} data versions begin with it ({', '.join(found[:5])}); give more")
     return found[0] if found else version
@@ -254,12 +270,12 @@ def _whole(version: str, store: HashFileDB, root: Path) -> str:
 
 def _known(store: HashFileDB, root: Path) -> str:
     """Say which versions exist."""
-    drops = list(_listed(store, root).values())
+    drops = list(listed_versions(store, root).values())
     rest = f" and {len(drops) - 5} more" if len(drops) > 5 else ""
     return f"known: {', '.join(drops[:5])}{rest}" if drops else "none is known there"
 
 
-def _listed(store: HashFileDB, root: Path) -> dict[str, str]:
+def listed_versions(store: HashFileDB, root: Path) -> dict[str, str]:
     """Each version with a few words: the snapshots, and the other folders of a remote that is cheap to list."""
     drops = {drop.version: f"{drop.version} ({drop.name}, {drop.time})" for drop in reversed(versions(root))}
     if store.fs.protocol == "local" and store.fs.exists(store.path):

@@ -233,6 +233,7 @@ def _facts(evaluation: Json) -> list[dict[str, Any]]:
         notes += [Markup("{} s a step").format(_data(step))] if step is not None else []
         exact = Markup('<data value="{}">{}</data>').format(model["seconds"], wording.seconds(model["seconds"]))
         add("Training", exact, Markup(" · ").join(notes))
+    add("Started from", (model.get("started_from") or {}).get("champion"), "the weights of the champion then")
     for label, value, note, wide in student_facts(model.get("distillation")):
         add(label, value, note, wide=wide)
     if model.get("parts"):

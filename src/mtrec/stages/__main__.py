@@ -17,7 +17,7 @@ from mtrec.disk import explain
 from mtrec.errors import ConfigError, MtrecError
 from mtrec.launch import launched
 from mtrec.progress import Progress, listening
-from mtrec.stages.execution import STAGES, run_stage
+from mtrec.stages.execution import KNOWN, run_stage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0, or the error's after printing `mtrec: <message>`.
     """
     parser = argparse.ArgumentParser(prog="python -m mtrec.stages", description=__doc__)
-    parser.add_argument("name", choices=STAGES, metavar="NAME", help=f"one of {', '.join(STAGES)}")
+    parser.add_argument("name", choices=KNOWN, metavar="NAME", help=f"one of {', '.join(KNOWN)}")
     parser.add_argument("--scenario", required=True, help="name or path of a scenario")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting")
     parser.add_argument("--input", action="append", default=[], metavar="FIELD=VALUE", help="an input")

@@ -92,6 +92,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             **{key: training[key] for key in ("parameters", "trained_parameters", "seconds", "best_epoch")},
             "seconds_per_step": training.get("seconds_per_step"),
             "distillation": training.get("distillation"),
+            "started_from": training.get("started_from"),
             **size,
         },
         "protocol": protocol(scenario.split, start.model),

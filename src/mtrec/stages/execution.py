@@ -26,6 +26,8 @@ from mtrec.errors import ConfigError, MtrecError, RunError
 from mtrec.progress import line_writer, listening
 
 STAGES = ("ingest", "validate", "preprocess", "fine_tune", "evaluate", "gate", "register")
+"""The stages of a training run, in order."""
+KNOWN = (*STAGES, "monitor", "decide", "record")
 ERROR_MARK = "mtrec-error "
 
 
@@ -35,7 +37,7 @@ def run_stage(
     """Run a stage.
 
     Args:
-        name: one of `STAGES`.
+        name: one of `KNOWN`.
         inputs: field of the stage's `Inputs` → value, as text where it comes from outside. An empty text
             means that an optional field is not given.
         outputs: field of the stage's `Outputs` → path.
@@ -48,8 +50,8 @@ def run_stage(
         ConfigError: no such stage, or a field is missing, unknown or of the wrong type.
         MtrecError: whatever the stage raises.
     """
-    if name not in STAGES:
-        raise ConfigError(f"stage '{name}': unknown; choose one of {', '.join(STAGES)}")
+    if name not in KNOWN:
+        raise ConfigError(f"stage '{name}': unknown; choose one of {', '.join(KNOWN)}")
     stage = importlib.import_module(f"mtrec.stages.{name}")
     filled = [
         _fill(getattr(stage, kind), given, f"{name}: {kind.lower()}")
@@ -65,7 +67,7 @@ def run_component(
     """Run a stage as the body of a KFP component: progress and failure become marked lines on stderr.
 
     Args:
-        name: one of `STAGES`.
+        name: one of `KNOWN`.
         inputs: field of the stage's `Inputs` → value, as in `run_stage`.
         outputs: field of the stage's `Outputs` → path.
         scenario: the whole scenario as JSON text; as a dict, KFP would turn every number into a float.

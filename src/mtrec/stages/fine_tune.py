@@ -23,7 +23,8 @@ from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle, save_model
 from mtrec.progress import report
-from mtrec.stages.starting import Start, Teacher, about_student, find_teacher, start_for
+from mtrec.stages.parents import Parent, find_champion, find_teacher
+from mtrec.stages.starting import Start, about_student, start_for
 from mtrec.training.checkpoint import has_checkpoint
 from mtrec.training.cost import seconds_per_step
 from mtrec.training.distributed import Processes, whole
@@ -69,12 +70,12 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
-        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds (`settle`), and
-        distillation (of a student, `about_student`).
+        trained_parameters, text_cache (`TextEncoder.reused`), temperatures and thresholds (`settle`),
+        distillation (of a student, `about_student`), and started_from (of a warm start, `Start.started_from`).
 
     Raises:
         ConfigError: the encoder cannot be pretrained.
-        ModelError: the encoder cannot be loaded, or a student's teacher cannot be used.
+        ModelError: the encoder cannot be loaded, or the teacher or the champion to start from cannot be used.
         DataError: the dataset folder is not whole.
         RunError: a checkpoint is damaged, MLflow cannot be used, or another process was lost.
         SystemExit: another process has failed and says why.
@@ -87,16 +88,19 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Proces
     dataset = Dataset.read(inputs.dataset)
     encoding = Encoding.read(inputs.dataset / "encoding.json")
     teacher = find_teacher(scenario, inputs.tracking_uri)
-    key = _key(inputs, scenario, teacher) if inputs.checkpoints else ""
+    champion = find_champion(scenario, inputs.tracking_uri, processes)
+    key = _key(inputs, scenario, teacher or champion) if inputs.checkpoints else ""
     start = start_for(
         dataset,
         encoding,
         scenario,
         teacher=teacher,
+        champion=champion,
         text_cache=inputs.text_cache,
         resumes=has_checkpoint(inputs.checkpoints, key),
         processes=processes,
     )
+    del champion  # its memory
     bundle, trainer = trainer_for(
         dataset,
         encoding,
@@ -107,7 +111,7 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Proces
         key=key,
         processes=processes,
     )
-    with _logging(inputs, scenario, trainer):
+    with _logging(inputs, scenario, trainer, start.started_from):
         end = trainer.fit()
     settled = settle(bundle, trainer)
     weights = whole(bundle.model.state_dict())
@@ -123,6 +127,7 @@ def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Proces
         "text_cache": bundle.model.encoder.reused(),
         **settled,
         "distillation": about_student(teacher, start, end, trainer.validate) if teacher else None,
+        "started_from": start.started_from,
     }
     if processes.leads:
         save_model(outputs.model, bundle, dataset, trainer.data.catalogue, summary, weights)
@@ -161,7 +166,7 @@ def trainer_for(
     settings |= {"validate": validation(scenario, encoding), "guide": start.guide and start.guide.add_to}
     trainer = Trainer(start.bundle, start.view, start.catalogue, processes=processes, **settings)
     trainer.progress.lines += start.lines
-    if start.guide:
+    if start.guide or start.started_from:
         trainer.judge_start()
     return start.bundle, trainer
 
@@ -185,16 +190,16 @@ def settle(bundle: Bundle, trainer: Trainer) -> dict[str, Any]:
     return {"temperatures": temperatures, "thresholds": choose_thresholds(bundle.model, said()) if own else {}}
 
 
-def _key(inputs: Inputs, scenario: Scenario, teacher: Teacher | None = None) -> str:
+def _key(inputs: Inputs, scenario: Scenario, parent: Parent | None = None) -> str:
     """Names what is trained on what by which code: scenario, revision, the bytes of the dataset and of the encoder.
 
-    Of a student the teacher's weights belong to it.
+    The weights of a student's teacher, or of the champion that training starts from, belong to it.
 
     An encoder's bytes count where it is a local folder. The bundled one is checked against a sum in the code, and
     one from the hub is as fixed as the scenario's `revision` makes it.
     """
     digest = hashlib.sha256(f"{scenario.digest}\0{inputs.code_revision or code_revision()}\0".encode())
-    digest.update(teacher.digest.encode() if teacher else b"")
+    digest.update(parent.digest.encode() if parent else b"")
     encoder = Path(scenario.model.encoder.name)
     tables = [inputs.dataset / f"{name}.parquet" for name in ("users", "items", "interactions")]
     for path in (*tables, inputs.dataset / "encoding.json", *sorted(encoder.rglob("*"))):
@@ -232,7 +237,9 @@ def _progress_of(scenario: Scenario) -> Callable[[Progress], None]:
 
 
 @contextmanager
-def _logging(inputs: Inputs, scenario: Scenario, trainer: Trainer) -> Iterator[None]:
+def _logging(
+    inputs: Inputs, scenario: Scenario, trainer: Trainer, started_from: dict[str, str] | None
+) -> Iterator[None]:
     """Send the loss history to MLflow after every epoch, in a child of the pipeline run's run.
 
     The unit of the score is known at the end only, so that is when the scores of all epochs are sent.
@@ -242,7 +249,8 @@ def _logging(inputs: Inputs, scenario: Scenario, trainer: Trainer) -> Iterator[N
         return
     from mtrec import tracking
 
-    parent = tracking.pipeline_run(scenario, inputs.pipeline_run, tracking_uri=inputs.tracking_uri)
+    known = {"started_from": started_from["champion"]} if started_from else {}
+    parent = tracking.pipeline_run(scenario, inputs.pipeline_run, tracking_uri=inputs.tracking_uri, lineage=known)
     with tracking.child_run(parent, "fine_tune", system_metrics=True) as child:
         show, sent = trainer.watch, -1
 

@@ -66,6 +66,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             evaluation=inputs.evaluation,
             gate=outputs.gate,
             report=outputs.report,
+            validation=inputs.validation,
             lineage=inputs.lineage,
             tracking_uri=inputs.tracking_uri,
         )

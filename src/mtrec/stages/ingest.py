@@ -1,6 +1,7 @@
 """Ingest: raw data of any known source → the three contract tables, named by DVC's hash of their bytes.
 
-Values pass through as the source has them; validation judges them. Rows keep the order of the source.
+Values pass through as the source has them; validation judges them. Rows keep the order of the source. Users
+whom the scenario forgot (`mtrec data forget`) are left out.
 """
 
 from __future__ import annotations
@@ -15,19 +16,26 @@ import polars as pl
 
 from mtrec.config import Scenario
 from mtrec.data.contract import Tables, replacing_file
+from mtrec.data.drops import known_tables
+from mtrec.data.forgotten import read_forgotten
 from mtrec.data.parsing import parse_timestamp
 from mtrec.data.sources import read_source, recognise_source
 from mtrec.progress import report
+
+VERSION = "dvc:"
+"""What comes before a data version that is given in place of a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
     """What the stage reads."""
 
-    data: Path | None
-    """Folder of raw data; None for simulated data."""
+    data: str | None
+    """Folder of raw data, or `dvc:` and a data version in the remote of `dvc_root`; None for simulated data."""
     dvc_root: Path | None
     """DVC repository whose remote receives the tables; None only hashes them."""
+    forgotten: Path | None = None
+    """DVC repository with the list of forgotten users; by default `dvc_root`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +57,15 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         `last` (readable interaction times in ISO form, or null), `data_version`.
 
     Raises:
-        DataError: the input is missing, broken or not recognised, or the DVC remote cannot be written.
+        DataError: the input is missing, broken or not recognised, the DVC remote cannot be written, or the list of
+            forgotten users cannot be read.
         ConfigError: wrong dials or column mappings.
     """
     from mtrec.data.versioning import directory_hash, push
 
-    source = recognise_source(scenario, inputs.data)
-    report("ingest", 0.0, f"reading {source}")
-    tables = read_source(scenario, inputs.data)
+    forgotten = read_forgotten(inputs.forgotten or inputs.dvc_root, scenario.name)
+    source, tables = _read(inputs, scenario)
+    tables = forgotten.leave_out(tables)
     report("ingest", 0.6, f"writing {tables.interactions.height:,} interactions")
     tables.write(outputs.tables)
     report("ingest", 0.8, "versioning the tables")
@@ -66,6 +75,18 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     report("ingest", 1.0, f"{tables.interactions.height:,} interactions from {source}")
     return summary
+
+
+def _read(inputs: Inputs, scenario: Scenario) -> tuple[str, Tables]:
+    """What the input was recognised as, and its tables."""
+    given = str(inputs.data or "")
+    if given.startswith(VERSION):
+        report("ingest", 0.0, f"fetching {given}")
+        return given, known_tables(given.removeprefix(VERSION), inputs.dvc_root)
+    data = Path(given) if given else None
+    source = recognise_source(scenario, data)
+    report("ingest", 0.0, f"reading {source}")
+    return source, read_source(scenario, data)
 
 
 def summarise(tables: Tables) -> dict[str, Any]:

@@ -1,9 +1,8 @@
-"""What fine-tuning starts from: the scenario's encoder, pretrained further if asked, or a teacher's student."""
+"""What fine-tuning starts from: the pretrained encoder, perhaps pretrained further, a student, or the champion."""
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mtrec.config import Scenario
 from mtrec.errors import ConfigError, ModelError
 from mtrec.progress import report
+from mtrec.stages.parents import Parent
 
 if TYPE_CHECKING:
     from mtrec.data.dataset import Dataset, Encoding
@@ -23,15 +23,7 @@ if TYPE_CHECKING:
     from mtrec.training.loop import Progress, Validate
 
 
-@dataclass(frozen=True, kw_only=True)
-class Teacher:
-    """A finished model that a student learns from."""
-
-    name: str
-    """For people: a champion with its version, or a folder."""
-    bundle: Bundle
-    digest: str
-    """sha256 of its weights."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -45,60 +37,8 @@ class Start:
     """What was learned before the tasks, for losses.jsonl."""
     guide: Guide | None = None
     teacher_text: Catalogue | None = None
-
-
-def no_champion(scenario: str) -> str:
-    """What to say where a student's teacher should be the champion and there is none."""
-    return (
-        f"distillation.teacher: scenario {scenario} has no champion yet. Train one first with "
-        "distillation.layers=0, or give the folder of a trained model"
-    )
-
-
-def find_teacher(scenario: Scenario, tracking_uri: str | None = None) -> Teacher | None:
-    """Load the teacher that a scenario names.
-
-    Args:
-        scenario: `distillation` says whether there is to be one.
-        tracking_uri: MLflow, asked only for the champion.
-
-    Returns:
-        None where the scenario asks for no student.
-
-    Raises:
-        ModelError: there is no champion, or the folder is not a whole model, or one of another encoder.
-        RunError: MLflow cannot be used, or the champion's files are gone.
-    """
-    settings = scenario.distillation
-    if not settings.layers:
-        return None
-    if settings.teacher != "champion":
-        return _load(Path(settings.teacher), settings.teacher, scenario)
-    from mtrec import tracking
-
-    report("fine_tune", 0.0, "fetching the champion")
-    with tempfile.TemporaryDirectory() as folder:
-        found = tracking.download_champion(scenario.name, Path(folder) / "champion", tracking_uri)
-        if found is None:
-            raise ModelError(no_champion(scenario.name))
-        return _load(found.folder, f"{found.name} version {found.version}", scenario)
-
-
-def _load(folder: Path, name: str, scenario: Scenario) -> Teacher:
-    from mtrec.models.store import load_model
-
-    bundle = load_model(folder)
-    if len(bundle.model.each()) > 1:
-        raise ModelError(f"distillation.teacher: {name} is an ensemble; give the folder of one of its members")
-    theirs, ours = bundle.scenario.model.encoder.name, scenario.model.encoder.name
-    if theirs != ours:
-        raise ModelError(
-            f"distillation.teacher: the encoder of {name} is '{theirs}', from which the student's is cut, but the "
-            f"scenario names '{ours}'; set model.encoder.name to it"
-        )
-    with (folder / "model.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Teacher(name=name, bundle=bundle, digest=digest)
+    started_from: dict[str, str] | None = None
+    """Of a warm start: champion (`name/version`) and digest (sha256 of its weights)."""
 
 
 def start_for(
@@ -106,7 +46,8 @@ def start_for(
     encoding: Encoding,
     scenario: Scenario,
     *,
-    teacher: Teacher | None = None,
+    teacher: Parent | None = None,
+    champion: Parent | None = None,
     text_cache: Path | None = None,
     resumes: bool = False,
     processes: Processes | None = None,
@@ -117,16 +58,22 @@ def start_for(
         dataset: what preprocess made.
         encoding: its encoding.
         scenario: model, tasks, pretraining and distillation.
-        teacher: from `find_teacher`.
+        teacher: from `mtrec.stages.parents.find_teacher`.
+        champion: from `mtrec.stages.parents.find_champion`; None: the model starts from the pretrained encoder.
         text_cache: see `mtrec.models.store.new_model`.
         resumes: a checkpoint will replace the weights, so that nothing is learned here.
         processes: those that train together; the first one pretrains for all.
 
     Raises:
         ConfigError: a student without a teacher or in several processes, or an encoder that cannot be pretrained.
-        ModelError: the encoder cannot be loaded or cut.
+        ModelError: the encoder cannot be loaded or cut, or the champion is built otherwise than the scenario says.
     """
+    import torch
+
+    from mtrec.models.copying import copy_towers
+    from mtrec.models.encoder import transformer_layers
     from mtrec.models.store import new_model
+    from mtrec.models.student import cut_encoder
     from mtrec.training.distributed import Processes
 
     processes = processes or Processes()
@@ -142,12 +89,25 @@ def start_for(
     lines: list[dict[str, Any]] = []
     if scenario.pretraining.epochs and not resumes:
         encoder, lines = _pretrained(dataset, scenario, processes)
+    if champion is not None:
+        torch.manual_seed(scenario.training.seed)  # new adapters are drawn
+        theirs = champion.bundle.model.encoder
+        encoder = cut_encoder(theirs, len(transformer_layers(theirs.backbone)), scenario.model.encoder)
     if processes.leads:
         report("fine_tune", 0.0, "encoding the item texts")
     bundle, view, catalogue = new_model(
         dataset, encoding, scenario, text_cache=text_cache, encoder=encoder, spread=processes.spread
     )
-    return Start(bundle=bundle, view=view, catalogue=catalogue, lines=lines)
+    start = Start(bundle=bundle, view=view, catalogue=catalogue, lines=lines)
+    if champion is not None:
+        if not copy_towers(champion.bundle, bundle):
+            raise ModelError(
+                f"training.start: {champion.name} has other tasks, features or sizes than the scenario; set them "
+                "alike, or set training.start to pretrained"
+            )
+        catalogue.text_NE = bundle.model.encoder.encode_all(catalogue.tokens)  # what scores labels was copied too
+        start.started_from = {"champion": champion.name, "digest": champion.digest}
+    return start
 
 
 def _pretrained(
@@ -179,14 +139,15 @@ def _student(
     dataset: Dataset,
     encoding: Encoding,
     scenario: Scenario,
-    teacher: Teacher,
+    teacher: Parent,
     text_cache: Path | None,
     resumes: bool,
 ) -> Start:
     from mtrec.data.text import fill_template
+    from mtrec.models.copying import copy_towers
     from mtrec.models.encoder import choose_device, choose_precision
     from mtrec.models.store import new_model
-    from mtrec.models.student import copy_towers, cut_encoder
+    from mtrec.models.student import cut_encoder
     from mtrec.training.distil import Guide, match_vectors
 
     settings, device = scenario.distillation, choose_device(scenario.training.device)
@@ -209,13 +170,15 @@ def _student(
         )
     bundle, view, catalogue = new_model(dataset, encoding, scenario, text_cache=text_cache, encoder=encoder)
     copied = copy_towers(teacher.bundle, bundle)
-    if copied and bundle.model.looked_for:  # what scores labels was copied too
+    if not copied:
+        log.warning("the student's towers and heads start anew: its tasks, features or sizes are not the teacher's")
+    elif bundle.model.looked_for:  # what scores labels was copied too
         catalogue.text_NE = bundle.model.encoder.encode_all(catalogue.tokens)
     guide = Guide(teacher.bundle, dataset, theirs.text_NE, bundle, settings, same_space=copied)
     return Start(bundle=bundle, view=view, catalogue=catalogue, lines=lines, guide=guide, teacher_text=theirs)
 
 
-def about_student(teacher: Teacher, start: Start, end: Progress, validate: Validate) -> dict[str, Any]:
+def about_student(teacher: Parent, start: Start, end: Progress, validate: Validate) -> dict[str, Any]:
     """What people are told of a student beside its metrics.
 
     Args:

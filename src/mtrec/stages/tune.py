@@ -19,7 +19,7 @@ from mtrec import tracking
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.data.dataset import Dataset, Encoding
-from mtrec.errors import MtrecError
+from mtrec.errors import ConfigError, MtrecError
 from mtrec.evaluation.trial_report import write_trials
 from mtrec.lineage import code_revision
 from mtrec.progress import report
@@ -85,11 +85,14 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario, listeners: Listene
         arguments of --set), command, mlflow_run and made_from.
 
     Raises:
-        ConfigError: the space is wrong, or the study exists with another space, data or settings.
+        ConfigError: the space is wrong, the study exists with another space, data or settings, or trials should
+            start from the champion.
         DataError: the dataset folder is not whole.
         ModelError: the encoder cannot be loaded.
         RunError: the storage or MLflow cannot be used, or the scenario's own settings cannot be trained.
     """
+    if scenario.training.start == "champion":
+        raise ConfigError("training.start: a search trains from the pretrained encoder; set it to pretrained")
     study = Study(Storage(inputs.storage), inputs.study, scenario, inputs.data_version)
     parent = tracking.study_run(
         scenario,

@@ -8,21 +8,33 @@ functions, so that importing it is cheap.
     studies.py     the run of a study, a child run per trial
     registry.py    register a candidate, promote the first champion
     lookup.py      fetch the champion or any version, list and show versions
+    promotion.py   people approve, reject and roll back
+    history.py     who changed what, when and why; the status of a version
+    judgement.py   what was measured and decided, in the run
+    stored.py      the stored files of a version, and their digests
+    containing.py  which versions hold users who were forgotten
+    verify.py      the chain from data to promotion, checked
     card.py        the model card on a version
+    retraining.py  looks at the data, and the training that followed
 """
 
 from mtrec.tracking.connection import check_database, resolve_uri
+from mtrec.tracking.containing import Holder, count_users, holders
+from mtrec.tracking.history import Change, history, statuses
+from mtrec.tracking.judgement import log_judgement
 from mtrec.tracking.lookup import (
+    NO_CHAMPION,
     Champion,
     RegisteredVersion,
     check_champion,
     download_champion,
     download_model,
     list_models,
-    promotion_command,
     show_model,
 )
-from mtrec.tracking.registry import Registration, log_judgement, register
+from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback, training_lease
+from mtrec.tracking.registry import Registration, register
+from mtrec.tracking.retraining import attempts, begin_training, log_decision, log_outcome, trained_in
 from mtrec.tracking.runs import (
     Run,
     child_run,
@@ -33,33 +45,55 @@ from mtrec.tracking.runs import (
     logged_steps,
     pipeline_run,
 )
+from mtrec.tracking.stored import read_evaluation
 from mtrec.tracking.studies import log_values, running_trials, study_run, tag_run, trial_run
+from mtrec.tracking.verify import Link, verify
 
 __all__ = [
+    "NO_CHAMPION",
     "Champion",
+    "Change",
+    "Decision",
+    "Holder",
+    "Link",
+    "Refused",
     "RegisteredVersion",
     "Registration",
     "Run",
+    "approve",
+    "attempts",
+    "begin_training",
     "check_champion",
     "check_database",
     "child_run",
+    "count_users",
     "download_champion",
     "download_model",
     "finish_run",
+    "history",
+    "holders",
     "list_models",
     "log_artifacts",
+    "log_decision",
     "log_judgement",
     "log_losses",
     "log_metrics",
+    "log_outcome",
     "log_values",
     "logged_steps",
     "pipeline_run",
-    "promotion_command",
+    "read_evaluation",
     "register",
+    "reject",
     "resolve_uri",
+    "rollback",
     "running_trials",
     "show_model",
+    "statuses",
     "study_run",
     "tag_run",
+    "trained_in",
+    "training_lease",
     "trial_run",
+    "verify",
 ]

@@ -114,6 +114,8 @@ def _engine(model: Mapping[str, Any]) -> list[str]:
         lines.append(f"- Tasks: sharing {model['sharing']}, balancing {model['balancing']}")
     if model.get("seconds_per_step") is not None:
         lines.append(f"- Training: {model.get('seconds')} s, {_number(model['seconds_per_step'])} s a step")
+    if model.get("started_from"):
+        lines.append(f"- Started from the weights of {model['started_from']['champion']}")
     if model.get("distillation"):
         lines.append(_student(model["distillation"]))
     return lines

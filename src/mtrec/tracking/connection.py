@@ -43,7 +43,7 @@ def resolve_uri(tracking_uri: str | None = None) -> str:
 
 def artifact_root(uri: str) -> str | None:
     """Where the experiments of an SQLite store keep artifacts: `mlartifacts` beside the file; None elsewhere."""
-    database = _database(uri)
+    database = database_of(uri)
     return None if database is None else (database.parent / "mlartifacts").as_uri()
 
 
@@ -68,7 +68,7 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     from mlflow.tracking.registry import UnsupportedModelRegistryStoreURIException
     from sqlalchemy.exc import SQLAlchemyError
 
-    if (database := _database(uri)) is not None:
+    if (database := database_of(uri)) is not None:
         check_database(uri)
         database.parent.mkdir(parents=True, exist_ok=True)
     elif uri.startswith(("http://", "https://")):
@@ -82,7 +82,15 @@ def connected(uri: str) -> Iterator[MlflowClient]:
                 f"MLflow at {redacted(uri)}: unknown kind of address (known: {known}). Correct --tracking-uri or "
                 f"{_VARIABLE}; without both, {EMBEDDED.removeprefix(_SQLITE)} is used"
             ) from error
-        except (MlflowException, SQLAlchemyError, requests.RequestException) as error:
+        except MlflowException as error:
+            if not is_denied(error):
+                raise RunError(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
+            user = os.environ.get("MLFLOW_TRACKING_USERNAME", "without a name")
+            raise RunError(
+                f"MLflow at {redacted(uri)}: permission denied to user '{user}'; let somebody do it who may, "
+                "or ask for the permission"
+            ) from error
+        except (SQLAlchemyError, requests.RequestException) as error:
             raise RunError(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
 
 
@@ -113,7 +121,7 @@ def locked(uri: str) -> Iterator[None]:
     """
     from filelock import FileLock
 
-    database = _database(uri)
+    database = database_of(uri)
     if database is None:
         yield
         return
@@ -128,7 +136,7 @@ def check_database(uri: str) -> None:
     Raises:
         RunError: it is something else, or damaged.
     """
-    database = _database(uri)
+    database = database_of(uri)
     if database is None or not database.exists():
         return
     try:
@@ -146,7 +154,8 @@ def redacted(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
-def _database(uri: str) -> Path | None:
+def database_of(uri: str) -> Path | None:
+    """The file of an SQLite store; None elsewhere."""
     if not uri.startswith(_SQLITE) or ":memory:" in uri:
         return None
     return Path(uri.removeprefix(_SQLITE).partition("?")[0])
@@ -186,6 +195,13 @@ def _quiet() -> Iterator[None]:
         MLFLOW_LOGGING_STREAM.enabled = enabled
         for name, logger in loggers.items():
             logger.setLevel(levels[name])
+
+
+def is_denied(error: BaseException | None) -> bool:
+    """Whether the server does not let this user do it; MLflow wraps the refusal of a copy in another error."""
+    while error is not None and getattr(error, "error_code", None) != "PERMISSION_DENIED":
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def one_line(error: BaseException) -> str:

@@ -107,7 +107,7 @@ def download_model(reference: str, to: Path, tracking_uri: str | None = None) ->
     """
     uri = resolve_uri(tracking_uri)
     with connected(uri) as client:
-        version = _choose(client, reference)
+        version = choose(client, reference)
         with as_global(uri), replacing_folder(to) as temporary:
             try:
                 _download(version, temporary)
@@ -115,6 +115,9 @@ def download_model(reference: str, to: Path, tracking_uri: str | None = None) ->
                 place = _place(client, version)
                 raise RunError(f"{_label(version)}: its files are not whole ({error}); restore {place}") from error
     return _describe(version)
+
+
+NO_CHAMPION = "scenario {} has no champion yet to compare with; train one with mtrec run"
 
 
 def check_champion(name: str, tracking_uri: str | None = None) -> bool:
@@ -151,20 +154,6 @@ def check_champion(name: str, tracking_uri: str | None = None) -> bool:
     return True
 
 
-def promotion_command(name: str, candidate: str, version: str, tracking_uri: str) -> str:
-    """The shell command that makes a candidate's version the champion.
-
-    Args:
-        name: the scenario.
-        candidate: the registered model of its candidates.
-        version: the candidate's version.
-        tracking_uri: MLflow; a password in it is left out.
-    """
-    copy = f'v = client.copy_model_version("models:/{candidate}/{version}", "{name}")'
-    alias = f'client.set_registered_model_alias("{name}", "{CHAMPION}", v.version)'
-    return _python_command(f"{copy}; {alias}", tracking_uri)
-
-
 def _python_command(code: str, tracking_uri: str) -> str:
     """The shell command that runs one line of code on this MLflow, where `client` is an MlflowClient."""
     where = redacted(tracking_uri).replace(f"{Path.cwd()}{os.sep}", "")
@@ -197,12 +186,17 @@ def show_model(reference: str, tracking_uri: str | None = None) -> RegisteredVer
         RunError: MLflow cannot be used.
     """
     with connected(resolve_uri(tracking_uri)) as client:
-        version = _choose(client, reference)
+        version = choose(client, reference)
         metrics = client.get_run(version.run_id).data.metrics if version.run_id else {}
     return _describe(version, metrics)
 
 
-def _choose(client: MlflowClient, reference: str) -> ModelVersion:
+def choose(client: MlflowClient, reference: str) -> ModelVersion:
+    """The version that a reference as in `show_model` means.
+
+    Raises:
+        ModelError: no such model or version; the message names what there is.
+    """
     name, _, number = reference.partition("/")
     name, _, alias = name.partition("@")
     versions = versions_of(client, name) if name else []
@@ -247,6 +241,18 @@ def _all(search: Any, **arguments: Any) -> list[Any]:
         token = page.token
         if not token:
             return found
+
+
+def ensure_model(client: MlflowClient, name: str, scenario: str, description: str) -> Any:
+    """The registered model of that name; it is created where absent."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.create_registered_model(name, {SCENARIO_TAG: scenario}, description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return client.get_registered_model(name)
 
 
 def by_alias(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:

@@ -2,7 +2,7 @@
 
 Two registered models per scenario. `<scenario>-candidate` gets a version per lineage, alias `candidate` on the
 newest. `<scenario>` gets copies of approved candidates, alias `champion`; only the very first champion is promoted
-here, all others by people.
+here, all others by people, or through the same door by gate.auto_approve.
 
 The lineage (data version, code revision, parameters hash, image) is the idempotency key: registering it again finds
 its version, whatever the first attempt left behind. On SQLite a file lock keeps processes apart. On a server, which
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -27,9 +26,32 @@ from typing import TYPE_CHECKING, Any
 from mtrec.config import Scenario
 from mtrec.errors import ModelError, RunError
 from mtrec.tracking.card import model_card
-from mtrec.tracking.connection import as_global, connected, locked, one_line, redacted, resolve_uri
-from mtrec.tracking.lookup import CANDIDATE, CHAMPION, LINEAGE_TAG, SCENARIO_TAG, by_alias, of_lineage, versions_of
-from mtrec.tracking.runs import LINEAGE, Run, finish_run, log_artifacts, log_metrics, metric_name, pipeline_run
+from mtrec.tracking.connection import as_global, connected, is_denied, locked, one_line, redacted, resolve_uri
+from mtrec.tracking.history import NONE, move_champion, new_change
+from mtrec.tracking.judgement import log_judgement, read
+from mtrec.tracking.lookup import (
+    CANDIDATE,
+    CHAMPION,
+    LINEAGE_TAG,
+    SCENARIO_TAG,
+    by_alias,
+    ensure_model,
+    of_lineage,
+    versions_of,
+)
+from mtrec.tracking.runs import LINEAGE, PARENTS, Run, finish_run, pipeline_run
+from mtrec.tracking.stored import (
+    FILES,
+    FOLDER,
+    JUDGED_IN,
+    MODEL_FILES,
+    SHA256,
+    file_digest,
+    folder_digests,
+    listed,
+    made_in,
+    model_folder,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,8 +59,6 @@ if TYPE_CHECKING:
 
 _FIRST = "mtrec.first_champion"
 """Tag of `<scenario>`: set once there is a champion; from then on champions are people's choice."""
-_FOLDER = "evaluation"
-_REPORT = "report.html"
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 _SERVING = (
     "mlflow",
@@ -83,6 +103,7 @@ def register(
     gate: Path,
     report: Path,
     lineage: Mapping[str, str],
+    validation: Path | None = None,
     tracking_uri: str | None = None,
 ) -> Registration:
     """Register a candidate; the first one that passes the gate becomes champion.
@@ -92,9 +113,10 @@ def register(
         scenario: names the models.
         evaluation: evaluation.json.
         gate: gate.json.
-        report: the HTML report; stored with the two above as artifacts of the run.
+        report: the HTML report; stored with the two above and the next as artifacts of the run.
         lineage: data_version, code_revision, parameters_hash, image and pipeline_run; of a student also teacher, of
-            an ensemble also members.
+            a warm start started_from and started_from_sha256, of an ensemble members.
+        validation: what the validate stage said of the data.
         tracking_uri: see `connection.resolve_uri`.
 
     Raises:
@@ -105,28 +127,44 @@ def register(
     missing = [key for key in (*LINEAGE, "pipeline_run") if not lineage.get(key)]
     if missing:
         raise RunError(f"lineage: {', '.join(missing)} missing; a version names everything it was made from")
-    measured, judged = _read(evaluation), _read(gate)
+    measured, judged = read(evaluation), read(gate)
     uri = resolve_uri(tracking_uri)
-    run = log_judgement(
-        scenario, evaluation=evaluation, gate=gate, report=report, lineage=lineage, tracking_uri=uri
-    )
+    files = {"evaluation": evaluation, "gate": gate, "report": report, "validation": validation}
+    key = lineage_key(lineage)
+    run = pipeline_run(scenario, lineage["pipeline_run"], tracking_uri=uri, lineage=lineage)
+    decided = _is_decided(scenario, key, run)
+    if decided:
+        finish_run(run)
+    else:
+        log_judgement(
+            scenario,
+            evaluation=evaluation,
+            gate=gate,
+            report=report,
+            validation=validation,
+            lineage=lineage,
+            tracking_uri=uri,
+        )
     compared = measured.get("champion")
-    tags = {key: lineage[key] for key in (*LINEAGE, "teacher", "members", "pipeline_run") if key in lineage} | {
-        LINEAGE_TAG: lineage_key(lineage),
+    kept = (*LINEAGE, *PARENTS, "started_from", "members", "pipeline_run")
+    tags = {key: lineage[key] for key in kept if key in lineage} | {
+        LINEAGE_TAG: key,
         "gate": judged["verdict"],
+        JUDGED_IN: run.run_id,
         "champion_compared": f"{compared['name']}/{compared['version']}" if compared else "none",
         "run_id": run.run_id,
         SCENARIO_TAG: scenario.name,
     }
+    tags |= {f"{SHA256}{name}": file_digest(path) for name, path in files.items() if path is not None}
     card = model_card(
         name=scenario.name,
         evaluation=measured,
         gate=judged,
         lineage=lineage,
-        artifacts=f"{_FOLDER}/{_REPORT}",
+        artifacts=f"{FOLDER}/{FILES['report']}",
     )
     with connected(uri) as client, locked(uri):
-        version, created = _candidate(client, run, model, scenario, tags, card)
+        version, created = _candidate(client, run, model, scenario, tags, None if decided else card)
         champion = _first_champion(client, uri, scenario, version) if judged["verdict"] == "pass" else None
         aliases = tuple(client.get_model_version(version.name, version.version).aliases)
     return Registration(
@@ -141,72 +179,48 @@ def register(
     )
 
 
-def log_judgement(
-    scenario: Scenario,
-    *,
-    evaluation: Path,
-    gate: Path,
-    report: Path,
-    lineage: Mapping[str, str],
-    tracking_uri: str | None = None,
-) -> Run:
-    """Log what was measured and decided to the pipeline run's MLflow run, and end it.
-
-    `register` does it too; a run that the gate refused needs it to show why.
-
-    Args:
-        scenario: names the experiment.
-        evaluation: evaluation.json, whose metrics become the run's: test, before and champion.
-        gate: gate.json; its verdict becomes the tag mtrec.gate.
-        report: the HTML report; the three files become artifacts.
-        lineage: what the run works from, with pipeline_run.
-        tracking_uri: see `connection.resolve_uri`.
-
-    Raises:
-        RunError: a file is not JSON, or MLflow cannot be used.
-    """
-    measured, judged = _read(evaluation), _read(gate)
-    run = pipeline_run(scenario, lineage["pipeline_run"], tracking_uri=tracking_uri, lineage=lineage)
-    with tempfile.TemporaryDirectory() as temporary:
-        # A workflow names its files without an ending; MLflow's page shows a file by its ending.
-        for name, path in {"evaluation.json": evaluation, "gate.json": gate, _REPORT: report}.items():
-            if not path.is_file():
-                raise RunError(f"{path}: no such file to store in MLflow")
-            shutil.copy(path, Path(temporary) / name)
-        log_artifacts(run, sorted(Path(temporary).iterdir()), _FOLDER)
-    log_metrics(run, _metrics(measured))
-    with connected(run.tracking_uri) as client:
-        client.set_tag(run.run_id, "mtrec.gate", judged["verdict"])
-    finish_run(run)
-    return run
-
-
 def lineage_key(lineage: Mapping[str, str]) -> str:
-    """Hash what a model was made from, a student's teacher included; the pipeline run is no part of it."""
-    text = json.dumps({key: lineage[key] for key in (*LINEAGE, "teacher") if key in lineage}, sort_keys=True)
+    """Hash what a model was made from, the weights of its parent included; the pipeline run is no part of it."""
+    text = json.dumps({key: lineage[key] for key in (*LINEAGE, *PARENTS) if key in lineage}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 # ------------------------------------------------------------------------------------------- registering
 
 
+def _is_decided(scenario: Scenario, key: str, run: Run) -> bool:
+    """Whether what this run judged was approved already: then that judgement stays as it was approved."""
+    with connected(run.tracking_uri) as client:
+        approved = of_lineage(client, scenario.name, key)
+    return approved is not None and approved.tags.get(JUDGED_IN) == run.run_id
+
+
 def _candidate(
-    client: MlflowClient, run: Run, model: Path, scenario: Scenario, tags: dict[str, str], card: str
+    client: MlflowClient, run: Run, model: Path, scenario: Scenario, tags: dict[str, str], card: str | None
 ) -> tuple[ModelVersion, bool]:
-    """Find or create the candidate's version; its judgement is brought up to date either way."""
+    """Find or create the candidate's version; its judgement is brought up to date where there is a new card."""
     name = f"{scenario.name}-candidate"
-    _ensure_model(client, name, scenario, f"Candidates of {scenario.name}, written by the training pipeline.")
+    ensure_model(client, name, scenario.name, f"Candidates of {scenario.name}, written by the training pipeline.")
     found = of_lineage(client, name, tags[LINEAGE_TAG])
     created = found is None
     if found is None:
-        found = _create_version(client, run, name, _logged_model(client, run, model, tags), tags, card)
+        model_id = _logged_model(client, run, model, tags)
+        digest = _list_files(client, run.run_id, client.get_logged_model(model_id).artifact_location)
+        found = _create_version(client, run, name, model_id, tags | {f"{SHA256}model": digest}, card or "")
         kept = of_lineage(client, name, tags[LINEAGE_TAG]) or found
         if kept.version != found.version:
             client.delete_model_version(name, found.version)
             found, created = kept, False
-    for key in ("gate", "champion_compared"):
-        _twice(partial(client.set_model_version_tag, name, found.version, key, tags[key]))
-    client.update_model_version(name, found.version, card)
+    elif f"{SHA256}model" not in found.tags:  # registered by an mtrec that kept no digests
+        place = client.get_model_version_download_uri(name, found.version)
+        client.set_model_version_tag(
+            name, found.version, f"{SHA256}model", _list_files(client, made_in(found), place)
+        )
+    for key in tags if card is not None else ():
+        if key in ("gate", "champion_compared", JUDGED_IN) or key.startswith(SHA256):
+            _twice(partial(client.set_model_version_tag, name, found.version, key, tags[key]))
+    if card is not None:
+        client.update_model_version(name, found.version, card)
     _twice(lambda: client.set_registered_model_alias(name, CANDIDATE, versions_of(client, name)[0].version))
     return client.get_model_version(name, found.version), created
 
@@ -239,6 +253,15 @@ def _logged_model(client: MlflowClient, run: Run, model: Path, tags: dict[str, s
         client.delete_logged_model(model_id)
         raise RunError(f"{model}: does not answer as a registered model ({one_line(error)})") from error
     return model_id
+
+
+def _list_files(client: MlflowClient, run_id: str, location: str) -> str:
+    """Keep the list of a stored model's files with the run that made it; the sha256 of the list."""
+    with model_folder(client, location) as folder, tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / MODEL_FILES
+        path.write_text(listed(folder_digests(folder)), encoding="utf-8")
+        client.log_artifact(run_id, str(path), FOLDER)
+        return file_digest(path)
 
 
 def _log_model(run: Run, model: Path, tags: dict[str, str]) -> str:
@@ -291,20 +314,33 @@ def _requirements() -> list[str]:
 
 
 def _first_champion(client: MlflowClient, uri: str, scenario: Scenario, candidate: ModelVersion) -> str | None:
-    """Promote the candidate if the scenario never had a champion.
+    """Promote the candidate if the scenario never had a champion, and this user may promote.
 
     Returns:
         The champion's version when it is this candidate.
     """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _promoted_first(client, uri, scenario, candidate)
+    except MlflowException as error:
+        if not is_denied(error):
+            raise
+        return None  # the server lets others promote, so they choose the first champion too
+
+
+def _promoted_first(client: MlflowClient, uri: str, scenario: Scenario, candidate: ModelVersion) -> str | None:
     name = scenario.name
-    model = _ensure_model(client, name, scenario, f"Approved models of {name}.")
+    model = ensure_model(client, name, scenario.name, f"Approved models of {name}.")
     champion = by_alias(client, name, CHAMPION)
     if champion is None and _FIRST not in model.tags:
         champion = _first_approved(client, uri, name, candidate)
         if champion is not None:
             origin = f"{candidate.name}/{candidate.version}"
             _twice(partial(client.set_model_version_tag, name, champion.version, "copied_from", origin))
-            _twice(partial(client.set_registered_model_alias, name, CHAMPION, champion.version))
+            facts = {"before": NONE, "after": f"{name}/{champion.version}", "candidate": origin}
+            change = new_change("first", who="mtrec", why="the first candidate that passed the gate", **facts)
+            _twice(partial(move_champion, client, name, change))
     if champion is None:
         return None
     if _FIRST not in model.tags:
@@ -325,17 +361,6 @@ def _first_approved(client: MlflowClient, uri: str, name: str, candidate: ModelV
 
 def _same_lineage(one: ModelVersion, other: ModelVersion) -> bool:
     return bool(one.tags.get(LINEAGE_TAG) == other.tags[LINEAGE_TAG])
-
-
-def _ensure_model(client: MlflowClient, name: str, scenario: Scenario, description: str) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return client.create_registered_model(name, {SCENARIO_TAG: scenario.name}, description)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-        return client.get_registered_model(name)
 
 
 def _twice(write: Callable[[], object]) -> None:
@@ -359,23 +384,3 @@ def _check_model(model: Path) -> None:
     pickled = [path for path in sorted(model.rglob("*")) if path.suffix in _PICKLES]
     if pickled:
         raise ModelError(f"{pickled[0]}: a pickled file may run code when loaded; save weights as safetensors")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: not readable as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: a mapping is expected, found {type(content).__name__}")
-    return content
-
-
-def _metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
-    """Metrics of the run: `test/<task>.<metric>`, and the same before fine-tuning and of the champion."""
-    return {
-        metric_name(f"{prefix}/{task}.{metric}"): values.get(key)
-        for task, result in evaluation.get("tasks", {}).items()
-        for metric, values in result.get("metrics", {}).items()
-        for prefix, key in (("test", "after"), ("before", "before"), ("champion", "champion"))
-    }

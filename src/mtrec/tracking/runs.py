@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PIPELINE_RUN = "mtrec.pipeline_run"
 LINEAGE = ("data_version", "code_revision", "parameters_hash", "image")
 """The lineage keys that say what a model was made from; with `pipeline_run` they are tags of its run."""
+PARENTS = ("teacher", "started_from_sha256")
+"""Lineage keys that only some models have: sha256 of the weights of a student's teacher, or of a warm start's."""
 _METRICS_PER_CALL, _PARAMS_PER_CALL, _KEY_LENGTH, _PARAM_LENGTH = 1000, 100, 250, 6000
 
 
@@ -61,13 +63,13 @@ def pipeline_run(
         raise ConfigError(f'pipeline run "{name}": a name is needed, and it may hold no quote')
     uri = resolve_uri(tracking_uri)
     tags = {PIPELINE_RUN: name, "mtrec.scenario": scenario.name}
-    tags |= {f"mtrec.{key}": value for key in LINEAGE if (value := (lineage or {}).get(key))}
+    tags |= {f"mtrec.{key}": value for key in (*LINEAGE, "started_from") if (value := (lineage or {}).get(key))}
     with connected(uri) as client, locked(uri):
         run_id = os.environ.get("MLFLOW_RUN_ID")
         if run_id:
             experiment = client.get_run(run_id).info.experiment_id
         else:
-            experiment = experiment_of(client, scenario, uri)
+            experiment = experiment_of(client, scenario.name, uri)
             run_id = find_run(client, experiment, name) or _create(client, experiment, name)
         run = Run(tracking_uri=uri, experiment_id=experiment, run_id=run_id, name=name)
         for key, value in tags.items():
@@ -219,22 +221,22 @@ def _curves(line: Mapping[str, Any]) -> dict[str, float | None]:
     return {"valid/score": line.get("score")} | metrics
 
 
-def experiment_of(client: MlflowClient, scenario: Scenario, uri: str) -> str:
+def experiment_of(client: MlflowClient, name: str, uri: str) -> str:
     """The experiment's id; it is created where absent, also when another process does the same."""
     from mlflow.exceptions import MlflowException
 
-    experiment = client.get_experiment_by_name(scenario.name)
+    experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:
-            return str(client.create_experiment(scenario.name, artifact_location=artifact_root(uri)))
+            return str(client.create_experiment(name, artifact_location=artifact_root(uri)))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            experiment = client.get_experiment_by_name(scenario.name)
+            experiment = client.get_experiment_by_name(name)
     assert experiment is not None
     if experiment.lifecycle_stage == "deleted":
         raise RunError(
-            f"MLflow experiment '{scenario.name}' was deleted; bring it back with "
+            f"MLflow experiment '{name}' was deleted; bring it back with "
             f"'mlflow experiments restore --experiment-id {experiment.experiment_id}'"
         )
     return str(experiment.experiment_id)

@@ -44,7 +44,7 @@ def study_run(
         raise ConfigError(f'study "{name}": a name is needed, and it may hold no quote')
     uri = resolve_uri(tracking_uri)
     with connected(uri) as client, locked(uri):
-        experiment = experiment_of(client, scenario, uri)
+        experiment = experiment_of(client, scenario.name, uri)
         run_id = find_run(client, experiment, name, STUDY) or _create(client, experiment, name)
         run = Run(tracking_uri=uri, experiment_id=experiment, run_id=run_id, name=name)
         for key, value in {"mtrec.scenario": scenario.name, **tags}.items():

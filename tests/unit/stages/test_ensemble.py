@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mtrec import tracking
 from mtrec.config import Scenario, parse_scenario
 from mtrec.data.dataset import Dataset
 from mtrec.errors import ModelError
@@ -16,7 +17,7 @@ from mtrec.models.store import load_model
 from mtrec.progress import listening
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import ensemble, evaluate, fine_tune
-from mtrec.stages.starting import find_teacher
+from mtrec.stages.parents import find_champion, find_teacher
 
 
 def train(shop_run: Path, folder: Path, scenario: Scenario) -> Path:
@@ -143,6 +144,15 @@ def test_an_ensemble_is_no_teacher(joined: tuple[Path, dict[str, Any]], shop: Sc
     scenario = changed(shop, distillation={"layers": 1, "teacher": str(joined[0])})
     with pytest.raises(ModelError, match=r"distillation\.teacher: \S+ is an ensemble; give the folder of one of"):
         find_teacher(scenario)
+
+
+def test_an_ensemble_is_no_start(
+    joined: tuple[Path, dict[str, Any]], shop: Scenario, uri: str, judged: Callable[..., dict[str, Path]]
+) -> None:
+    lineage = dict.fromkeys(("data_version", "code_revision", "parameters_hash", "image", "pipeline_run"), "x")
+    tracking.register(joined[0], scenario=shop, lineage=lineage, tracking_uri=uri, **judged())
+    with pytest.raises(ModelError, match=r"training\.start: tiny-shop/1 is an ensemble; make one of its members"):
+        find_champion(changed(shop, training={"start": "champion"}), uri)
 
 
 def changed(shop: Scenario, **sections: Any) -> Scenario:

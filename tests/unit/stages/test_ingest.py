@@ -6,6 +6,7 @@ import pytest
 
 from mtrec.config import Scenario, parse_scenario
 from mtrec.data.contract import Tables
+from mtrec.data.forgotten import remember, users_in
 from mtrec.data.versioning import directory_hash
 from mtrec.errors import DataError
 from mtrec.progress import Progress, listening
@@ -67,7 +68,7 @@ def test_dirty_times_pass_and_the_range_covers_the_readable_ones(tmp_path: Path)
     )
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n1,Toy Story (1995),Comedy\n2,Up (2009),Drama\n")
     summary = ingest.run(
-        ingest.Inputs(data=tmp_path, dvc_root=None), outputs(tmp_path / "out"), scenario(type="auto")
+        ingest.Inputs(data=str(tmp_path), dvc_root=None), outputs(tmp_path / "out"), scenario(type="auto")
     )
     assert summary["source"] == "movielens csv"
     assert (summary["first"], summary["last"]) == ("2000-07-30T18:45:03+00:00", "2006-01-02T22:04:05+00:00")
@@ -88,6 +89,40 @@ def test_a_failed_ingest_leaves_what_was_there(tmp_path: Path) -> None:
     before = directory_hash(tmp_path / "tables")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no known layout"):
-        ingest.run(ingest.Inputs(data=tmp_path / "empty", dvc_root=None), outputs(tmp_path), simulated())
+        ingest.run(ingest.Inputs(data=str(tmp_path / "empty"), dvc_root=None), outputs(tmp_path), simulated())
     assert directory_hash(tmp_path / "tables") == before
     assert not list(tmp_path.glob(".*tmp"))
+
+
+def test_a_data_version_in_place_of_a_folder_gives_the_same_version(tmp_path: Path) -> None:
+    root = tmp_path / "dvc"
+    first = ingest.run(ingest.Inputs(data=None, dvc_root=root), outputs(tmp_path / "first"), simulated())
+    version = f"dvc:{first['data_version']}"
+    again = ingest.run(ingest.Inputs(data=version, dvc_root=root), outputs(tmp_path / "again"), simulated())
+    assert again["source"] == version
+    assert again["data_version"] == first["data_version"]
+    with pytest.raises(DataError, match="no such data version"):
+        ingest.run(ingest.Inputs(data=f"dvc:{'0' * 32}.dir", dvc_root=root), outputs(tmp_path), simulated())
+
+
+def test_forgotten_users_are_left_out_and_the_list_alone_may_be_given(tmp_path: Path) -> None:
+    source = simulated()
+    whole = ingest.run(ingest.Inputs(data=None, dvc_root=None), outputs(tmp_path / "whole"), source)
+    gone = sorted(users_in(Tables.read(tmp_path / "whole" / "tables")))[:2]
+    remember(tmp_path / "dvc", source.name, gone)
+    inputs = ingest.Inputs(data=None, dvc_root=None, forgotten=tmp_path / "dvc")
+    summary = ingest.run(inputs, outputs(tmp_path / "left"), source)
+    left = Tables.read(tmp_path / "left" / "tables")
+    assert not users_in(left).intersection(gone)
+    assert summary["num_users"] == whole["num_users"] - 2
+    assert 0 < summary["num_interactions"] == left.interactions.height < whole["num_interactions"]
+    assert summary["data_version"] == directory_hash(tmp_path / "left" / "tables") != whole["data_version"]
+    assert summary["num_items"] == whole["num_items"]
+
+
+def test_a_list_of_the_forgotten_without_its_key_stops_the_stage(tmp_path: Path) -> None:
+    remember(tmp_path / "dvc", simulated().name, ["u1"])
+    (tmp_path / "dvc" / "data" / "forgotten.key").unlink()
+    with pytest.raises(DataError, match="cannot be recognised"):
+        ingest.run(ingest.Inputs(data=None, dvc_root=tmp_path / "dvc"), outputs(tmp_path), simulated())
+    assert not (tmp_path / "tables").exists()

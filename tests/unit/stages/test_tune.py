@@ -210,5 +210,8 @@ def test_wrong_input_is_told_before_anything_is_trained(tuned: Tune, tmp_path: P
         tuned(data_version="v2")
     with pytest.raises(ConfigError, match="a name is needed, and it may hold no quote"):
         tuned(study="it's")
+    warm = searched.model_copy(update={"training": searched.training.model_copy(update={"start": "champion"})})
+    with pytest.raises(ConfigError, match=r"training\.start: a search trains from the pretrained encoder; set it"):
+        tuned(scenario=warm)
     study = Study(Storage(f"sqlite:///{tmp_path}/search.db"), "monday", searched, "v1")
     assert {trial["state"] for trial in trials_of(study)} == {"waiting"}

@@ -2,7 +2,7 @@
 
 import json
 import os
-import socket
+import shutil
 import subprocess
 import sys
 import time
@@ -10,15 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import requests
 
 from mtrec import tracking
+from tests.mlflow_server import Server
 
 LINEAGE = {"data_version": "0" * 32 + ".dir", "code_revision": "abc", "parameters_hash": "123", "image": "local"}
 SCRIPT = """
 import json, sys, time
 from pathlib import Path
 from mtrec import tracking
+from tests.mlflow_server import Server
 from mtrec.config import load_scenario
 import mlflow.pyfunc, mtrec.serving.predictor
 given = json.loads(sys.argv[1])
@@ -35,36 +36,11 @@ print(json.dumps([done.version, done.champion, done.champion_version]))
 
 @pytest.fixture
 def server(prepared_store: Path, tmp_path: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    (tmp_path / "mlflow.db").write_bytes(prepared_store.read_bytes())
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
-        cwd=tmp_path,
-        env=os.environ
-        | {
-            "MLFLOW_BACKEND_STORE_URI": f"sqlite:///{tmp_path}/mlflow.db",
-            "MLFLOW_ARTIFACTS_DESTINATION": str(tmp_path / "bucket"),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-        },
-        stdout=(tmp_path / "server.log").open("w"),
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        for _ in range(300):
-            assert process.poll() is None, (tmp_path / "server.log").read_text()
-            try:
-                requests.get(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.3)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=30)
+    shutil.copy(prepared_store, tmp_path / "server.db")
+    found = Server(tmp_path)
+    found.start()
+    yield found.uri
+    found.stop()
 
 
 @pytest.mark.slow

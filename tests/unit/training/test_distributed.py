@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from mtrec.config import Scenario
 from mtrec.serving.predictor import Predictor
 from mtrec.stages import preprocess
 from mtrec.training.distributed import Examples, Processes
+from tests.unit.champions import register_champion
 from tests.unit.tiny_shop import DIALS, shop_scenario, shop_tables
 from tests.unit.training import torchrun_worker
 
@@ -30,14 +32,19 @@ RUNS: dict[str, dict[str, Any]] = {
     "in pieces": {"training": {"texts_at_once": 2, "accumulate": 2, "epochs": 1}},
     "fsdp, in pieces": {"training": {"texts_at_once": 2, "accumulate": 2, "parallel": "fsdp", "epochs": 1}},
     "fewer windows than processes": {"training": {"batch_size": 1, "epochs": 1}},
+    "from the champion": {"training": {"start": "champion", "epochs": 1}},
+    "from the champion, fsdp": {"training": {"start": "champion", "parallel": "fsdp", "epochs": 1}},
     "dropout": {"model": {"dropout": 0.2}},
 }
 """All but the last without dropout, so that two processes must do the same as one."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
-    """The runs by one process and then, in folders that end in 2, by two, which also take up those of one."""
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, prepared_store: Path) -> Path:
+    """The runs by one process and then, in folders that end in 2, by two, which also take up those of one.
+
+    The first one's model is the champion.
+    """
     folder = tmp_path_factory.mktemp("distributed")
     scenario = without_dropout(shop_scenario(tiny_bert), folder)
     (folder / "scenario.json").write_text(json.dumps(scenario.as_dict()))
@@ -45,8 +52,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     preprocess.run(
         preprocess.Inputs(tables=folder / "tables"), preprocess.Outputs(dataset=folder / "dataset"), scenario
     )
+    shutil.copy(prepared_store, folder / "mlflow.db")
     for name, settings in RUNS.items():
         torchrun_worker.run(folder, name, settings)
+        if name == "ddp":
+            store: dict[str, Any] = {"uri": f"sqlite:///{folder}/mlflow.db", "dvc": folder / "dvc"}
+            register_champion(scenario, folder / name / "model", folder / "tables", **store)
     wishes = [{"name": f"{name}2", "settings": settings} for name, settings in RUNS.items()]
     wishes += [{"name": f"{name} resumed2", "settings": RUNS[name], "resume": name} for name in ("ddp", "fsdp")]
     done = torchrun(folder, *wishes, timeout=240)
@@ -123,6 +134,12 @@ def test_the_processes_have_the_same_weights_to_the_last_bit(name: str, folder: 
     a, b = (load_file(folder / f"{name}2" / f"rank{rank}.safetensors") for rank in (0, 1))
     assert len(a) > 20
     assert [key for key in a if not a[key].equal(b[key])] == []
+
+
+@pytest.mark.parametrize("name", ["from the champion2", "from the champion, fsdp2"])
+def test_they_start_from_the_champion(name: str, folder: Path) -> None:
+    training = json.loads((folder / name / "model" / "training.json").read_text())
+    assert training["started_from"]["champion"] == "tiny-shop/1"
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])

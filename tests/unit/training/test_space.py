@@ -46,7 +46,7 @@ def test_the_space_in_the_documentation_is_one(repository: Path) -> None:
     ("parameters", "said"),
     [
         ({}, "search.space is empty; name the settings to try"),
-        ({"training.lrr": LR}, "training.lrr: training has no 'lrr' (known: epochs, "),
+        ({"training.lrr": LR}, "training.lrr: training has no 'lrr' (known: start, epochs, "),
         ({"tasks.nope.weight": LR}, "tasks.nope.weight: tasks has no 'nope' (known: rating, "),
         (
             {"tasks.rating.label": LR},

@@ -45,7 +45,12 @@ def run(folder: Path, name: str, settings: dict[str, Any], resume: str | None = 
     (folder / name).mkdir(exist_ok=True)
     with listening(listen):
         fine_tune.run(
-            fine_tune.Inputs(dataset=folder / "dataset", checkpoints=checkpoints, code_revision="a-revision"),
+            fine_tune.Inputs(
+                dataset=folder / "dataset",
+                checkpoints=checkpoints,
+                code_revision="a-revision",
+                tracking_uri=f"sqlite:///{folder}/mlflow.db",
+            ),
             fine_tune.Outputs(model=folder / name / "model", losses=folder / name / "losses.jsonl"),
             parse_scenario(raw),
         )

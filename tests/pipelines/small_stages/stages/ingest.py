@@ -9,7 +9,7 @@ from mtrec.stages.small import behave
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    data: Path | None
+    data: str | None
     dvc_root: Path | None
 
 
@@ -22,7 +22,8 @@ class Outputs:
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     behave("ingest")
     outputs.tables.mkdir(parents=True)
-    text = inputs.data.read_text() if inputs.data else "simulated"
+    data = inputs.data or ""
+    text = data if data.startswith("dvc:") else Path(data).read_text() if data else "simulated"
     (outputs.tables / "text").write_text(text)
     summary = {"num_users": 1, "num_items": 1, "num_interactions": 1, "data_version": f"{text.strip()}.dir"}
     outputs.summary.write_text(json.dumps(summary))

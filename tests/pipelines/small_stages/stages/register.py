@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrec.config import Scenario
+from mtrec.lease import Lease
 from mtrec.stages.small import behave
 
 
@@ -13,9 +14,11 @@ class Inputs:
     evaluation: Path
     gate: Path
     report: Path
+    validation: Path
     tracking_uri: str
     pipeline_run: str
     lineage: dict[str, Any]
+    lease: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,11 @@ class Outputs:
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     behave("register")
+    with Lease.from_text(inputs.lease).guarded():
+        return _register(inputs, outputs, scenario)
+
+
+def _register(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     summary = {"name": f"{scenario.name}-candidate", "version": "1", "aliases": ["champion"]}
     outputs.registration.write_text(json.dumps({**summary, "lineage": inputs.lineage}))
     return summary

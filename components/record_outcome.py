@@ -1,0 +1,42 @@
+"""Component, the exit task: how the monitoring run ended → MLflow."""
+
+from kfp import dsl
+
+from components.images import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def record_outcome(
+    scenario: str,
+    status: dsl.PipelineTaskFinalStatus,
+    pipeline_run: str = "",
+    job_id: str = "",
+    tracking_uri: str = "",
+) -> str:
+    """Record what came of a look at the data: skipped, registered, refused by the gate, or failed and why.
+
+    Args:
+        scenario: The whole scenario as JSON text.
+        status: How the steps before ended; the workflow fills it in.
+        pipeline_run: Name that ties this run's MLflow runs together. Empty: the workflow's job id.
+        job_id: The workflow's job id.
+        tracking_uri: MLflow tracking server. Empty: the environment's.
+
+    Returns:
+        The outcome in words.
+    """
+    from mtrec.stages.execution import run_component
+
+    failed = status.state != "SUCCEEDED"
+    return str(
+        run_component(
+            "record",
+            inputs={
+                "pipeline_run": pipeline_run or job_id,
+                "failure": (status.error_message or "a step failed") if failed else "",
+                "tracking_uri": tracking_uri,
+            },
+            outputs={},
+            scenario=scenario,
+        )["outcome"]
+    )

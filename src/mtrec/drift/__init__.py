@@ -1,0 +1,1 @@
+"""What new interactions look like beside those that the champion learned from, and whether to retrain."""

@@ -1,0 +1,307 @@
+"""Review: people approve a candidate, reject it, or roll the champion back.
+
+Approving copies the candidate's version into the serving model `<scenario>` and moves the alias `champion` to the
+copy. MLflow's alias writes have no compare-and-set: so one lease per scenario is held, and what the decision rests
+on is read again inside its fencing guard, right before the writes.
+
+The lease is a file: beside an SQLite store, else under `.mtrec/locks` here. It keeps the processes of one machine
+apart, not those of several machines on one server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mtrec.errors import InputError, ModelError, RunError
+from mtrec.lease import Lease, holding
+from mtrec.tracking.connection import as_global, connected, database_of, locked, resolve_uri
+from mtrec.tracking.history import (
+    ENTRY,
+    NONE,
+    SUFFIX,
+    Change,
+    champion_label,
+    enter,
+    finish_pending,
+    history,
+    move_champion,
+    new_change,
+    scenario_of,
+)
+from mtrec.tracking.lookup import CANDIDATE, LINEAGE_TAG, choose, ensure_model, of_lineage
+from mtrec.tracking.verify import Link, broken_files
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+LEASE_SECONDS = 60.0
+_LONGEST = 2000
+"""Characters of a reason."""
+
+
+class Refused(RunError):
+    """The review's rules forbid it; the message says how to mend it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What became of a request."""
+
+    changed: bool
+    """False where everything was so already."""
+    champion: str
+    """The champion now, `name/version`, or none."""
+    before: str
+    """The champion before."""
+    candidate: str = ""
+
+
+def approve(
+    reference: str,
+    *,
+    who: str,
+    why: str = "",
+    tracking_uri: str | None = None,
+    champion_seen: str | None = None,
+    force: bool = False,
+) -> Decision:
+    """Make a candidate the champion. Approving it twice makes one version; one that was cut off is taken up again.
+
+    Args:
+        reference: `<scenario>-candidate/3`, `…@candidate`, or `<scenario>`: its newest candidate.
+        who: recorded in the history.
+        why: recorded in the history; needed with `force`.
+        tracking_uri: see `connection.resolve_uri`.
+        champion_seen: refuse if the champion is another one than this `name/version` or none.
+        force: although the gate did not pass, what is stored is not what was registered, the champion is another
+            one than the candidate was compared with, or somebody rejected it or rolled it back.
+
+    Raises:
+        InputError: who or why is missing.
+        ModelError: no such candidate.
+        Refused: a rule forbids it.
+        Held: another decision on this scenario is under way.
+        RunError: MLflow cannot be used.
+    """
+    who, why = _told(who, why, needed="--force" if force else "")
+    uri = resolve_uri(tracking_uri)
+    with connected(uri) as client:
+        candidate = _candidate(client, reference)
+        name = scenario_of(candidate)
+        broken = [] if force else broken_files(_label(candidate), uri)
+        with _deciding(client, uri, name, f"approving {_label(candidate)}"):
+            before = champion_label(client, name)
+            copy = _copy_of(client, name, candidate)
+            if copy is not None and before == _label(copy):
+                return Decision(changed=False, champion=before, before=before, candidate=_label(candidate))
+            if champion_seen is not None and champion_seen != before:
+                raise Refused(f"{name}: the champion is {before}, not {champion_seen}; look again first")
+            if not force:
+                _check(candidate, before, history(name, uri), broken)
+            copy = _copy(client, uri, candidate, copy)
+            facts = {"who": who, "why": why, "before": before, "after": _label(copy)}
+            move_champion(client, name, new_change("approve", candidate=_label(candidate), forced=force, **facts))
+    return Decision(changed=True, champion=_label(copy), before=before, candidate=_label(candidate))
+
+
+def reject(reference: str, *, who: str, why: str, tracking_uri: str | None = None) -> Decision:
+    """Refuse a candidate for good; the champion stays.
+
+    Args:
+        reference: as for `approve`.
+        who: recorded in the history.
+        why: recorded in the history; needed.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        InputError: who or why is missing.
+        ModelError: no such candidate.
+        Refused: it is the champion.
+        Held: another decision on this scenario is under way.
+        RunError: MLflow cannot be used.
+    """
+    who, why = _told(who, why, needed="rejecting")
+    uri = resolve_uri(tracking_uri)
+    with connected(uri) as client:
+        candidate = _candidate(client, reference)
+        name, label = scenario_of(candidate), _label(candidate)
+        with _deciding(client, uri, name, f"rejecting {label}"):
+            champion = champion_label(client, name)
+            copy = _copy_of(client, name, candidate)
+            if copy is not None and _label(copy) == champion:
+                raise Refused(f"{label} is the champion; take it back with 'mtrec models rollback {name}'")
+            last = _last_about(label, history(name, uri))
+            changed = last is None or last.action != "reject"
+            if changed:
+                change = new_change("reject", who=who, why=why, before=champion, after=champion, candidate=label)
+                enter(client, candidate.name, change, [str(candidate.version)])
+    return Decision(changed=changed, champion=champion, before=champion, candidate=label)
+
+
+def rollback(name: str, *, who: str, why: str, to: str | None = None, tracking_uri: str | None = None) -> Decision:
+    """Go back to the champion that the present one took over from; again: to the one before.
+
+    Args:
+        name: the scenario.
+        who: recorded in the history.
+        why: recorded in the history; needed.
+        to: version of `name` to go to instead.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        InputError: who or why is missing.
+        ModelError: no such model or version.
+        Refused: there is no champion, or none before it.
+        Held: another decision on this scenario is under way.
+        RunError: MLflow cannot be used.
+    """
+    who, why = _told(who, why, needed="rolling back")
+    uri = resolve_uri(tracking_uri)
+    with connected(uri) as client:
+        choose(client, name)
+        with _deciding(client, uri, name, f"rolling back {name}"):
+            before = champion_label(client, name)
+            if before == NONE and to is None:
+                raise Refused(f"{name}: no version is champion, nothing to roll back; name one with --to")
+            target = choose(client, f"{name}/{to}" if to else _predecessor(name, before, history(name, uri)))
+            after = _label(target)
+            if after != before:
+                change = new_change("rollback", who=who, why=why, before=before, after=after)
+                move_champion(client, name, change)
+    return Decision(changed=after != before, champion=after, before=before)
+
+
+# ------------------------------------------------------------------------------------------------ the rules
+
+
+def _check(candidate: ModelVersion, champion: str, changes: list[Change], broken: list[Link]) -> None:
+    """Whether a candidate may become champion.
+
+    Raises:
+        Refused: it may not.
+    """
+    label, mend = _label(candidate), "approve it all the same with --force --why"
+    last = _last_about(label, changes)
+    if last is not None and last.action == "reject":
+        raise Refused(f"{label}: {last.who} rejected it on {last.when[:10]} ({last.why}); {mend}")
+    left = next((c for c in reversed(changes) if last is not None and c.before == last.after), None)
+    if left is not None and left.action == "rollback":
+        raise Refused(f"{label}: {left.who} rolled it back on {left.when[:10]} ({left.why}); {mend}")
+    gate = candidate.tags.get("gate", "not recorded")
+    if gate != "pass":
+        raise Refused(f"{label}: its gate says {gate}; see 'mtrec models show {label}', or {mend}")
+    if broken:
+        raise Refused(
+            f"{label}: {broken[0].name} is broken: {broken[0].what}; see 'mtrec lineage {label}', or {mend}"
+        )
+    compared = candidate.tags.get("champion_compared", "nothing that was recorded")
+    if compared != champion:
+        raise Refused(
+            f"{label}: it was compared with {compared}, and the champion is {champion} now; "
+            f"run 'mtrec run' again to compare it with that one, or {mend}"
+        )
+
+
+def _last_about(candidate: str, changes: list[Change]) -> Change | None:
+    return next((change for change in reversed(changes) if change.candidate == candidate), None)
+
+
+def _predecessor(name: str, champion: str, changes: list[Change]) -> str:
+    """What the champion took over from."""
+    made = [change for change in changes if change.after == champion and change.action in ("approve", "first")]
+    if not made:
+        raise Refused(
+            f"{name}: the history does not say what was champion before {champion}, which mtrec did not make so; "
+            "name the version with --to"
+        )
+    if made[-1].before == NONE:
+        raise Refused(f"{name}: nothing was champion before {champion}; another version is named with --to")
+    return made[-1].before
+
+
+def _told(who: str, why: str, *, needed: str) -> tuple[str, str]:
+    who, why = " ".join(who.split()), " ".join(why.split())
+    if not who:
+        raise InputError("nobody is named: give --who")
+    if needed and not why:
+        raise InputError(f"{needed} needs a reason: give --why")
+    if len(why) > _LONGEST:
+        raise InputError(f"--why: {len(why)} characters, at most {_LONGEST}; write the rest where it can be read")
+    return who, why
+
+
+# ------------------------------------------------------------------------------------------------ the registry
+
+
+def training_lease(name: str, uri: str) -> Lease:
+    """The lease under which a scenario is trained; see `lease_of` for where it is."""
+    return lease_of(name, uri, "training")
+
+
+def lease_of(name: str, uri: str, what: str = "promotion") -> Lease:
+    """The lease under which the champion of a scenario is changed.
+
+    Args:
+        name: the scenario.
+        uri: a resolved tracking URI.
+        what: another lease of the same scenario.
+    """
+    database = database_of(uri)
+    folder = Path(".mtrec") if database is None else database.parent
+    return Lease(folder / "locks" / f"{name}.{what}.json", seconds=LEASE_SECONDS)
+
+
+@contextmanager
+def _deciding(client: MlflowClient, uri: str, name: str, what: str) -> Iterator[None]:
+    """Nobody else decides within this block; what a decision that was killed left is tidied up first.
+
+    Raises:
+        Held: another decision is under way.
+        Lost: this process was so late that another may have decided.
+    """
+    with holding(lease_of(name, uri), what) as lease, locked(uri), lease.guarded():
+        finish_pending(client, name)
+        yield
+
+
+def _candidate(client: MlflowClient, reference: str) -> ModelVersion:
+    plain = not reference.endswith(SUFFIX) and not {"/", "@"} & set(reference)
+    found = choose(client, f"{reference}{SUFFIX}@{CANDIDATE}" if plain else reference)
+    name = scenario_of(found)
+    if found.name == name:
+        raise ModelError(
+            f"{_label(found)}: a version of the serving model, no candidate; candidates are in {name}{SUFFIX}. "
+            f"To go back to it: mtrec models rollback {name} --to {found.version} --why …"
+        )
+    return found
+
+
+def _copy_of(client: MlflowClient, name: str, candidate: ModelVersion) -> ModelVersion | None:
+    """The serving version that was copied from a candidate, also where the copying was cut off afterwards."""
+    return of_lineage(client, name, candidate.tags.get(LINEAGE_TAG, ""))
+
+
+def _copy(client: MlflowClient, uri: str, candidate: ModelVersion, copy: ModelVersion | None) -> ModelVersion:
+    """Copy a candidate into the serving model, or bring the tags of the copy up to date."""
+    name = scenario_of(candidate)
+    ensure_model(client, name, name, f"Approved models of {name}.")
+    if copy is None:
+        with as_global(uri):
+            copy = client.copy_model_version(f"models:/{candidate.name}/{candidate.version}", name)
+        for key in copy.tags:
+            if key.startswith(ENTRY):
+                client.delete_model_version_tag(name, copy.version, key)
+    wanted = {key: value for key, value in candidate.tags.items() if not key.startswith(ENTRY)}
+    for key, value in (wanted | {"copied_from": _label(candidate)}).items():
+        if copy.tags.get(key) != value:
+            client.set_model_version_tag(name, copy.version, key, value)
+    return copy
+
+
+def _label(version: ModelVersion) -> str:
+    return f"{version.name}/{version.version}"

@@ -1,0 +1,174 @@
+"""What the retraining loop keeps in MLflow: a run per look at the data, and which training runs it began.
+
+Looks are runs of the experiment `<scenario>-monitoring`, each with its decision, its page, and the newest window's
+statistics as metrics, so that MLflow draws them over time. Training runs are in the scenario's own experiment.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mtrec.config import Scenario
+from mtrec.tracking.connection import connected, locked, resolve_uri
+from mtrec.tracking.runs import PIPELINE_RUN, Run, experiment_of, find_run, log_artifacts, log_metrics, pipeline_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run as MlflowRun
+
+KEY, WHY = "mtrec.retraining_key", "mtrec.retraining_reason"
+VERDICT, REASON, OUTCOME = "mtrec.verdict", "mtrec.reason", "mtrec.outcome"
+_LONGEST = 4000
+
+
+def attempts(scenario: Scenario, tracking_uri: str | None = None, *, besides: str | None = None) -> list[datetime]:
+    """Look up when the pipeline runs of a scenario's experiment were started, oldest first.
+
+    Trials of a search and runs below another run do not count.
+
+    Args:
+        scenario: names the experiment.
+        tracking_uri: see `connection.resolve_uri`.
+        besides: a pipeline run that does not count.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    with connected(resolve_uri(tracking_uri)) as client:
+        found = [run for run in _runs(client, scenario.name) if run.data.tags[PIPELINE_RUN] != besides]
+    return sorted(datetime.fromtimestamp(run.info.start_time / 1000, UTC) for run in found)
+
+
+def trained_in(scenario: Scenario, key: str, tracking_uri: str | None = None) -> str | None:
+    """The pipeline run that retrained under a key and came to its end, accepted by the gate or not.
+
+    Args:
+        scenario: names the experiment.
+        key: see `begin_training`.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    with connected(resolve_uri(tracking_uri)) as client:
+        found = _runs(client, scenario.name, f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'")
+    return found[0].data.tags[PIPELINE_RUN] if found else None
+
+
+def begin_training(scenario: Scenario, name: str, *, key: str, why: str, tracking_uri: str | None = None) -> None:
+    """Open the training run of a retraining, which counts as an attempt from now on.
+
+    Args:
+        scenario: names the experiment.
+        name: the pipeline run.
+        key: hash of what it trains on and from.
+        why: the decision's reason.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    run = pipeline_run(scenario, name, tracking_uri=tracking_uri)
+    with connected(run.tracking_uri) as client:
+        client.set_tag(run.run_id, KEY, key)
+        client.set_tag(run.run_id, WHY, why[:_LONGEST])
+
+
+def log_decision(
+    scenario: Scenario,
+    name: str,
+    told: Mapping[str, Any],
+    files: Mapping[str, Path],
+    tracking_uri: str | None = None,
+) -> None:
+    """Keep a decision in the experiment `<scenario>-monitoring`.
+
+    Args:
+        scenario: the scenario.
+        name: the pipeline run.
+        told: what the stage decide tells.
+        files: name among the run's artifacts → file.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    uri = resolve_uri(tracking_uri)
+    with connected(uri) as client, locked(uri):
+        experiment = experiment_of(client, _monitoring(scenario), uri)
+        run_id = find_run(client, experiment, name)
+        if run_id is None:
+            run_id = client.create_run(experiment, tags={PIPELINE_RUN: name}, run_name=name).info.run_id
+        for tag, value in ((VERDICT, told["verdict"]), (REASON, told["reason"][:_LONGEST])):
+            client.set_tag(run_id, tag, value)
+    run = Run(tracking_uri=uri, experiment_id=experiment, run_id=run_id, name=name)
+    newest = told["windows"][-1]["statistics"] if told["windows"] else []
+    log_metrics(run, {f"drift/{statistic['name']}": statistic["value"] for statistic in newest})
+    with tempfile.TemporaryDirectory() as temporary:
+        for file, path in files.items():  # a workflow names its files without an ending
+            shutil.copy(path, Path(temporary) / file)
+        log_artifacts(run, sorted(Path(temporary).iterdir()))
+
+
+def log_outcome(scenario: Scenario, name: str, failure: str | None, tracking_uri: str | None = None) -> str:
+    """End the run of a look with what came of it, and a training run that was left open.
+
+    Args:
+        scenario: the scenario.
+        name: the pipeline run.
+        failure: what went wrong; None where every step came to its end.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Returns:
+        The outcome in words: skipped, failed, refused by the gate, or registered.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    uri = resolve_uri(tracking_uri)
+    with connected(uri) as client, locked(uri):
+        experiment = experiment_of(client, _monitoring(scenario), uri)
+        own = _named(client, _monitoring(scenario), name)
+        run_id = own.info.run_id if own else client.create_run(experiment, tags={PIPELINE_RUN: name}).info.run_id
+        trained = _named(client, scenario.name, name)
+        outcome = _outcome(own, trained, failure)
+        if failure and trained is not None and trained.info.status == "RUNNING":
+            client.set_terminated(trained.info.run_id, status="FAILED")
+        client.set_tag(run_id, OUTCOME, outcome[:_LONGEST])
+        client.set_terminated(run_id, status="FAILED" if failure else "FINISHED")
+    return outcome
+
+
+def _outcome(own: MlflowRun | None, trained: MlflowRun | None, failure: str | None) -> str:
+    if failure:
+        return f"failed: {failure}"
+    if trained is None:
+        return f"skipped: {own.data.tags.get(REASON, 'no decision was made') if own else 'no decision was made'}"
+    return "registered" if trained.data.tags.get("mtrec.gate") == "pass" else "refused by the gate"
+
+
+def _monitoring(scenario: Scenario) -> str:
+    return f"{scenario.name}-monitoring"
+
+
+def _named(client: MlflowClient, experiment: str, name: str) -> MlflowRun | None:
+    found = _runs(client, experiment, f"tags.`{PIPELINE_RUN}` = '{name}'")
+    return found[0] if found else None
+
+
+def _runs(client: MlflowClient, experiment: str, matching: str = "") -> list[MlflowRun]:
+    """Pipeline runs of an experiment that are below no other run."""
+    found: list[MlflowRun] = []
+    known, token = client.get_experiment_by_name(experiment), None
+    while known is not None:
+        page = client.search_runs([known.experiment_id], filter_string=matching, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            break
+    return [run for run in found if PIPELINE_RUN in run.data.tags and "mlflow.parentRunId" not in run.data.tags]

@@ -1,0 +1,141 @@
+"""Deciding with consequences: what is kept in MLflow, what counts as an attempt, and what never trains twice."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtrec.config import Scenario
+from mtrec.data.contract import Tables
+from mtrec.data.drops import known_tables
+from mtrec.errors import RunError
+from mtrec.lease import Lease, holding
+from mtrec.stages import decide
+from mtrec.tracking import attempts, finish_run, log_outcome, pipeline_run, training_lease
+from mtrec.tracking.connection import connected
+from tests.unit.stages.conftest import later
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """A store, a repository and what a monitor observed: each test its own."""
+
+    folder: Path
+    scenario: Scenario
+
+    @property
+    def uri(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    def decide(self, pipeline_run: str | None = "second", **given: Any) -> dict[str, Any]:
+        inputs = {
+            "observed": self.folder / "out" / "observed",
+            "tables": self.folder / "out" / "tables",
+            "tracking_uri": self.uri,
+            "dvc_root": self.folder / "dvc",
+            "image": "an-image",
+            "code_revision": "abc",
+            "pipeline_run": pipeline_run,
+        }
+        outputs = decide.Outputs(decision=self.folder / "decision", report=self.folder / "report")
+        return decide.run(decide.Inputs(**inputs | given), outputs, self.scenario)
+
+
+@pytest.fixture
+def place(
+    champion: Path, check: Callable[..., dict[str, Any]], known: Tables, watched: Scenario, tmp_path: Path
+) -> Place:
+    settings = watched.retraining.model_copy(update={"cool_down_hours": 0.0})
+    scenario = watched.model_copy(update={"retraining": settings})
+    check(later(known, drifted=True))
+    for name in ("dvc", "dvc-remote"):
+        shutil.copytree(champion / name, tmp_path / name)
+    shutil.copy(champion / "mlflow.db", tmp_path / "mlflow.db")
+    return Place(folder=tmp_path, scenario=scenario)
+
+
+def test_telling_alone_changes_nothing(place: Place) -> None:
+    before = len(attempts(place.scenario, place.uri))
+    assert place.decide(pipeline_run=None)["verdict"] == "retrain"
+    assert len(attempts(place.scenario, place.uri)) == before
+    with connected(place.uri) as client:
+        assert client.get_experiment_by_name(f"{place.scenario.name}-monitoring") is None
+
+
+def test_a_retraining_finds_its_data_by_version_and_counts_from_the_decision_on(place: Place) -> None:
+    before = len(attempts(place.scenario, place.uri))
+    told = place.decide()
+    assert told["verdict"] == "retrain"
+    tables = known_tables(told["data"]["version"], place.folder / "dvc")
+    assert tables.interactions.equals(Tables.read(place.folder / "out" / "tables").interactions)
+    assert len(attempts(place.scenario, place.uri)) == before + 1
+    assert len(attempts(place.scenario, place.uri, besides="second")) == before
+    with connected(place.uri) as client:
+        experiment = client.get_experiment_by_name(f"{place.scenario.name}-monitoring")
+        (look,) = client.search_runs([experiment.experiment_id])
+        files = {file.path for file in client.list_artifacts(look.info.run_id)}
+    assert look.data.tags["mtrec.verdict"] == "retrain"
+    assert look.data.tags["mtrec.reason"] == told["reason"]
+    assert look.data.metrics["drift/items.category"] > 0.05
+    assert files == {"decision.json", "drift.html"}
+
+
+def test_going_on_with_a_run_decides_as_before(place: Place) -> None:
+    """Its own attempt is no reason to rest."""
+    settings = place.scenario.retraining.model_copy(update={"cool_down_hours": 48.0})
+    now = json.loads((place.folder / "out" / "observed").read_text())["now"]
+    assert now.startswith("2025-11-01"), "long before the runs of this test"
+    rested = Place(folder=place.folder, scenario=place.scenario.model_copy(update={"retraining": settings}))
+    assert [rested.decide()["verdict"] for _ in range(2)] == ["retrain", "retrain"]
+
+
+def test_the_same_never_trains_twice(place: Place) -> None:
+    told = place.decide()
+    assert place.decide("third")["verdict"] == "retrain", "the attempt did not come to its end"
+    finish_run(pipeline_run(place.scenario, "second", tracking_uri=place.uri))
+    again = place.decide("fourth")
+    assert (again["verdict"], again["reason"]) == ("skip", "run second did just this already")
+    assert again["key"] == told["key"]
+    for change in ({"image": "another"}, {"code_revision": "abd"}):
+        assert place.decide("fifth", **change)["verdict"] == "retrain"
+
+
+def test_none_begins_while_another_is_under_way(place: Place) -> None:
+    with holding(training_lease(place.scenario.name, place.uri), "training of tiny") as lease:
+        assert place.decide()["reason"].startswith("training of tiny (")
+        assert place.decide(lease=lease.as_text())["verdict"] == "retrain", "the run's own lease"
+    assert place.decide()["verdict"] == "retrain"
+
+
+def test_the_outcome_is_recorded(place: Place) -> None:
+    place.decide()
+    assert log_outcome(place.scenario, "second", "a step failed", place.uri) == "failed: a step failed"
+    run = pipeline_run(place.scenario, "second", tracking_uri=place.uri)
+    with connected(place.uri) as client:
+        assert client.get_run(run.run_id).info.status == "FAILED"
+        client.set_tag(run.run_id, "mtrec.gate", "fail")
+    assert log_outcome(place.scenario, "second", None, place.uri) == "refused by the gate"
+    assert log_outcome(place.scenario, "never heard of", None, place.uri) == "skipped: no decision was made"
+
+
+def test_tables_that_changed_since_they_were_monitored_are_not_trained_on(place: Place) -> None:
+    users = place.folder / "out" / "tables" / "users.parquet"
+    Tables.read(place.folder / "out" / "tables").users.head(3).write_parquet(users)
+    with pytest.raises(RunError, match="was monitored"):
+        place.decide()
+
+
+def test_what_cannot_be_read_is_told(place: Place) -> None:
+    (place.folder / "out" / "observed").write_text("{")
+    with pytest.raises(RunError, match="cannot be read"):
+        place.decide()
+
+
+def test_a_lease_is_looked_up_where_the_store_is(place: Place) -> None:
+    lease = training_lease(place.scenario.name, place.uri)
+    assert isinstance(lease, Lease)
+    assert lease.path == place.folder / "locks" / f"{place.scenario.name}.training.json"

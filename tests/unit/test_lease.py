@@ -1,0 +1,152 @@
+"""A lease has one holder at a time, ends by itself, and refuses late writers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mtrec.errors import RunError
+from mtrec.lease import Held, Lease, Lost, holding
+
+HOLDER = (
+    "import sys, time; from pathlib import Path; from mtrec.lease import Lease, holding\n"
+    "with holding(Lease(Path(sys.argv[1]), seconds=600), 'work'):\n"
+    "    print('held', flush=True); time.sleep(60)"
+)
+
+
+class Clock:
+    """Seconds that pass when told."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_second_one_is_told_who_holds_it(tmp_path: Path) -> None:
+    first, second = Lease(tmp_path / "shop.json"), Lease(tmp_path / "shop.json")
+    first.acquire("retraining of shop")
+    with pytest.raises(Held, match=r"^retraining of shop is under way already \(.*process \d+"):
+        second.acquire("retraining of shop")
+    first.release()
+    second.acquire("retraining of shop")
+
+
+def test_it_ends_by_itself_and_the_late_holder_cannot_write(tmp_path: Path) -> None:
+    clock = Clock()
+    first, second = (Lease(tmp_path / "shop.json", seconds=60, clock=clock) for _ in range(2))
+    token = first.acquire("one")
+    clock.now += 59
+    first.renew()
+    clock.now += 59
+    with first.guarded() as own:
+        assert own == token
+    clock.now += 2
+    with pytest.raises(Lost, match="has expired"), first.guarded():
+        pytest.fail("a late write")
+    assert second.acquire("two") == token + 1
+    for late in (first.renew, lambda: first.guarded().__enter__()):
+        with pytest.raises(Lost, match="holds it now"):
+            late()
+    first.release()
+    with second.guarded():
+        pass
+
+
+def test_tokens_grow_after_a_release_too(tmp_path: Path) -> None:
+    tokens = []
+    for _ in range(3):
+        lease = Lease(tmp_path / "shop.json")
+        tokens.append(lease.acquire("x"))
+        lease.release()
+    assert tokens == [1, 2, 3]
+
+
+def test_holding_renews(tmp_path: Path) -> None:
+    other = Lease(tmp_path / "shop.json")
+    with holding(Lease(tmp_path / "shop.json", seconds=0.3), "long work"):
+        time.sleep(0.8)
+        with pytest.raises(Held):
+            other.acquire("x")
+    other.acquire("x")
+
+
+def test_a_killed_holder_of_this_machine_blocks_nobody(tmp_path: Path) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path / "shop.json")], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    lease = Lease(tmp_path / "shop.json")
+    with pytest.raises(Held):
+        lease.acquire("x")
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    lease.acquire("x")
+
+
+def test_a_holder_that_was_killed_on_another_machine_blocks_no_longer_than_its_time(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "shop.json"
+    Lease(path, seconds=60, clock=clock).acquire("x")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"host": "another", "process": 2**22 + 1}))
+    with pytest.raises(Held):
+        Lease(path, clock=clock).acquire("x")
+    clock.now += 61
+    Lease(path, clock=clock).acquire("x")
+
+
+def test_a_step_that_outlives_its_run_cannot_write_once_another_run_has_begun(tmp_path: Path) -> None:
+    """The step is another process than the holder, and knows the lease from a text."""
+    lease = Lease(tmp_path / "shop.json")
+    lease.acquire("one")
+    step = Lease.from_text(lease.as_text())
+    with step.guarded() as token:
+        assert token == lease.token
+    lease.release()
+    Lease(tmp_path / "shop.json").acquire("two")
+    with pytest.raises(Lost, match="holds it now"), step.guarded():
+        pytest.fail("a late write")
+    with pytest.raises(RunError, match="not a lease"):
+        Lease.from_text("{}")
+
+
+def test_a_late_renewal_counts_where_nobody_has_taken_it(tmp_path: Path) -> None:
+    clock = Clock()
+    lease = Lease(tmp_path / "shop.json", seconds=60, clock=clock)
+    lease.acquire("a long write under the guard")
+    clock.now += 61
+    assert lease.holding() is None
+    lease.renew()
+    with lease.guarded():
+        pass
+
+
+def test_of_many_processes_one_gets_it(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from mtrec.lease import Held, Lease\n"
+        "try:\n    Lease(Path(sys.argv[1])).acquire('work'); print('mine', flush=True)\n"
+        "except Held:\n    print('held', flush=True)\n"
+        "sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "shop.json")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    processes = [subprocess.Popen(command, **pipes, text=True) for _ in range(4)]
+    said = sorted(process.stdout.readline().strip() for process in processes if process.stdout is not None)
+    for process in processes:
+        process.communicate()
+    assert said == ["held", "held", "held", "mine"]
+
+
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "shop.json"
+    path.write_text("{")
+    with pytest.raises(RunError, match="not a lock file"):
+        Lease(path).acquire("x")
