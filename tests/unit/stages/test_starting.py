@@ -262,7 +262,7 @@ def test_rows_go_over_by_id_and_unseen_ones_start_as_in_a_new_model(
         assert not mine[name].equal(new[name])
     learned = [name for name in mine if name.startswith("encoder.") and not mine[name].equal(new[name])]
     assert learned
-    assert all(mine[name].equal(theirs[name]) for name in mine if name.startswith("encoder."))
+    assert all(mine[name].equal(theirs[name]) for name in mine if name.startswith("encoder.backbone."))
 
 
 def test_a_warm_start_begins_where_its_champion_is(shop_run: Path, shop: Scenario, shop_data: Any) -> None:
@@ -292,7 +292,8 @@ def test_kept_states_of_frozen_layers_are_those_of_the_champion(
     start_for(*shop_data, shop, text_cache=tmp_path)
     start = start_for(*shop_data, shop, champion=champion, text_cache=tmp_path)
     expected = encoder.encode_all(encoder.tokenize(shop_data[0].items["text"].to_list()))
-    torch.testing.assert_close(start.catalogue.text_NE, expected, rtol=0, atol=1e-5)
+    texts = [text_NE[:, : encoder.width] for text_NE in (start.catalogue.text_NE, expected)]
+    torch.testing.assert_close(*texts, rtol=0, atol=1e-5)  # not every label is known to both
     reused = start.bundle.model.encoder.reused()
     assert reused is not None
     assert (reused["from_earlier_runs"] > 0) != learned
