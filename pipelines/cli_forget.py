@@ -130,13 +130,16 @@ def purge(
     """Delete a data version from the DVC remote; it cannot be restored afterwards.
 
     Objects that another version there needs stay. Refused while a registered model
-    or a .dvc file of the repository names the version.
+    or a .dvc file of the repository names the version, and while anything is trained,
+    as that may be on this version.
     """
     from mtrec.data.purging import purge as delete
-    from mtrec.errors import InputError
-    from mtrec.tracking import list_models
+    from mtrec.errors import InputError, RunError
+    from mtrec.tracking import list_models, resolve_uri, trainings
 
     folder = _root(root)
+    if trained := trainings(resolve_uri(tracking_uri)):
+        raise RunError(f"{data_version}: {trained[0]} is under way and may need it; purge it when that has ended")
     models = list_models(tracking_uri) if store_exists(tracking_uri) else []
     named = [f"{m.name}/{m.version}" for m in models if m.tags.get("data_version", "").startswith(data_version)]
     if named:

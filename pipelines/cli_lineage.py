@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
 from pipelines.cli_options import DebugOption, TrackingOption, console
-from pipelines.cli_review import ModelArgument, need_store
+from pipelines.cli_review import DvcRootOption, ModelArgument, dvc_repository, need_store
 
 
 def lineage(
     model: ModelArgument,
-    dvc_root: Annotated[
-        Path | None,
-        typer.Option(
-            "--dvc-root",
-            metavar="FOLDER",
-            help="DVC repository whose remote has the data. Default: .mtrec/dvc, where there is one.",
-        ),
-    ] = None,
+    dvc_root: DvcRootOption = None,
     tracking_uri: TrackingOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -36,11 +24,9 @@ def lineage(
 
     from mtrec.errors import RunError
     from mtrec.tracking import verify
-    from pipelines.workspace import Workspace
 
     need_store(model, tracking_uri)
-    here = Workspace.here().dvc_root
-    label, links = verify(model, tracking_uri=tracking_uri, dvc_root=dvc_root or (here if here.is_dir() else None))
+    label, links = verify(model, tracking_uri=tracking_uri, dvc_root=dvc_repository(dvc_root))
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(style="bold", no_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,6 +31,16 @@ WhoOption = Annotated[
 ]
 
 
+DvcRootOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--dvc-root",
+        metavar="FOLDER",
+        help="DVC repository whose remote has the data. Default: .mtrec/dvc, where there is one.",
+    ),
+]
+
+
 def approve_command(
     candidate: CandidateArgument,
     why: WhyOption = "",
@@ -41,18 +52,21 @@ def approve_command(
             help="Also if a rule of the review forbids it (docs/review.md). Needs --why.",
         ),
     ] = False,
+    dvc_root: DvcRootOption = None,
     tracking_uri: TrackingOption = None,
     debug: DebugOption = False,
 ) -> None:
     """Make a candidate the champion, which serves from then on.
 
-    It must have passed the gate, against the champion of today. The champion until
-    now is kept; 'mtrec models rollback' goes back to it.
+    It must have passed the gate, against the champion of today, and contain no user
+    who was forgotten. The champion until now is kept; 'mtrec models rollback' goes
+    back to it.
     """
     from mtrec.tracking import approve
 
     need_store(candidate, tracking_uri)
-    done = approve(candidate, who=_who(who), why=why, force=force, tracking_uri=tracking_uri)
+    root = dvc_repository(dvc_root)
+    done = approve(candidate, who=_who(who), why=why, force=force, tracking_uri=tracking_uri, dvc_root=root)
     if not done.changed:
         typer.echo(f"{done.candidate} is the champion already: {done.champion}")
         return
@@ -81,6 +95,10 @@ def rollback_command(
     to: Annotated[
         str | None, typer.Option("--to", metavar="VERSION", help="The version of NAME to go to, instead.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if the version may contain users who were forgotten.")
+    ] = False,
+    dvc_root: DvcRootOption = None,
     tracking_uri: TrackingOption = None,
     debug: DebugOption = False,
 ) -> None:
@@ -88,7 +106,8 @@ def rollback_command(
     from mtrec.tracking import rollback
 
     need_store(name, tracking_uri)
-    done = rollback(name, who=_who(who), why=why, to=to, tracking_uri=tracking_uri)
+    root = dvc_repository(dvc_root)
+    done = rollback(name, who=_who(who), why=why, to=to, force=force, tracking_uri=tracking_uri, dvc_root=root)
     typer.echo(
         f"{done.champion} is the champion again, before: {done.before}"
         if done.changed
@@ -139,6 +158,21 @@ def need_store(name: str, tracking_uri: str | None) -> None:
 
     if not store_exists(tracking_uri):
         raise ModelError(f"{name}: no such registered model (known: none); 'mtrec run' registers one")
+
+
+def dvc_repository(given: Path | None) -> Path | None:
+    """The DVC repository that was given, else the one here, where there is one.
+
+    Raises:
+        InputError: what was given is none.
+    """
+    from mtrec.errors import InputError
+    from pipelines.workspace import Workspace
+
+    if given is not None and not (given / ".dvc").is_dir():
+        raise InputError(f"--dvc-root {given}: not a DVC repository; give the folder that holds .dvc")
+    here = Workspace.here().dvc_root
+    return given or (here if here.is_dir() else None)
 
 
 def _who(given: str | None) -> str:

@@ -85,7 +85,7 @@ def run_ensemble(
                 }
                 with view.timed("ensemble"):
                     said = _join(scenario, names, run, fit, uri)
-                files = _judge(scenario, run, lineage, uri, view)
+                files = _judge(scenario, run, lineage, uri, view, workspace.dvc_root)
             except BaseException as error:
                 stopped = isinstance(error, KeyboardInterrupt)
                 run.update(state="interrupted" if stopped else "failed")
@@ -124,7 +124,9 @@ def _join(scenario: Scenario, names: Sequence[str], run: Run, fit: bool, uri: st
     )
 
 
-def _judge(scenario: Scenario, run: Run, lineage: dict[str, str], uri: str, view: Following) -> dict[str, Path]:
+def _judge(
+    scenario: Scenario, run: Run, lineage: dict[str, str], uri: str, view: Following, dvc_root: Path
+) -> dict[str, Path]:
     """Evaluate, gate and register; the files for people by name."""
     made = run.outputs
     names = {"evaluation": "json", "gate": "json", "report": "html", "registration": "json", "losses": "jsonl"}
@@ -166,6 +168,7 @@ def _judge(scenario: Scenario, run: Run, lineage: dict[str, str], uri: str, view
                 tracking_uri=uri,
                 pipeline_run=run.name,
                 lineage=lineage,
+                dvc_root=dvc_root,
             ),
             register.Outputs(registration=files["registration"]),
             scenario,

@@ -15,6 +15,7 @@ from mtrec.data.contract import Tables
 from mtrec.data.dataset import prepare
 from mtrec.data.forgotten import users_in
 from mtrec.data.versioning import known_versions, push
+from mtrec.lease import holding
 from mtrec.models.store import new_model, save_model
 from mtrec.stages import ingest, monitor
 from mtrec.tracking.connection import connected
@@ -132,6 +133,15 @@ def test_from_a_champion_that_knows_a_user_to_nothing_that_does(here: Path, scen
     assert code == 0
     assert "ok  deletion      holds no user who was forgotten" in out
 
+    assert main("models", "approve", NAME, "--force", "--why", "compared with none")[0] == 0
+    code, _, err = main("models", "rollback", NAME, "--why", "faster")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "tiny-shop/1: contains 1 user who was forgotten on 20" in err
+
+    with holding(tracking.training_lease(NAME, tracking.resolve_uri()), "training of tiny-shop"):
+        code, _, err = main("data", "purge", before)
+    assert (code, err.count("\n")) == (1, 1)
+    assert f"mtrec: {before}: training of tiny-shop (" in err
     code, _, err = main("data", "purge", before)
     assert (code, err.count("\n")) == (2, 1)
     assert f"{before}: the registered model tiny-shop/1 was made from it; delete that model first" in err

@@ -119,6 +119,7 @@ def test_a_review_from_end_to_end(main: Main, monkeypatch: pytest.MonkeyPatch) -
         (["reject", NEWER, "--why", ""], 2, "rejecting needs a reason: give --why"),
         (["reject", "ecommerce-candidate/1", "--why", "x"], 1, "is the champion; take it back with"),
         (["rollback", "ecommerce", "--why", "x"], 1, "nothing was champion before ecommerce/1"),
+        (["approve", NEWER, "--dvc-root", "nowhere"], 2, "--dvc-root nowhere: not a DVC repository"),
         (["history", "nothing"], 2, "nothing: no such registered model"),
         (
             ["compare", "ecommerce/1", "ecommerce/7"],

@@ -10,6 +10,7 @@ from typing import Any
 
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
+from mtrec.data.versioning import EMBEDDED
 from mtrec.errors import RunError
 from mtrec.lease import Lease
 from mtrec.progress import report as report_progress
@@ -33,6 +34,8 @@ class Inputs:
     """data_version, code_revision, parameters_hash and image."""
     lease: str | None = None
     """The lease under which the run trains, see `mtrec.lease.Lease.as_text`: who has lost it registers nothing."""
+    dvc_root: Path = EMBEDDED
+    """DVC repository with the list of forgotten users: what may contain any is not approved by setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +79,21 @@ def _register(inputs: Inputs, scenario: Scenario) -> dict[str, Any]:
     )
     summary = {**asdict(registration), "aliases": list(registration.aliases)}
     if scenario.gate.auto_approve and not registration.champion:
-        summary |= _approve(f"{registration.name}/{registration.version}", inputs.tracking_uri)
+        summary |= _approve(f"{registration.name}/{registration.version}", inputs)
     return summary
 
 
-def _approve(candidate: str, tracking_uri: str | None) -> dict[str, Any]:
+def _approve(candidate: str, inputs: Inputs) -> dict[str, Any]:
     """Approve by setting; a refusal leaves the candidate to people and is no failure of the run."""
     report_progress("register", None, "approving it, as gate.auto_approve is true")
     try:
-        done = approve(candidate, who="mtrec", why="gate.auto_approve is true", tracking_uri=tracking_uri)
+        done = approve(
+            candidate,
+            who="mtrec",
+            why="gate.auto_approve is true",
+            tracking_uri=inputs.tracking_uri,
+            dvc_root=inputs.dvc_root,
+        )
     except RunError as error:
         return {"approval": f"left to people: {error}"}
     return {

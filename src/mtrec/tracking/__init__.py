@@ -32,7 +32,7 @@ from mtrec.tracking.lookup import (
     list_models,
     show_model,
 )
-from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback, training_lease
+from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback, training_lease, trainings
 from mtrec.tracking.registry import Registration, register
 from mtrec.tracking.retraining import attempts, begin_training, log_decision, log_outcome, trained_in
 from mtrec.tracking.runs import (
@@ -94,6 +94,7 @@ __all__ = [
     "tag_run",
     "trained_in",
     "training_lease",
+    "trainings",
     "trial_run",
     "verify",
 ]

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtrec.errors import InputError, ModelError, RunError
+from mtrec.errors import InputError, ModelError, MtrecError, RunError
 from mtrec.lease import Lease, holding
 from mtrec.tracking.connection import as_global, connected, database_of, locked, resolve_uri
+from mtrec.tracking.containing import count_users, holder
 from mtrec.tracking.history import (
     ENTRY,
     NONE,
@@ -69,6 +70,7 @@ def approve(
     tracking_uri: str | None = None,
     champion_seen: str | None = None,
     force: bool = False,
+    dvc_root: Path | None = None,
 ) -> Decision:
     """Make a candidate the champion. Approving it twice makes one version; one that was cut off is taken up again.
 
@@ -79,7 +81,9 @@ def approve(
         tracking_uri: see `connection.resolve_uri`.
         champion_seen: refuse if the champion is another one than this `name/version` or none.
         force: although the gate did not pass, what is stored is not what was registered, the champion is another
-            one than the candidate was compared with, or somebody rejected it or rolled it back.
+            one than the candidate was compared with, somebody rejected it or rolled it back, or it may contain
+            users who were forgotten.
+        dvc_root: DVC repository with the list of the forgotten and the data versions; None: nobody was forgotten.
 
     Raises:
         InputError: who or why is missing.
@@ -103,6 +107,7 @@ def approve(
                 raise Refused(f"{name}: the champion is {before}, not {champion_seen}; look again first")
             if not force:
                 _check(candidate, before, history(name, uri), broken)
+                _check_forgotten(client, candidate, dvc_root, "approve it all the same with --force --why")
             copy = _copy(client, uri, candidate, copy)
             facts = {"who": who, "why": why, "before": before, "after": _label(copy)}
             move_champion(client, name, new_change("approve", candidate=_label(candidate), forced=force, **facts))
@@ -143,7 +148,16 @@ def reject(reference: str, *, who: str, why: str, tracking_uri: str | None = Non
     return Decision(changed=changed, champion=champion, before=champion, candidate=label)
 
 
-def rollback(name: str, *, who: str, why: str, to: str | None = None, tracking_uri: str | None = None) -> Decision:
+def rollback(
+    name: str,
+    *,
+    who: str,
+    why: str,
+    to: str | None = None,
+    tracking_uri: str | None = None,
+    force: bool = False,
+    dvc_root: Path | None = None,
+) -> Decision:
     """Go back to the champion that the present one took over from; again: to the one before.
 
     Args:
@@ -152,11 +166,13 @@ def rollback(name: str, *, who: str, why: str, to: str | None = None, tracking_u
         why: recorded in the history; needed.
         to: version of `name` to go to instead.
         tracking_uri: see `connection.resolve_uri`.
+        force: although the version may contain users who were forgotten.
+        dvc_root: as for `approve`.
 
     Raises:
         InputError: who or why is missing.
         ModelError: no such model or version.
-        Refused: there is no champion, or none before it.
+        Refused: there is no champion, or none before it, or a rule forbids it.
         Held: another decision on this scenario is under way.
         RunError: MLflow cannot be used.
     """
@@ -171,7 +187,9 @@ def rollback(name: str, *, who: str, why: str, to: str | None = None, tracking_u
             target = choose(client, f"{name}/{to}" if to else _predecessor(name, before, history(name, uri)))
             after = _label(target)
             if after != before:
-                change = new_change("rollback", who=who, why=why, before=before, after=after)
+                if not force:
+                    _check_forgotten(client, target, dvc_root, "go back to it all the same with --force")
+                change = new_change("rollback", who=who, why=why, before=before, after=after, forced=force)
                 move_champion(client, name, change)
     return Decision(changed=after != before, champion=after, before=before)
 
@@ -205,6 +223,23 @@ def _check(candidate: ModelVersion, champion: str, changes: list[Change], broken
             f"{label}: it was compared with {compared}, and the champion is {champion} now; "
             f"run 'mtrec run' again to compare it with that one, or {mend}"
         )
+
+
+def _check_forgotten(client: MlflowClient, version: ModelVersion, root: Path | None, mend: str) -> None:
+    """Whether a version may serve as far as the forgotten go; where nobody was forgotten, nothing is looked up.
+
+    Raises:
+        Refused: it contains forgotten users, or that cannot be known.
+    """
+    try:
+        found = holder(client, version, root) if root else None
+        unknown = found.unknown if found else ""
+    except MtrecError as error:
+        found, unknown = None, str(error)
+    if found is not None and found.users:
+        raise Refused(f"{_label(version)}: contains {count_users(found.users)}; train anew, or {mend}")
+    if unknown:
+        raise Refused(f"{_label(version)}: may contain users who were forgotten: {unknown}; train anew, or {mend}")
 
 
 def _last_about(candidate: str, changes: list[Change]) -> Change | None:
@@ -251,9 +286,22 @@ def lease_of(name: str, uri: str, what: str = "promotion") -> Lease:
         uri: a resolved tracking URI.
         what: another lease of the same scenario.
     """
+    return Lease(_locks(uri) / f"{name}.{what}.json", seconds=LEASE_SECONDS)
+
+
+def trainings(uri: str) -> list[str]:
+    """What is being trained now, of any scenario, for people.
+
+    Args:
+        uri: a resolved tracking URI.
+    """
+    found = [Lease(path).holding() for path in sorted(_locks(uri).glob("*.training.json"))]
+    return [f"{state.what} ({state.holder})" for state in found if state is not None]
+
+
+def _locks(uri: str) -> Path:
     database = database_of(uri)
-    folder = Path(".mtrec") if database is None else database.parent
-    return Lease(folder / "locks" / f"{name}.{what}.json", seconds=LEASE_SECONDS)
+    return (Path(".mtrec") if database is None else database.parent) / "locks"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mtrec.config import Scenario, parse_scenario
+from mtrec.data.forgotten import remember
 from mtrec.data.versioning import EMBEDDED, restore
 from mtrec.errors import RunError
 from mtrec.lease import Lease, Lost
@@ -99,6 +100,12 @@ def test_a_setting_approves_without_a_person(
     again = register("c", "1")
     assert not again["champion"]
     assert "ada rolled it back" in again["approval"]
+    remember(EMBEDDED, small.name, ["u1"])
+    unknown = register("e", "1")
+    assert not unknown["champion"]
+    assert (
+        "left to people: ecommerce-candidate/5: may contain users who were forgotten: .mtrec" in unknown["approval"]
+    )
     told = [(change.action, change.who, change.why) for change in history("ecommerce")]
     assert told[1:] == [("approve", "mtrec", "gate.auto_approve is true"), ("rollback", "ada", "wrong prices")]
 

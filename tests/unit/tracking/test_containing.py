@@ -1,7 +1,9 @@
 """Which registered models hold forgotten users: their own data's, their members' and their teacher's."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -13,6 +15,7 @@ from mtrec.data.forgetting import forget
 from mtrec.data.forgotten import read_forgotten
 from mtrec.data.purging import purge
 from mtrec.data.versioning import push
+from mtrec.tracking import containing, promotion
 from mtrec.tracking.connection import as_global, connected
 from mtrec.tracking.stored import file_digest
 from tests.unit.stocked import stock
@@ -39,8 +42,8 @@ def made(
     ]
     with connected(uri_of(folder)) as client, as_global(uri_of(folder)):
         first = client.get_model_version("ecommerce-candidate", "1")
-        for kind in kinds:
-            tags = {**first.tags, "data_version": after, **kind}
+        for number, kind in enumerate(kinds):
+            tags = {**first.tags, "data_version": after, "lineage": str(number), **kind}
             client.create_model_version("ecommerce-candidate", first.source, run_id=first.run_id, tags=tags)
     return folder, before, after
 
@@ -111,6 +114,67 @@ def test_what_is_gone_is_not_known(made: tuple[Path, str, str], scenario: Scenar
     assert f"{before}: no such data version" in found["ecommerce/1"].unknown
     assert found["ecommerce/1"].users == {}
     assert "ecommerce-candidate/2, of which it is made, is no longer" in found["ecommerce-candidate/3"].unknown
+
+
+@pytest.fixture
+def reviewed(made: tuple[Path, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Decide in a copy of the registry, where only the rule about the forgotten counts."""
+    shutil.copy(made[0] / "mlflow.db", tmp_path / "mlflow.db")
+    monkeypatch.setattr(promotion, "_check", lambda *given: None)
+
+    def decide(action: Callable[..., tracking.Decision], reference: str, **given: Any) -> tracking.Decision:
+        places = {"tracking_uri": uri_of(tmp_path), "dvc_root": made[0] / "dvc"}
+        return action(reference, **{"who": "ada", "why": "a test"} | places | given)
+
+    return decide
+
+
+@pytest.mark.parametrize(
+    ("candidate", "message"),
+    [
+        (
+            "ecommerce-candidate/3",
+            r": contains 1 user who was forgotten on 20.*; train anew, or approve .* --force",
+        ),
+        (
+            "ecommerce-candidate/5",
+            r": may contain users who were forgotten: its teacher is not among the .*; train",
+        ),
+    ],
+)
+def test_what_may_hold_them_is_approved_by_force_only(
+    reviewed: Callable[..., Any], candidate: str, message: str
+) -> None:
+    with pytest.raises(tracking.Refused, match=f"^{candidate}{message}"):
+        reviewed(tracking.approve, candidate)
+    assert reviewed(tracking.approve, candidate, force=True).changed
+
+
+def test_going_back_to_what_holds_them_takes_force(reviewed: Callable[..., Any], tmp_path: Path) -> None:
+    assert reviewed(tracking.approve, "ecommerce-candidate/2").champion == "ecommerce/2"
+    with pytest.raises(
+        tracking.Refused, match=r"^ecommerce/1: contains 1 user .*; train anew, or go back .* --force$"
+    ):
+        reviewed(tracking.rollback, "ecommerce")
+    assert reviewed(tracking.rollback, "ecommerce", force=True).champion == "ecommerce/1"
+    assert tracking.history("ecommerce", uri_of(tmp_path))[-1].forced
+
+
+def test_a_list_that_cannot_be_read_stops_a_decision(
+    made: tuple[Path, str, str], reviewed: Callable[..., Any], tmp_path: Path
+) -> None:
+    shutil.copytree(made[0] / "dvc", tmp_path / "dvc")
+    (tmp_path / "dvc" / "data" / "forgotten.key").unlink()
+    with pytest.raises(tracking.Refused, match=r"^ecommerce-candidate/2: may contain .*forgotten\.key: missing"):
+        reviewed(tracking.approve, "ecommerce-candidate/2", dvc_root=tmp_path / "dvc")
+
+
+def test_where_nobody_was_forgotten_no_decision_looks_into_data(
+    reviewed: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(containing, "_look", lambda *given: pytest.fail("looked"))
+    assert reviewed(tracking.approve, "ecommerce-candidate/3", dvc_root=tmp_path / "dvc").changed
+    assert reviewed(tracking.rollback, "ecommerce", dvc_root=tmp_path / "dvc").changed
 
 
 def test_users_are_counted_for_people() -> None:
