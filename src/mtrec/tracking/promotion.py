@@ -95,10 +95,10 @@ def approve(
     who, why = _told(who, why, needed="--force" if force else "")
     uri = resolve_uri(tracking_uri)
     with connected(uri) as client:
-        candidate = _candidate(client, reference)
-        name = scenario_of(candidate)
-        broken = [] if force else broken_files(_label(candidate), uri)
-        with _deciding(client, uri, name, f"approving {_label(candidate)}"):
+        found = _candidate(client, reference)
+        name = scenario_of(found)
+        with _deciding(client, uri, name, f"approving {_label(found)}"):
+            candidate = choose(client, _label(found))
             before = champion_label(client, name)
             copy = _copy_of(client, name, candidate)
             if copy is not None and before == _label(copy):
@@ -106,7 +106,7 @@ def approve(
             if champion_seen is not None and champion_seen != before:
                 raise Refused(f"{name}: the champion is {before}, not {champion_seen}; look again first")
             if not force:
-                _check(candidate, before, history(name, uri), broken)
+                _check(candidate, before, history(name, uri), broken_files(_label(candidate), uri))
                 _check_forgotten(client, candidate, dvc_root, "approve it all the same with --force --why")
             copy = _copy(client, uri, candidate, copy)
             facts = {"who": who, "why": why, "before": before, "after": _label(copy)}

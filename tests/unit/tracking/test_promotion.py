@@ -16,6 +16,7 @@ import pytest
 from mtrec import tracking
 from mtrec.config import Scenario
 from mtrec.errors import InputError, ModelError, RunError
+from mtrec.lease import Lease
 from mtrec.tracking.connection import connected
 from mtrec.tracking.promotion import LEASE_SECONDS, lease_of
 from tests.unit.stocked import NEWER, OTHER, REFUSED, stock
@@ -101,6 +102,26 @@ def test_the_champion_that_was_seen_must_still_be_it(store: str) -> None:
     with pytest.raises(tracking.Refused, match="the champion is ecommerce/1, not ecommerce/7; look again"):
         tracking.approve(NEWER, who="ada", why="x", force=True, champion_seen="ecommerce/7")
     assert tracking.approve(NEWER, who="ada", champion_seen="ecommerce/1").changed
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"), [("gate", "its gate says x"), ("sha256.report", "gate is broken: report.html was changed")]
+)
+def test_a_candidate_is_looked_at_again_once_nobody_else_decides(
+    store: str, monkeypatch: pytest.MonkeyPatch, tag: str, message: str
+) -> None:
+    """The tag changes after the candidate was found and before the lease is had."""
+    acquire = Lease.acquire
+
+    def late(lease: Lease, what: str) -> int:
+        with connected(store) as client:
+            client.set_model_version_tag("ecommerce-candidate", "2", tag, "x")
+        return acquire(lease, what)
+
+    monkeypatch.setattr(Lease, "acquire", late)
+    with pytest.raises(tracking.Refused, match=f"^{NEWER}: {message}"):
+        tracking.approve(NEWER, who="ada")
+    assert champion(store) == "1"
 
 
 @pytest.mark.parametrize(
