@@ -78,12 +78,32 @@ def history(name: str, tracking_uri: str | None = None) -> list[Change]:
 
 
 def enter(client: MlflowClient, model: str, change: Change, versions: Sequence[str]) -> None:
-    """Add an entry to a registered model and to versions of it."""
-    numbers = _numbers(_tags_of(client, model) or {})
-    key, text = f"{ENTRY}{max(numbers, default=0) + 1:04d}", json.dumps(asdict(change), ensure_ascii=False)
+    """Add an entry to a registered model and to versions of it, or finish one that was cut off."""
+    tags = _tags_of(client, model) or {}
+    numbers = _numbers(tags)
+    known = (number for number in numbers if _read(tags, f"{ENTRY}{number:04d}") == change)
+    key = f"{ENTRY}{next(known, max(numbers, default=0) + 1):04d}"
+    text = json.dumps(asdict(change), ensure_ascii=False)
     client.set_registered_model_tag(model, key, text)
     for version in versions:
         client.set_model_version_tag(model, version, key, text)
+
+
+def altered(client: MlflowClient, name: str) -> list[str]:
+    """The entries that a scenario's serving model and the versions they name do not have alike, for people."""
+    own = _tags_of(client, name) or {}
+    found = []
+    for version in versions_of(client, name):
+        label = f"{name}/{version.version}"
+        kept = {key: text for key, text in version.tags.items() if key.startswith(ENTRY)}
+        for number in _numbers(own | kept):
+            key = f"{ENTRY}{number:04d}"
+            text = own.get(key)
+            named = text is not None and label in (_read(own, key).before, _read(own, key).after)
+            cut_off = text is not None and text == own.get(PENDING)
+            if kept.get(key) != (text if named else None) and not cut_off:
+                found.append(f"{key} of {label}")
+    return found
 
 
 def move_champion(client: MlflowClient, name: str, change: Change) -> None:
@@ -98,8 +118,8 @@ def finish_pending(client: MlflowClient, name: str) -> None:
     tags = _tags_of(client, name) or {}
     if PENDING not in tags:
         return
-    change = _pending(client, name, tags)
-    if change is not None and change not in _entered(tags):
+    change = _read(tags, PENDING)
+    if change in _entered(tags) or champion_label(client, name) == change.after:
         named = (change.before, change.after)
         enter(client, name, change, [label.partition("/")[2] for label in named if label != NONE])
     client.delete_registered_model_tag(name, PENDING)

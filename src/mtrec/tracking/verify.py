@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mtrec.errors import MtrecError
 from mtrec.tracking.connection import connected, resolve_uri
 from mtrec.tracking.containing import count_users, holder
-from mtrec.tracking.history import Change, champion_label, history, scenario_of, statuses
+from mtrec.tracking.history import Change, altered, champion_label, history, scenario_of, statuses
 from mtrec.tracking.judgement import read
 from mtrec.tracking.lookup import LINEAGE_TAG, choose, versions_of
 from mtrec.tracking.registry import lineage_key
@@ -201,6 +201,8 @@ def _gate(chain: _Chain) -> str:
 def _promotion(chain: _Chain) -> str:
     version, name = chain.version, scenario_of(chain.version)
     label = f"{version.name}/{version.version}"
+    if others := altered(chain.client, name):
+        raise _Broken(f"the history was changed: {_few(others)} is not what the registered model {name} says")
     if version.name != name:
         copies = [copy for copy in versions_of(chain.client, name) if copy.tags.get("copied_from") == label]
         status = statuses(name, chain.uri)[label]

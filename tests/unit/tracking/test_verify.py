@@ -232,6 +232,27 @@ def test_promotions_that_were_tampered_with(home: Path, uri: str) -> None:
         assert f"the candidate {OTHER} that it was copied from is gone" in verify("ecommerce/1", home)["promotion"]
 
 
+def test_a_history_that_was_tampered_with(home: Path, uri: str) -> None:
+    tracking.approve(NEWER, who="ada")
+    key = "mtrec.history.0002"
+    with connected(uri) as client:
+        own = client.get_registered_model("ecommerce").tags[key]
+        client.set_registered_model_tag("ecommerce", key, own.replace("ada", "eve"))
+        broken = (
+            "the history was changed: mtrec.history.0002 of ecommerce/2, mtrec.history.0002 of ecommerce/1 is not"
+        )
+        for reference in ("ecommerce/1", "ecommerce/2", NEWER):
+            assert verify(reference, home)["promotion"].startswith(broken)
+        client.delete_registered_model_tag("ecommerce", key)
+        client.set_registered_model_alias("ecommerce", "champion", "1")
+        assert verify("ecommerce/1", home)["promotion"].startswith(broken)
+        client.set_registered_model_tag("ecommerce", key, own)
+        client.set_registered_model_alias("ecommerce", "champion", "2")
+        assert verify("ecommerce/1", home) == {}
+        client.delete_model_version_tag("ecommerce", "2", key)
+        assert "mtrec.history.0002 of ecommerce/2 is not" in verify("ecommerce/1", home)["promotion"]
+
+
 def test_a_version_without_digests_gets_them_when_it_is_registered_again(
     home: Path, uri: str, tiny_model: Path, scenario: Scenario
 ) -> None:
