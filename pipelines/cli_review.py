@@ -96,7 +96,8 @@ def rollback_command(
         str | None, typer.Option("--to", metavar="VERSION", help="The version of NAME to go to, instead.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also if the version may contain users who were forgotten.")
+        bool,
+        typer.Option("--force", help="Also if it never was champion, or may contain users who were forgotten."),
     ] = False,
     dvc_root: DvcRootOption = None,
     tracking_uri: TrackingOption = None,

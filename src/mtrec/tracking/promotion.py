@@ -34,13 +34,15 @@ from mtrec.tracking.history import (
     scenario_of,
 )
 from mtrec.tracking.lookup import CANDIDATE, LINEAGE_TAG, choose, ensure_model, of_lineage
-from mtrec.tracking.verify import Link, broken_files
+from mtrec.tracking.verify import Link, broken_links
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 LEASE_SECONDS = 60.0
+_ORIGIN = ("data version", "validation", "run", "model", "gate")
+"""The links of the chain that must hold before a candidate serves; of the data version only what the tags say."""
 _LONGEST = 2000
 """Characters of a reason."""
 
@@ -106,7 +108,7 @@ def approve(
             if champion_seen is not None and champion_seen != before:
                 raise Refused(f"{name}: the champion is {before}, not {champion_seen}; look again first")
             if not force:
-                _check(candidate, before, history(name, uri), broken_files(_label(candidate), uri))
+                _check(candidate, before, history(name, uri), broken_links(_label(candidate), _ORIGIN, uri))
                 _check_forgotten(client, candidate, dvc_root, "approve it all the same with --force --why")
             copy = _copy(client, uri, candidate, copy)
             facts = {"who": who, "why": why, "before": before, "after": _label(copy)}
@@ -160,13 +162,15 @@ def rollback(
 ) -> Decision:
     """Go back to the champion that the present one took over from; again: to the one before.
 
+    A version whose files are not those that were registered is never gone back to.
+
     Args:
         name: the scenario.
         who: recorded in the history.
         why: recorded in the history; needed.
         to: version of `name` to go to instead.
         tracking_uri: see `connection.resolve_uri`.
-        force: although the version may contain users who were forgotten.
+        force: although the version never was champion, or may contain users who were forgotten.
         dvc_root: as for `approve`.
 
     Raises:
@@ -184,10 +188,13 @@ def rollback(
             before = champion_label(client, name)
             if before == NONE and to is None:
                 raise Refused(f"{name}: no version is champion, nothing to roll back; name one with --to")
-            target = choose(client, f"{name}/{to}" if to else _predecessor(name, before, history(name, uri)))
+            changes = history(name, uri)
+            target = choose(client, f"{name}/{to}" if to else _predecessor(name, before, changes))
             after = _label(target)
             if after != before:
+                _check_whole(after, uri)
                 if not force:
+                    _check_served(after, changes)
                     _check_forgotten(client, target, dvc_root, "go back to it all the same with --force")
                 change = new_change("rollback", who=who, why=why, before=before, after=after, forced=force)
                 move_champion(client, name, change)
@@ -223,6 +230,28 @@ def _check(candidate: ModelVersion, champion: str, changes: list[Change], broken
             f"{label}: it was compared with {compared}, and the champion is {champion} now; "
             f"run 'mtrec run' again to compare it with that one, or {mend}"
         )
+
+
+def _check_whole(label: str, uri: str) -> None:
+    """Whether the files of a version are those that were registered.
+
+    Raises:
+        Refused: they are not.
+    """
+    for link in broken_links(label, ("model",), uri):
+        raise Refused(
+            f"{label}: its model is broken: {link.what}; mend its files, or name another version with --to"
+        )
+
+
+def _check_served(label: str, changes: list[Change]) -> None:
+    """Whether a version was champion before.
+
+    Raises:
+        Refused: the history does not say so.
+    """
+    if not any(label in (change.before, change.after) for change in changes):
+        raise Refused(f"{label}: never was champion; approve its candidate, or go to it all the same with --force")
 
 
 def _check_forgotten(client: MlflowClient, version: ModelVersion, root: Path | None, mend: str) -> None:

@@ -9,7 +9,7 @@ on one side, by accident or on purpose.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,14 +97,14 @@ def verify(
     return _verify(reference, _CHECKS, tracking_uri, dvc_root, deletion=True)
 
 
-def broken_files(reference: str, tracking_uri: str | None = None) -> list[Link]:
-    """Those of the links validation, model and gate that are broken; a candidate is not approved with any.
+def broken_links(reference: str, names: Collection[str], tracking_uri: str | None = None) -> list[Link]:
+    """Those of the named links that are broken; no data is looked up.
 
     Raises:
         ModelError: no such model or version.
         RunError: MLflow cannot be used.
     """
-    checks = {name: _CHECKS[name] for name in ("validation", "model", "gate")}
+    checks = {name: check for name, check in _CHECKS.items() if name in names}
     return [link for link in _verify(reference, checks, tracking_uri, None)[1] if not link.ok]
 
 

@@ -196,6 +196,16 @@ def test_a_champion_of_unknown_origin_needs_a_named_version(store: str) -> None:
         tracking.rollback("ecommerce", who="ada", why="x")
 
 
+def test_a_copy_that_never_served_is_gone_to_by_force_only(store: str) -> None:
+    with connected(store) as client:
+        client.copy_model_version(f"models:/{NEWER}", "ecommerce")
+    with pytest.raises(
+        tracking.Refused, match=r"^ecommerce/2: never was champion; approve its candidate, .* --force$"
+    ):
+        tracking.rollback("ecommerce", who="ada", why="x", to="2")
+    assert tracking.rollback("ecommerce", who="ada", why="x", to="2", force=True).champion == "ecommerce/2"
+
+
 def test_the_status_of_every_version(store: str) -> None:
     assert tracking.statuses("ecommerce") == {
         "ecommerce/1": "champion",

@@ -207,12 +207,26 @@ def test_a_tag_that_was_tampered_with(home: Path, uri: str, tag: str) -> None:
     link, message = TAGS[tag]
     assert message in broken[link]
     assert set(broken) - {link} <= {"run"}
+    with pytest.raises(tracking.Refused, match=f"^{NEWER}: (its gate says x|{'|'.join(broken)} is broken)"):
+        tracking.approve(NEWER, who="ada")
 
 
 def test_a_run_that_is_gone(home: Path, uri: str) -> None:
     with connected(uri) as client:
         client.delete_run(tracking.show_model(NEWER).run_id)
     assert {"data version", "run"} <= set(verify(NEWER, home))
+    with pytest.raises(tracking.Refused, match=f"^{NEWER}: data version is broken: its MLflow run .* was deleted"):
+        tracking.approve(NEWER, who="ada")
+
+
+def test_files_that_were_tampered_with_are_not_gone_back_to(home: Path) -> None:
+    tracking.approve(NEWER, who="ada")
+    append(model_file(home, "ecommerce/1", "model.safetensors"))
+    with pytest.raises(
+        tracking.Refused, match=r"^ecommerce/1: its model is broken: changed: artifacts/model/model"
+    ):
+        tracking.rollback("ecommerce", who="ada", why="slower", force=True)
+    assert tracking.show_model("ecommerce@champion").version == "2"
 
 
 def test_promotions_that_were_tampered_with(home: Path, uri: str) -> None:
