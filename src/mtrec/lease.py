@@ -23,6 +23,7 @@ from pathlib import Path
 
 from mtrec.data.contract import replacing_file
 from mtrec.errors import RunError
+from mtrec.processes import is_gone, me
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,13 +38,14 @@ class State:
     expires: float
     """Seconds since the epoch; 0 after a release."""
     host: str
+    """The machine and its process namespace; one without the latter, from an mtrec of before, is nobody's own."""
     process: int
-    born: float
-    """When the holder's process was started, seconds since the epoch: numbers of processes are used again."""
+    born: str | float
+    """When the holder's process was started, see `processes.me`: numbers of processes are used again."""
 
     def gone(self) -> bool:
         """Whether the holder was a process of this machine that has ended."""
-        return self.host == socket.gethostname() and _born(self.process) != self.born
+        return is_gone({"host": self.host, "pid": self.process, "started": self.born})
 
 
 class Held(RunError):
@@ -170,14 +172,15 @@ class Lease:
 
     def _write(self, what: str, expires: float) -> None:
         assert self.token is not None
+        own = me()
         state = State(
             token=self.token,
             holder=self.holder,
             what=what,
             expires=expires,
-            host=socket.gethostname(),
-            process=os.getpid(),
-            born=_born(os.getpid()),
+            host=str(own["host"]),
+            process=int(own["pid"]),
+            born=own["started"],
         )
         with replacing_file(self.path) as temporary:
             temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
@@ -189,16 +192,6 @@ class Lease:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_suffix(".lock")):
             yield
-
-
-def _born(process: int) -> float:
-    """When a process of this machine was started; 0 where there is none."""
-    import psutil
-
-    try:
-        return float(psutil.Process(process).create_time())
-    except psutil.NoSuchProcess:
-        return 0.0
 
 
 @contextmanager

@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mtrec.errors import RunError
@@ -101,6 +103,27 @@ def test_a_holder_that_was_killed_on_another_machine_blocks_no_longer_than_its_t
         Lease(path, clock=clock).acquire("x")
     clock.now += 61
     Lease(path, clock=clock).acquire("x")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the clock is all there is")
+def test_setting_the_clock_frees_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Lease(tmp_path / "shop.json").acquire("x")
+    created = psutil.Process.create_time
+    monkeypatch.setattr(psutil.Process, "create_time", lambda self: created(self) + 3600)
+    with pytest.raises(Held):
+        Lease(tmp_path / "shop.json").acquire("x")
+
+
+def test_a_lease_that_an_mtrec_of_before_wrote_lasts_its_time(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "shop.json"
+    Lease(path, seconds=60, clock=clock).acquire("x")
+    before = {"host": socket.gethostname(), "born": psutil.Process().create_time()}
+    path.write_text(json.dumps(json.loads(path.read_text()) | before))
+    with pytest.raises(Held):
+        Lease(path, clock=clock).acquire("x")
+    clock.now += 61
+    assert Lease(path, clock=clock).acquire("x") == 2
 
 
 def test_a_step_that_outlives_its_run_cannot_write_once_another_run_has_begun(tmp_path: Path) -> None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import socket
 import threading
 import warnings
 from collections.abc import Iterator
@@ -152,34 +150,6 @@ class Storage:
         finally:
             ended.set()
             thread.join()
-
-
-def me() -> dict[str, str | int | float]:
-    """This process, so that others on the machine can tell whether it still lives."""
-    import psutil
-
-    return {"host": _host(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-
-
-def is_gone(process: object) -> bool:
-    """Whether a process, as `me` told it, ran on this machine and has ended."""
-    import psutil
-
-    if not isinstance(process, dict) or process.get("host") != _host():
-        return False
-    try:
-        started = psutil.Process(int(process["pid"])).create_time()
-    except psutil.NoSuchProcess:
-        return True
-    return abs(started - float(process["started"])) > 1
-
-
-def _host() -> str:
-    """The machine's name and, as containers may share it, the process namespace."""
-    try:
-        return f"{socket.gethostname()} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()
 
 
 def _reason(error: BaseException) -> str:

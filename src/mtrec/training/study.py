@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mtrec.config import Scenario
 from mtrec.errors import ConfigError
+from mtrec.processes import is_gone, me
 from mtrec.training import sampling, space
-from mtrec.training.storage import Storage, TakenOver, is_gone, me
+from mtrec.training.storage import Storage, TakenOver
 
 if TYPE_CHECKING:
     import optuna

@@ -5,13 +5,12 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from mtrec.errors import ConfigError, RunError
 from mtrec.training import storage
-from mtrec.training.storage import Storage, is_gone, me
+from mtrec.training.storage import Storage
 
 HOLD = """
 import sys, time
@@ -100,17 +99,3 @@ def test_an_error_of_the_database_becomes_one_line(tmp_path: Path) -> None:
         raise OperationalError("SELECT\n1", {}, Exception("disk I/O\n error"))
     with pytest.raises(RuntimeError, match="a bug"), found.reached():
         raise RuntimeError("a bug")
-
-
-def test_processes_are_told_apart() -> None:
-    process = me()
-    assert not is_gone(process)
-    assert not is_gone({**process, "host": "another machine", "pid": 1}), "it cannot be known"
-    assert is_gone({**process, "started": 5.0}), "another process has its number now"
-    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    theirs = {**process, "pid": other.pid, "started": psutil.Process(other.pid).create_time()}
-    assert not is_gone(theirs)
-    other.kill()
-    other.wait()
-    assert is_gone(theirs)
-    assert not is_gone(None)
