@@ -18,12 +18,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mtrec.data.contract import replacing_file
 from mtrec.errors import RunError
 from mtrec.processes import is_gone, me
+
+_PATIENCE = 5.0
+"""Seconds that a new holder waits for one that is writing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,7 @@ class Lease:
         Raises:
             Held: somebody else holds it.
         """
-        with self._alone():
+        with self._alone(_PATIENCE):
             found = self.holding()
             if found is not None:
                 left = found.expires - self.clock()
@@ -111,7 +114,18 @@ class Lease:
                 )
             found = self.state()
             self.token = (found.token if found else 0) + 1
-            self._write(what, self.clock() + self.seconds)
+            own = me()
+            self._write(
+                State(
+                    token=self.token,
+                    holder=self.holder,
+                    what=what,
+                    expires=self.clock() + self.seconds,
+                    host=str(own["host"]),
+                    process=int(own["pid"]),
+                    born=own["started"],
+                )
+            )
             return self.token
 
     def renew(self) -> None:
@@ -121,23 +135,27 @@ class Lease:
             Lost: it is another's.
         """
         with self._alone():
-            self._write(self._own(expired=True).what, self.clock() + self.seconds)
+            self._write(replace(self._own(expired=True), expires=self.clock() + self.seconds))
 
     def release(self) -> None:
         """Give it back; one that is lost already is left alone."""
         with self._alone(), suppress(Lost):
-            self._write(self._own(expired=True).what, 0.0)
+            self._write(replace(self._own(expired=True), expires=0.0))
         self.token = None
 
     @contextmanager
     def guarded(self) -> Iterator[int]:
-        """Nobody can take the lease over within this block.
+        """Nobody can take the lease over within this block; however long it was, the lease is fresh afterwards.
 
         Raises:
             Lost: it has expired or is another's; the block does not run.
         """
         with self._alone():
-            yield self._own().token
+            own = self._own()
+            try:
+                yield own.token
+            finally:
+                self._write(replace(own, expires=self.clock() + self.seconds))
 
     def holding(self) -> State | None:
         """Who holds it now, if anybody does.
@@ -170,28 +188,34 @@ class Lease:
             raise Lost(f"{self.path}: this lock has expired. Nothing was written.")
         return found
 
-    def _write(self, what: str, expires: float) -> None:
-        assert self.token is not None
-        own = me()
-        state = State(
-            token=self.token,
-            holder=self.holder,
-            what=what,
-            expires=expires,
-            host=str(own["host"]),
-            process=int(own["pid"]),
-            born=own["started"],
-        )
+    def _write(self, state: State) -> None:
         with replacing_file(self.path) as temporary:
             temporary.write_text(json.dumps(asdict(state)), encoding="utf-8")
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        from filelock import FileLock
+    def _alone(self, seconds: float = -1) -> Iterator[None]:
+        """Hold the file lock.
+
+        Args:
+            seconds: how long to wait for it; negative: until it is free.
+
+        Raises:
+            Held: it was not free in time.
+        """
+        from filelock import FileLock, Timeout
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.path.with_suffix(".lock")):
+        lock = FileLock(self.path.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=seconds)
+        except Timeout as error:
+            found = self.state()
+            who = f"{found.what} is under way already ({found.holder})" if found else "another process is at it"
+            raise Held(f"{who} and writes under its lock {self.path}; wait for it") from error
+        try:
             yield
+        finally:
+            lock.release()
 
 
 @contextmanager

@@ -50,7 +50,7 @@ def test_it_ends_by_itself_and_the_late_holder_cannot_write(tmp_path: Path) -> N
     clock.now += 59
     with first.guarded() as own:
         assert own == token
-    clock.now += 2
+    clock.now += 61
     with pytest.raises(Lost, match="has expired"), first.guarded():
         pytest.fail("a late write")
     assert second.acquire("two") == token + 1
@@ -150,6 +150,32 @@ def test_a_late_renewal_counts_where_nobody_has_taken_it(tmp_path: Path) -> None
     lease.renew()
     with lease.guarded():
         pass
+
+
+def test_a_long_write_under_the_guard_keeps_the_lease_its_holders(tmp_path: Path) -> None:
+    """The step that writes is another process than the holder."""
+    clock = Clock()
+    path = tmp_path / "shop.json"
+    lease = Lease(path, seconds=60, clock=clock)
+    lease.acquire("retraining of shop")
+    before = json.loads(path.read_text()) | {"host": "another", "process": 7, "born": 1.0}
+    path.write_text(json.dumps(before))
+    step = Lease.from_text(lease.as_text())
+    step.clock, step.seconds = clock, 60
+    with step.guarded():
+        clock.now += 3600
+    assert json.loads(path.read_text()) == before | {"expires": clock.now + 60}
+    with pytest.raises(Held):
+        Lease(path, clock=clock).acquire("x")
+
+
+def test_who_finds_somebody_writing_is_told_so_in_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtrec.lease._PATIENCE", 0.1)
+    lease = Lease(tmp_path / "shop.json")
+    lease.acquire("retraining of shop")
+    said = r"^retraining of shop is under way already \(.*process \d+.*shop\.json; wait for it$"
+    with lease.guarded(), pytest.raises(Held, match=said):
+        Lease(tmp_path / "shop.json").acquire("x")
 
 
 def test_of_many_processes_one_gets_it(tmp_path: Path) -> None:
