@@ -1,7 +1,8 @@
 """Who changed what in the registry, when and why: numbered tags on the registered models and on their versions.
 
-`<scenario>` holds what moved the champion, `<scenario>-candidate` the rejections. An entry is JSON in a tag
-`mtrec.history.0007`, the same on the model and on the versions that it is about.
+All of it is in `<scenario>`, so that only those who decide need write it; an mtrec of before kept the rejections in
+`<scenario>-candidate`. An entry is JSON in a tag `mtrec.history.0007`, the same on the model and on those of its
+versions that were champion before or after.
 
 MLflow has no transaction over several writes, so a move of the alias is announced first (`mtrec.pending`), then
 made, then entered. A kill leaves an announcement; whether the alias stands where it points says whether the move
@@ -11,7 +12,6 @@ happened.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -77,16 +77,17 @@ def history(name: str, tracking_uri: str | None = None) -> list[Change]:
     return sorted([*entered, *happened], key=lambda change: change.when)
 
 
-def enter(client: MlflowClient, model: str, change: Change, versions: Sequence[str]) -> None:
-    """Add an entry to a registered model and to versions of it, or finish one that was cut off."""
-    tags = _tags_of(client, model) or {}
+def enter(client: MlflowClient, name: str, change: Change) -> None:
+    """Add an entry to a scenario's model and to the versions it names, or finish one that was cut off."""
+    tags = _tags_of(client, name) or {}
     numbers = _numbers(tags)
     known = (number for number in numbers if _read(tags, f"{ENTRY}{number:04d}") == change)
     key = f"{ENTRY}{next(known, max(numbers, default=0) + 1):04d}"
     text = json.dumps(asdict(change), ensure_ascii=False)
-    client.set_registered_model_tag(model, key, text)
-    for version in versions:
-        client.set_model_version_tag(model, version, key, text)
+    client.set_registered_model_tag(name, key, text)
+    for version in versions_of(client, name):
+        if f"{name}/{version.version}" in (change.before, change.after):
+            client.set_model_version_tag(name, version.version, key, text)
 
 
 def altered(client: MlflowClient, name: str) -> list[str]:
@@ -120,8 +121,7 @@ def finish_pending(client: MlflowClient, name: str) -> None:
         return
     change = _read(tags, PENDING)
     if change in _entered(tags) or champion_label(client, name) == change.after:
-        named = (change.before, change.after)
-        enter(client, name, change, [label.partition("/")[2] for label in named if label != NONE])
+        enter(client, name, change)
     client.delete_registered_model_tag(name, PENDING)
 
 

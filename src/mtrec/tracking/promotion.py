@@ -146,7 +146,8 @@ def reject(reference: str, *, who: str, why: str, tracking_uri: str | None = Non
             changed = last is None or last.action != "reject"
             if changed:
                 change = new_change("reject", who=who, why=why, before=champion, after=champion, candidate=label)
-                enter(client, candidate.name, change, [str(candidate.version)])
+                ensure_model(client, name, name, f"Approved models of {name}.")
+                enter(client, name, change)
     return Decision(changed=changed, champion=champion, before=champion, candidate=label)
 
 

@@ -161,9 +161,43 @@ def test_rejecting_lasts_until_somebody_overrides_it(store: str) -> None:
         tracking.reject("ecommerce-candidate/1", who="ben", why="no")
     assert tracking.approve(NEWER, who="ada", why="ben agrees now", force=True).changed
     with connected(store) as client:
-        tags = client.get_model_version("ecommerce", "2").tags
-    assert [key for key in tags if key.startswith("mtrec.history.")] == ["mtrec.history.0002"]
+        entered = [client.get_model_version("ecommerce", version).tags for version in ("1", "2")]
+    keys = [sorted(key.removeprefix("mtrec.history.") for key in tags if "history" in key) for tags in entered]
+    assert keys == [["0001", "0002", "0003"], ["0003"]]
     assert [change.action for change in tracking.history("ecommerce")] == ["first", "reject", "approve"]
+
+
+def test_rejections_are_kept_where_only_approvers_write(store: str) -> None:
+    with connected(store) as client:
+        before = (
+            client.get_registered_model("ecommerce-candidate").tags,
+            client.get_model_version(*NEWER.split("/")),
+        )
+        tracking.reject(NEWER, who="ben", why="worse")
+        after = client.get_registered_model("ecommerce-candidate").tags, client.get_model_version(*NEWER.split("/"))
+        assert after[0] == before[0]
+        assert after[1].tags == before[1].tags
+        assert json.loads(client.get_registered_model("ecommerce").tags["mtrec.history.0002"])["who"] == "ben"
+
+
+def test_a_rejection_that_an_mtrec_of_before_entered_is_still_known(store: str) -> None:
+    tracking.reject(NEWER, who="ben", why="worse")
+    key = "mtrec.history.0002"
+    with connected(store) as client:
+        text = client.get_registered_model("ecommerce").tags[key]
+        client.set_registered_model_tag("ecommerce-candidate", "mtrec.history.0001", text)
+        client.delete_registered_model_tag("ecommerce", key)
+    assert not tracking.reject(NEWER, who="eve", why="me too").changed
+    assert tracking.statuses("ecommerce")[NEWER] == "rejected"
+
+
+def test_a_scenario_without_a_serving_model_can_reject_too(store: str) -> None:
+    with connected(store) as client:
+        client.delete_registered_model("ecommerce")
+    assert tracking.reject(NEWER, who="ben", why="worse").champion == "none"
+    assert [(change.action, change.before) for change in tracking.history("ecommerce")] == [("reject", "none")]
+    with pytest.raises(tracking.Refused, match="ben rejected it"):
+        tracking.approve(NEWER, who="ada")
 
 
 def test_rolling_back_walks_back_and_asks_before_the_same_again(store: str) -> None:

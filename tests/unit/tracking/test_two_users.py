@@ -183,10 +183,11 @@ def test_the_trainer_registers_and_only_the_approver_promotes(
     for arguments in (
         ["approve", "ecommerce-candidate/2", "--force", "--why", "mine"],
         ["rollback", "ecommerce", "--why", "mine", "--to", "1"],
+        ["reject", "ecommerce-candidate/2", "--why", "mine"],
     ):
         before = mtrec(by, "approver", "models", "history", "ecommerce")
         code, output, error = mtrec(by, "trainer", "models", *arguments)
-        if arguments[0] == "approve":
+        if arguments[0] != "rollback":
             assert (code, output) == (1, "")
             assert "permission denied to user 'trainer'" in error
         assert mtrec(by, "approver", "models", "history", "ecommerce") == before
@@ -198,7 +199,10 @@ def test_the_trainer_registers_and_only_the_approver_promotes(
     assert nobody[:2] == (1, "")
     assert "not authenticated" in nobody[2].lower()
 
-    assert mtrec(by, "approver", "models", "approve", "ecommerce-candidate/2")[0] == 0
+    code, output, error = mtrec(by, "approver", "models", "reject", "ecommerce-candidate/2", "--why", "slower")
+    assert (code, output, error) == (0, "ecommerce-candidate/2 is rejected\n", "")
+    mine = ["models", "approve", "ecommerce-candidate/2", "--force", "--why", "not slower"]
+    assert mtrec(by, "approver", *mine)[0] == 0
     code, output, _ = mtrec(by, "approver", "lineage", "ecommerce")
     assert code == 0, output
     assert mtrec(by, "approver", "models", "rollback", "ecommerce", "--why", "wrong prices")[0] == 0
@@ -206,7 +210,8 @@ def test_the_trainer_registers_and_only_the_approver_promotes(
     rows = [line.split()[2:] for line in output.splitlines()[1:]]
     assert [row[:4] for row in rows] == [
         ["approver", "approve", "candidate/1", "none"],
-        ["approver", "approve", "candidate/2", "1"],
+        ["approver", "reject", "candidate/2", "1"],
+        ["approver", "approve", "(forced)", "candidate/2"],
         ["approver", "rollback", "2", "→"],
     ]
     champion = by(
