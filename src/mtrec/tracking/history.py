@@ -11,6 +11,7 @@ happened.
 
 from __future__ import annotations
 
+import heapq
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -71,10 +72,10 @@ def history(name: str, tracking_uri: str | None = None) -> list[Change]:
         found = [_tags_of(client, model) for model in (name, f"{name}{SUFFIX}")]
         if found == [None, None]:
             raise ModelError(f"{name}: no such registered model; 'mtrec models list' shows what there is")
-        entered = [change for tags in found for change in _entered(tags or {})]
         pending = _pending(client, name, found[0] or {})
-    happened = [pending] if pending else []
-    return sorted([*entered, *happened], key=lambda change: change.when)
+    # by time only between the two models: a clock may have been set back since the entry before
+    entered = heapq.merge(*(_entered(tags or {}) for tags in found), key=lambda change: change.when)
+    return [*entered, *([pending] if pending else [])]
 
 
 def enter(client: MlflowClient, name: str, change: Change) -> None:

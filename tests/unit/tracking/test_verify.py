@@ -13,6 +13,7 @@ import pytest
 from mtrec import tracking
 from mtrec.config import Scenario
 from mtrec.data.versioning import push
+from mtrec.tracking import promotion
 from mtrec.tracking.connection import connected
 from tests.unit.stocked import NEWER, OTHER, VALIDATION, stock
 
@@ -265,6 +266,16 @@ def test_a_history_that_was_tampered_with(home: Path, uri: str) -> None:
         assert verify("ecommerce/1", home) == {}
         client.delete_model_version_tag("ecommerce", "2", key)
         assert "mtrec.history.0002 of ecommerce/2 is not" in verify("ecommerce/1", home)["promotion"]
+
+
+def test_a_clock_that_was_set_back_is_no_tampering(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def long_ago(action: str, **facts: Any) -> tracking.Change:
+        return tracking.Change(action=action, when="2020-01-01T00:00:00.000+00:00", **facts)
+
+    monkeypatch.setattr(promotion, "new_change", long_ago)
+    tracking.approve(NEWER, who="ada")
+    assert [change.action for change in tracking.history("ecommerce")] == ["first", "approve"]
+    assert verify("ecommerce/2", home) == {}
 
 
 def test_a_version_without_digests_gets_them_when_it_is_registered_again(
