@@ -97,13 +97,7 @@ def read_forgotten(root: Path | None, scenario: str) -> Forgotten:
     own = [entry for entry in _entries(root) if entry.scenario == scenario] if root else []
     if root is None or not own:
         return Forgotten(scenario=scenario, when={})
-    key = _read_key(root)
-    if any(entry.key != _key_name(key) for entry in own):
-        raise DataError(
-            f"{root / LIST}: made with another key than {root / KEY} holds; bring the right key back. Where it is "
-            "lost, remove the list and forget the users again"
-        )
-    return Forgotten(scenario=scenario, key=key, when={entry.user: entry.when for entry in own})
+    return Forgotten(scenario=scenario, key=_key_of(root, own), when={entry.user: entry.when for entry in own})
 
 
 def remember(root: Path, scenario: str, users: Iterable[str]) -> Forgotten:
@@ -115,13 +109,15 @@ def remember(root: Path, scenario: str, users: Iterable[str]) -> Forgotten:
     Raises:
         DataError: as `read_forgotten`.
     """
+    entries = _entries(root)  # of every scenario: they share the key
+    key = _key_of(root, entries) if entries else _ensure_key(root)
     known = read_forgotten(root, scenario)
-    own = known if known else replace(known, key=_ensure_key(root))
+    own = replace(known, key=key)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     fresh = {own.pseudonym(user): now for user in users if own.pseudonym(user) not in known.when}
     name = _key_name(own.key)
     added = [Entry(scenario=scenario, user=user, when=now, key=name) for user in fresh]
-    _write(root, [*_entries(root), *added])
+    _write(root, [*entries, *added])
     return replace(own, when={**known.when, **fresh})
 
 
@@ -214,6 +210,17 @@ def _write(root: Path, entries: Iterable[Entry]) -> None:
     lines = "".join(json.dumps(asdict(entry), ensure_ascii=False) + "\n" for entry in entries)
     with replacing_file(root / LIST) as temporary:
         temporary.write_text(lines, encoding="utf-8")
+
+
+def _key_of(root: Path, entries: Iterable[Entry]) -> bytes:
+    """The key that entries of the list were made with."""
+    key = _read_key(root)
+    if any(entry.key != _key_name(key) for entry in entries):
+        raise DataError(
+            f"{root / LIST}: made with another key than {root / KEY} holds; bring the right key back. Where it is "
+            "lost, remove the list and forget the users again"
+        )
+    return key
 
 
 def _read_key(root: Path) -> bytes:

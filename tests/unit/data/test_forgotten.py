@@ -122,6 +122,21 @@ def test_without_its_key_the_list_stops_whoever_reads_it(tmp_path: Path) -> None
     assert read_forgotten(tmp_path, "shop")
 
 
+@pytest.mark.parametrize(
+    ("key", "message"), [("", "missing or damaged"), ("ab" * 32, "made with another key than")]
+)
+def test_a_key_that_another_scenario_needs_is_not_replaced(tmp_path: Path, key: str, message: str) -> None:
+    remember(tmp_path, "shop", ["u1"])
+    before = (tmp_path / LIST).read_text()
+    (tmp_path / KEY).unlink()
+    if key:
+        (tmp_path / KEY).write_text(key)
+    with pytest.raises(DataError, match=message):
+        remember(tmp_path, "films", ["u1"])
+    assert (tmp_path / LIST).read_text() == before
+    assert (tmp_path / KEY).exists() == bool(key)
+
+
 def test_a_damaged_list_is_told_by_its_line(tmp_path: Path) -> None:
     remember(tmp_path, "shop", ["u1"])
     with (tmp_path / LIST).open("a") as file:
