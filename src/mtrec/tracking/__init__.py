@@ -8,6 +8,7 @@ functions, so that importing it is cheap.
     studies.py     the run of a study, a child run per trial
     registry.py    register a candidate, promote the first champion
     lookup.py      fetch the champion or any version, list and show versions
+    deciding.py    the leases under which a champion is changed and a scenario trained
     promotion.py   people approve, reject and roll back
     history.py     who changed what, when and why; the status of a version
     judgement.py   what was measured and decided, in the run
@@ -20,6 +21,7 @@ functions, so that importing it is cheap.
 
 from mtrec.tracking.connection import check_database, resolve_uri
 from mtrec.tracking.containing import Holder, count_users, holders
+from mtrec.tracking.deciding import training_lease, trainings
 from mtrec.tracking.history import Change, history, statuses
 from mtrec.tracking.judgement import log_judgement
 from mtrec.tracking.lookup import (
@@ -32,7 +34,7 @@ from mtrec.tracking.lookup import (
     list_models,
     show_model,
 )
-from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback, training_lease, trainings
+from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback
 from mtrec.tracking.registry import Registration, register
 from mtrec.tracking.retraining import attempts, begin_training, log_decision, log_outcome, trained_in
 from mtrec.tracking.runs import (

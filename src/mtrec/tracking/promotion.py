@@ -3,23 +3,18 @@
 Approving copies the candidate's version into the serving model `<scenario>` and moves the alias `champion` to the
 copy. MLflow's alias writes have no compare-and-set: so one lease per scenario is held, and what the decision rests
 on is read again inside its fencing guard, right before the writes.
-
-The lease is a file: beside an SQLite store, else under `.mtrec/locks` here. It keeps the processes of one machine
-apart, not those of several machines on one server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mtrec.errors import InputError, ModelError, MtrecError, RunError
-from mtrec.lease import Lease, holding
-from mtrec.tracking.connection import as_global, connected, database_of, locked, resolve_uri
+from mtrec.tracking.connection import as_global, connected, resolve_uri
 from mtrec.tracking.containing import count_users, holder
+from mtrec.tracking.deciding import deciding
 from mtrec.tracking.history import (
     ENTRY,
     NONE,
@@ -27,7 +22,6 @@ from mtrec.tracking.history import (
     Change,
     champion_label,
     enter,
-    finish_pending,
     history,
     move_champion,
     new_change,
@@ -40,7 +34,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-LEASE_SECONDS = 60.0
 _ORIGIN = ("data version", "validation", "run", "model", "gate")
 """The links of the chain that must hold before a candidate serves; of the data version only what the tags say."""
 _LONGEST = 2000
@@ -70,7 +63,6 @@ def approve(
     who: str,
     why: str = "",
     tracking_uri: str | None = None,
-    champion_seen: str | None = None,
     force: bool = False,
     dvc_root: Path | None = None,
 ) -> Decision:
@@ -81,7 +73,6 @@ def approve(
         who: recorded in the history.
         why: recorded in the history; needed with `force`.
         tracking_uri: see `connection.resolve_uri`.
-        champion_seen: refuse if the champion is another one than this `name/version` or none.
         force: although the gate did not pass, what is stored is not what was registered, the champion is another
             one than the candidate was compared with, somebody rejected it or rolled it back, or it may contain
             users who were forgotten.
@@ -99,14 +90,12 @@ def approve(
     with connected(uri) as client:
         found = _candidate(client, reference)
         name = scenario_of(found)
-        with _deciding(client, uri, name, f"approving {_label(found)}"):
+        with deciding(client, uri, name, f"approving {_label(found)}"):
             candidate = choose(client, _label(found))
             before = champion_label(client, name)
             copy = _copy_of(client, name, candidate)
             if copy is not None and before == _label(copy):
                 return Decision(changed=False, champion=before, before=before, candidate=_label(candidate))
-            if champion_seen is not None and champion_seen != before:
-                raise Refused(f"{name}: the champion is {before}, not {champion_seen}; look again first")
             if not force:
                 _check(candidate, before, history(name, uri), broken_links(_label(candidate), _ORIGIN, uri))
                 _check_forgotten(client, candidate, dvc_root, "approve it all the same with --force --why")
@@ -137,7 +126,7 @@ def reject(reference: str, *, who: str, why: str, tracking_uri: str | None = Non
     with connected(uri) as client:
         candidate = _candidate(client, reference)
         name, label = scenario_of(candidate), _label(candidate)
-        with _deciding(client, uri, name, f"rejecting {label}"):
+        with deciding(client, uri, name, f"rejecting {label}"):
             champion = champion_label(client, name)
             copy = _copy_of(client, name, candidate)
             if copy is not None and _label(copy) == champion:
@@ -185,7 +174,7 @@ def rollback(
     uri = resolve_uri(tracking_uri)
     with connected(uri) as client:
         choose(client, name)
-        with _deciding(client, uri, name, f"rolling back {name}"):
+        with deciding(client, uri, name, f"rolling back {name}"):
             before = champion_label(client, name)
             if before == NONE and to is None:
                 raise Refused(f"{name}: no version is champion, nothing to roll back; name one with --to")
@@ -301,50 +290,6 @@ def _told(who: str, why: str, *, needed: str) -> tuple[str, str]:
 
 
 # ------------------------------------------------------------------------------------------------ the registry
-
-
-def training_lease(name: str, uri: str) -> Lease:
-    """The lease under which a scenario is trained; see `lease_of` for where it is."""
-    return lease_of(name, uri, "training")
-
-
-def lease_of(name: str, uri: str, what: str = "promotion") -> Lease:
-    """The lease under which the champion of a scenario is changed.
-
-    Args:
-        name: the scenario.
-        uri: a resolved tracking URI.
-        what: another lease of the same scenario.
-    """
-    return Lease(_locks(uri) / f"{name}.{what}.json", seconds=LEASE_SECONDS)
-
-
-def trainings(uri: str) -> list[str]:
-    """What is being trained now, of any scenario, for people.
-
-    Args:
-        uri: a resolved tracking URI.
-    """
-    found = [Lease(path).holding() for path in sorted(_locks(uri).glob("*.training.json"))]
-    return [f"{state.what} ({state.holder})" for state in found if state is not None]
-
-
-def _locks(uri: str) -> Path:
-    database = database_of(uri)
-    return (Path(".mtrec") if database is None else database.parent) / "locks"
-
-
-@contextmanager
-def _deciding(client: MlflowClient, uri: str, name: str, what: str) -> Iterator[None]:
-    """Nobody else decides within this block; what a decision that was killed left is tidied up first.
-
-    Raises:
-        Held: another decision is under way.
-        Lost: this process was so late that another may have decided.
-    """
-    with holding(lease_of(name, uri), what) as lease, locked(uri), lease.guarded():
-        finish_pending(client, name)
-        yield
 
 
 def _candidate(client: MlflowClient, reference: str) -> ModelVersion:

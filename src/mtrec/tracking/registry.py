@@ -16,6 +16,7 @@ import hashlib
 import json
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +26,10 @@ from typing import TYPE_CHECKING, Any
 
 from mtrec.config import Scenario
 from mtrec.errors import ModelError, RunError
+from mtrec.lease import Held
 from mtrec.tracking.card import model_card
 from mtrec.tracking.connection import as_global, connected, is_denied, locked, one_line, redacted, resolve_uri
+from mtrec.tracking.deciding import LEASE_SECONDS, deciding
 from mtrec.tracking.history import NONE, move_champion, new_change
 from mtrec.tracking.judgement import log_judgement, read
 from mtrec.tracking.lookup import (
@@ -59,6 +62,8 @@ if TYPE_CHECKING:
 
 _FIRST = "mtrec.first_champion"
 """Tag of `<scenario>`: set once there is a champion; from then on champions are people's choice."""
+_PATIENCE = LEASE_SECONDS
+"""Seconds that the first champion waits for somebody else's decision."""
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib")
 _SERVING = (
     "mlflow",
@@ -163,8 +168,9 @@ def register(
         lineage=lineage,
         artifacts=f"{FOLDER}/{FILES['report']}",
     )
-    with connected(uri) as client, locked(uri):
-        version, created = _candidate(client, run, model, scenario, tags, None if decided else card)
+    with connected(uri) as client:
+        with locked(uri):
+            version, created = _candidate(client, run, model, scenario, tags, None if decided else card)
         champion = _first_champion(client, uri, scenario, version) if judged["verdict"] == "pass" else None
         aliases = tuple(client.get_model_version(version.name, version.version).aliases)
     return Registration(
@@ -318,15 +324,24 @@ def _first_champion(client: MlflowClient, uri: str, scenario: Scenario, candidat
 
     Returns:
         The champion's version when it is this candidate.
+
+    Raises:
+        Held: somebody else decides about the champion, for longer than a lease lasts.
     """
     from mlflow.exceptions import MlflowException
 
-    try:
-        return _promoted_first(client, uri, scenario, candidate)
-    except MlflowException as error:
-        if not is_denied(error):
-            raise
-        return None  # the server lets others promote, so they choose the first champion too
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return _promoted_first(client, uri, scenario, candidate)
+        except MlflowException as error:
+            if not is_denied(error):
+                raise
+            return None  # the server lets others promote, so they choose the first champion too
+        except Held:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def _promoted_first(client: MlflowClient, uri: str, scenario: Scenario, candidate: ModelVersion) -> str | None:
@@ -334,18 +349,26 @@ def _promoted_first(client: MlflowClient, uri: str, scenario: Scenario, candidat
     model = ensure_model(client, name, scenario.name, f"Approved models of {name}.")
     champion = by_alias(client, name, CHAMPION)
     if champion is None and _FIRST not in model.tags:
-        champion = _first_approved(client, uri, name, candidate)
-        if champion is not None:
-            origin = f"{candidate.name}/{candidate.version}"
-            _twice(partial(client.set_model_version_tag, name, champion.version, "copied_from", origin))
-            facts = {"before": NONE, "after": f"{name}/{champion.version}", "candidate": origin}
-            change = new_change("first", who="mtrec", why="the first candidate that passed the gate", **facts)
-            _twice(partial(move_champion, client, name, change))
+        origin = f"{candidate.name}/{candidate.version}"
+        with deciding(client, uri, name, f"promoting {origin}, the first champion,"):
+            champion = by_alias(client, name, CHAMPION) or _moved_first(client, uri, name, candidate, origin)
     if champion is None:
         return None
     if _FIRST not in model.tags:
         _twice(partial(client.set_registered_model_tag, name, _FIRST, str(champion.version)))
     return str(champion.version) if _same_lineage(champion, candidate) else None
+
+
+def _moved_first(
+    client: MlflowClient, uri: str, name: str, candidate: ModelVersion, origin: str
+) -> ModelVersion | None:
+    champion = _first_approved(client, uri, name, candidate)
+    if champion is not None:
+        _twice(partial(client.set_model_version_tag, name, champion.version, "copied_from", origin))
+        facts = {"before": NONE, "after": f"{name}/{champion.version}", "candidate": origin}
+        change = new_change("first", who="mtrec", why="the first candidate that passed the gate", **facts)
+        _twice(partial(move_champion, client, name, change))
+    return champion
 
 
 def _first_approved(client: MlflowClient, uri: str, name: str, candidate: ModelVersion) -> ModelVersion | None:

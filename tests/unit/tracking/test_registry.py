@@ -17,8 +17,10 @@ import pytest
 from mtrec import tracking
 from mtrec.config import Scenario
 from mtrec.errors import ModelError, RunError
+from mtrec.lease import Held, Lease, holding
 from mtrec.tracking import registry
 from mtrec.tracking.connection import connected
+from mtrec.tracking.deciding import lease_of
 
 LINEAGE = {
     "data_version": "5d41402abc4b2a76b9719d911017c592.dir",
@@ -359,6 +361,34 @@ def test_two_first_champions_at_once(register: Any, uri: str, monkeypatch: pytes
     )
     done = register(code_revision=code)
     assert done.champion_version == ("1" if code == "a" else None)
+    assert versions(uri, "ecommerce") == ["1"]
+
+
+def test_the_first_champion_waits_for_whoever_decides(
+    register: Any, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_PATIENCE", 0.3)
+    said = pytest.raises(Held, match=r"^approving ecommerce-candidate/7 is under way already")
+    with holding(lease_of("ecommerce", uri), "approving ecommerce-candidate/7"), said:
+        register()
+    assert versions(uri, "ecommerce") == []
+    assert register().champion_version == "1"
+
+
+def test_a_champion_that_was_made_meanwhile_is_the_first(
+    register: Any, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(verdict="fail")
+    acquire = Lease.acquire
+
+    def late(lease: Lease, what: str) -> int:
+        with connected(uri) as client:
+            client.copy_model_version("models:/ecommerce-candidate/1", "ecommerce")
+            client.set_registered_model_alias("ecommerce", "champion", "1")
+        return acquire(lease, what)
+
+    monkeypatch.setattr(Lease, "acquire", late)
+    assert register(code_revision="b").champion_version is None
     assert versions(uri, "ecommerce") == ["1"]
 
 
