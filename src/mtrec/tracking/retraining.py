@@ -116,12 +116,12 @@ def log_decision(
 
 
 def log_outcome(scenario: Scenario, name: str, failure: str | None, tracking_uri: str | None = None) -> str:
-    """End the run of a look with what came of it, and a training run that was left open.
+    """End the run of a look with what came of it; after a failure its training run counts as failed too.
 
     Args:
         scenario: the scenario.
         name: the pipeline run.
-        failure: what went wrong; None where every step came to its end.
+        failure: what went wrong, be it after the training run was ended; None where every step came to its end.
         tracking_uri: see `connection.resolve_uri`.
 
     Returns:
@@ -137,7 +137,7 @@ def log_outcome(scenario: Scenario, name: str, failure: str | None, tracking_uri
         run_id = own.info.run_id if own else client.create_run(experiment, tags={PIPELINE_RUN: name}).info.run_id
         trained = _named(client, scenario.name, name)
         outcome = _outcome(own, trained, failure)
-        if failure and trained is not None and trained.info.status == "RUNNING":
+        if failure and trained is not None and trained.info.status != "FAILED":
             client.set_terminated(trained.info.run_id, status="FAILED")
         client.set_tag(run_id, OUTCOME, outcome[:_LONGEST])
         client.set_terminated(run_id, status="FAILED" if failure else "FINISHED")

@@ -122,6 +122,17 @@ def test_the_outcome_is_recorded(place: Place) -> None:
     assert log_outcome(place.scenario, "never heard of", None, place.uri) == "skipped: no decision was made"
 
 
+def test_what_failed_after_the_gate_was_passed_is_tried_again(place: Place) -> None:
+    """The register step ends the training run before it stores the model."""
+    place.decide()
+    run = pipeline_run(place.scenario, "second", tracking_uri=place.uri)
+    with connected(place.uri) as client:
+        client.set_tag(run.run_id, "mtrec.gate", "pass")
+    finish_run(run)
+    assert log_outcome(place.scenario, "second", "disk full", place.uri) == "failed: disk full"
+    assert place.decide("third")["verdict"] == "retrain"
+
+
 def test_tables_that_changed_since_they_were_monitored_are_not_trained_on(place: Place) -> None:
     users = place.folder / "out" / "tables" / "users.parquet"
     Tables.read(place.folder / "out" / "tables").users.head(3).write_parquet(users)
