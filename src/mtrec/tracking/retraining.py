@@ -147,8 +147,9 @@ def log_outcome(scenario: Scenario, name: str, failure: str | None, tracking_uri
 def _outcome(own: MlflowRun | None, trained: MlflowRun | None, failure: str | None) -> str:
     if failure:
         return f"failed: {failure}"
-    if trained is None:
-        return f"skipped: {own.data.tags.get(REASON, 'no decision was made') if own else 'no decision was made'}"
+    told = own.data.tags if own else {}
+    if trained is None or told.get(VERDICT) != "retrain":  # a run that was taken up again may decide otherwise
+        return f"skipped: {told.get(REASON, 'no decision was made')}"
     return "registered" if trained.data.tags.get("mtrec.gate") == "pass" else "refused by the gate"
 
 

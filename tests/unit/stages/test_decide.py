@@ -122,6 +122,15 @@ def test_the_outcome_is_recorded(place: Place) -> None:
     assert log_outcome(place.scenario, "never heard of", None, place.uri) == "skipped: no decision was made"
 
 
+def test_the_outcome_is_that_of_the_newest_decision(place: Place) -> None:
+    """A run that was stopped while it trained, and decided otherwise when it was taken up again."""
+    place.decide()
+    log_outcome(place.scenario, "second", "stopped", place.uri)
+    with holding(training_lease(place.scenario.name, place.uri), "training of tiny"):
+        place.decide()
+    assert log_outcome(place.scenario, "second", None, place.uri).startswith("skipped: training of tiny (")
+
+
 def test_what_failed_after_the_gate_was_passed_is_tried_again(place: Place) -> None:
     """The register step ends the training run before it stores the model."""
     place.decide()
