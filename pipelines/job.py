@@ -52,6 +52,8 @@ class Job:
     broke_off: Callable[[str, str], None]
     """Hears the run's name and FAILED or KILLED where it did not come to its end; MLflow errors are left out."""
     verbose: bool = False
+    after_failure: bool = True
+    """Whether a failed run is gone on with, too; where not, the same again is a run of its own."""
     run: Run = field(init=False)
     lease: Lease = field(init=False)
     resumed: bool = field(init=False)
@@ -84,7 +86,7 @@ class Job:
             raise ConfigError(f"scenario {self.scenario.name}: {length}")
         lease = training_lease(self.scenario.name, self.tracking_uri)
         with self.workspace.locked(), holding(lease, f"{what} of {self.scenario.name}") as self.lease:
-            self.run = self.workspace.open_run(stem, self.key)
+            self.run = self.workspace.open_run(stem, self.key, after_failure=self.after_failure)
             self.resumed = bool(self.run.state)
             self.run.update(state="running", key=self.key, scenario=stem, data=str(data or ""), pid=os.getpid())
             yield self.run

@@ -186,6 +186,7 @@ def run_monitoring(
         names=WATCHING,
         broke_off=broke_off,
         verbose=verbose,
+        after_failure=False,  # each failed training counts as an attempt; the next takes up its training state
     )
     with job.begun("monitoring", f"{scenario.name}-monitoring", drop) as run:
         # the merged data depends on the champion too: nothing is taken from the cache

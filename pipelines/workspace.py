@@ -109,15 +109,17 @@ class Workspace:
         finally:
             lock.release()
 
-    def open_run(self, scenario: str, key: str) -> Run:
+    def open_run(self, scenario: str, key: str, *, after_failure: bool = True) -> Run:
         """Begin a run, or go on with an unfinished one that has the same key.
 
         Args:
             scenario: name of the scenario; becomes part of the run's name.
             key: hash over scenario, data and code.
+            after_failure: whether to go on with one that failed, too.
         """
+        ended = {"finished"} if after_failure else {"finished", "failed"}
         for run in self._runs_by_age():
-            if run.state.get("key") == key and run.state.get("state") != "finished":
+            if run.state.get("key") == key and run.state.get("state") not in ended:
                 return run
         stem = f"{scenario}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{key[:6]}"
         names = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
@@ -134,7 +136,8 @@ class Workspace:
         for run in runs[_KEPT_RUNS:]:
             shutil.rmtree(run.outputs, ignore_errors=True)
         states = [run.state for run in runs]
-        unfinished = {state.get("key") for state in states if state.get("state") != "finished"}
+        newest = {state.get("key"): state.get("state") for state in reversed(states)}
+        unfinished = {key for key, state in newest.items() if state != "finished"}
         finished = [state for state in reversed(states) if state.get("state") == "finished"]
         last = {state.get("scenario"): state.get("key") for state in finished}.values()
         for folder in self.checkpoints.glob("*"):

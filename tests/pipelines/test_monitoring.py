@@ -135,9 +135,10 @@ def test_a_failure_is_recorded_and_only_a_training_that_began_is_an_attempt(
     assert len(attempts(SHOP, _uri(folder))) == tried
     small_stages("")
     result, shown = _run("drifted")
-    assert shown.startswith("Going on with run")
+    assert shown.startswith("Run ")
     assert result.training is not None
-    assert _outcomes(folder)[0][0] == "FINISHED"
+    assert [status for status, _ in _outcomes(folder)] == ["FAILED", "FINISHED"]
+    assert len(attempts(SHOP, _uri(folder))) == tried + 1, "each is an attempt of its own"
 
 
 def test_two_at_once_end_with_one_run_and_one_clear_message(folder: Path) -> None:

@@ -41,6 +41,16 @@ def test_an_unfinished_run_with_the_same_key_is_taken_up_again(workspace: Worksp
     assert workspace.open_run("shop", "key-one").state == {}
 
 
+@pytest.mark.parametrize(("state", "goes_on"), [("running", True), ("interrupted", True), ("failed", False)])
+def test_a_failed_run_is_no_run_to_go_on_with_where_so_asked(
+    workspace: Workspace, state: str, goes_on: bool
+) -> None:
+    run = workspace.open_run("shop", "key-one")
+    run.update(key="key-one", state=state)
+    assert workspace.open_run("shop", "key-one") == run
+    assert (workspace.open_run("shop", "key-one", after_failure=False) == run) == goes_on
+
+
 def test_a_broken_state_file_is_no_run_to_go_on_with(workspace: Workspace) -> None:
     run = workspace.open_run("shop", "key-one")
     run.update(key="key-one", state="failed")
@@ -77,6 +87,19 @@ def test_training_states_of_unfinished_runs_stay(workspace: Workspace, monkeypat
     left = {path.name for path in workspace.checkpoints.iterdir()}
     unfinished = {form.format(key) for key in keys[:3] for form in ("{}", ".{}.0a1b.tmp", ".{}.0a1b.old")}
     assert left == unfinished | {"f00"}, "the last finished run's state stays, its half-written ones do not"
+
+
+def test_the_training_state_of_a_failed_run_goes_when_the_same_was_finished(workspace: Workspace) -> None:
+    failed = workspace.open_run("shop", "old")
+    failed.update(key="old", state="failed")
+    os.utime(failed.folder / "run.json", (1, 1))
+    (workspace.checkpoints / "old").mkdir(parents=True)
+    for key, age in (("old", 1), ("new", 0)):
+        run = workspace.open_run("shop", key, after_failure=False)
+        run.update(key=key, state="finished", scenario="shop")
+        os.utime(run.folder / "run.json", (1e9 - age, 1e9 - age))
+    workspace.prune()
+    assert not (workspace.checkpoints / "old").exists()
 
 
 def test_the_training_state_of_the_last_finished_run_of_each_scenario_stays(workspace: Workspace) -> None:
