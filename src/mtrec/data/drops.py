@@ -20,12 +20,13 @@ import polars as pl
 from mtrec.config import Scenario
 from mtrec.data.contract import KEYS, REQUIRED, Tables, read_parquet
 from mtrec.data.forgotten import Forgotten
-from mtrec.data.parsing import parse_timestamp
+from mtrec.data.parsing import parse_key, parse_timestamp
 from mtrec.data.schema import needed_columns
 from mtrec.data.sources import read_source, recognise_source
 from mtrec.errors import DataError
 
-_FRESH, _MOMENT = "__fresh", "__moment"
+_FRESH, _MOMENT, _KEY = "__fresh", "__moment", "__key"
+_READ_AS_KEYS = ("user_id", "item_id", "event")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +81,14 @@ def merge_drops(known: Tables, scenario: Scenario, folder: Path, forgotten: Forg
         fresh.append(found.fresh)
         changed = {name: count + found.changed[name] for name, count in changed.items()}
     types = tables.interactions.schema  # a later drop may have turned a column into text
-    fresh = [frame.cast({name: types[name] for name in frame.columns}) for frame in fresh]
+    fresh = [_cast(frame, types) for frame in fresh]
     return Merged(tables=tables, fresh=pl.concat(fresh, how="diagonal"), changed=changed)
+
+
+def _cast(frame: pl.DataFrame, types: pl.Schema) -> pl.DataFrame:
+    """Interactions with other types, as `_alike` gave them to those they were joined with."""
+    read = [_as_read(frame[name]) for name in _READ_AS_KEYS if frame.schema[name] != types[name]]
+    return frame.with_columns(read).cast({name: types[name] for name in frame.columns})
 
 
 def drops_in(scenario: Scenario, folder: Path) -> list[Path]:
@@ -196,13 +203,20 @@ def _interactions(known: pl.DataFrame, drop: pl.DataFrame, where: str) -> tuple[
 def _newest(known: pl.DataFrame, drop: pl.DataFrame, table: str, where: str) -> pl.DataFrame:
     (key,) = KEYS[table]
     known, drop = _alike(known, drop, table, where)
-    last = pl.col(key).is_null() | pl.col(key).is_last_distinct()
-    drop = drop.filter(last)
-    kept = known.join(drop, on=key, how="anti", maintain_order="left")
+    known, drop = (frame.with_columns(_as_read(frame[key]).alias(_KEY)) for frame in (known, drop))
+    drop = drop.filter(pl.col(_KEY).is_null() | pl.col(_KEY).is_last_distinct())
+    kept = known.join(drop, on=_KEY, how="anti", maintain_order="left")
     others = [name for name in known.columns if name not in drop.columns]
-    before = known.filter(pl.col(key).is_last_distinct()).select(key, *others)
-    drop = drop.join(before, on=key, how="left", maintain_order="left")
-    return pl.concat([kept, drop], how="diagonal")
+    before = known.filter(pl.col(_KEY).is_last_distinct()).select(_KEY, *others)
+    drop = drop.join(before, on=_KEY, how="left", maintain_order="left")
+    return pl.concat([kept, drop], how="diagonal").drop(_KEY)
+
+
+def _as_read(column: pl.Series) -> pl.Series:
+    """Ids as validation will read them; what it will refuse stays as it is."""
+    if column.dtype.is_nested():
+        return column
+    return parse_key(column).values.fill_null(column.cast(pl.String))
 
 
 def _different(known: pl.DataFrame, merged: pl.DataFrame) -> int:
@@ -238,6 +252,8 @@ def _as_one(*columns: pl.Series) -> list[pl.Series] | None:
         return [column.cast(pl.List(pl.String)) for column in columns]
     if any(dtype.is_nested() for dtype in types):
         return None
+    if columns[0].name in _READ_AS_KEYS:
+        return [_as_read(column) for column in columns]
     if all(dtype.is_numeric() for dtype in types):
         return [column.cast(pl.Float64) for column in columns]
     if columns[0].name == "timestamp":

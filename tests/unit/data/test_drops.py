@@ -128,6 +128,35 @@ def test_ids_written_as_numbers_are_the_same_ids() -> None:
     assert dict(found.tables.users.iter_rows()) == {"1": 30, "2": 41, "3": 50}
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "ids"),
+    [
+        pytest.param([17850.0, 2.0], ["17850", "3"], ["2", "17850", "3"], id="whole numbers with a point"),
+        pytest.param([2**53, 2**53 + 1], [3.0], [str(2**53), str(2**53 + 1), "3"], id="longer than a float is"),
+        pytest.param(["1", "2"], ["1 ", "3"], ["2", "1 ", "3"], id="blanks"),
+        pytest.param(["1", "n/a"], ["1", "n/a"], ["1", "n/a"], id="no id at all"),
+    ],
+)
+def test_ids_are_compared_as_validation_reads_them(before: list[Any], now: list[Any], ids: list[str]) -> None:
+    known = replace(KNOWN, users=goods(user_id=before, age=[30] * len(before)))
+    found = merge(known, replace(NOTHING, users=goods(user_id=now, age=[41] * len(now)))).tables.users
+    assert found["user_id"].to_list() == ids
+    assert found["age"].to_list() == [30] * (len(ids) - len(now)) + [41] * len(now)
+
+
+def test_interactions_of_one_user_written_in_two_ways_are_that_users(tmp_path: Path) -> None:
+    known = taken(("17850", "a", 5, 1)).with_columns(pl.col("user_id").cast(pl.Float64))
+    text = taken(("17850", "a", 5, 1), ("17850", "b", None, 2))
+    found = merge(replace(KNOWN, interactions=known), replace(NOTHING, interactions=text))
+    assert found.tables.interactions.equals(text)
+    numbers = text.with_columns(pl.col("user_id").cast(pl.Float64))
+    for name, rows in (("1", numbers), ("2", taken(("17850", "a", 3, 3)))):
+        (tmp_path / name).mkdir()
+        rows.write_parquet(tmp_path / name / "interactions.parquet")
+    both = merge_drops(replace(KNOWN, interactions=known), shop_scenario("unused"), tmp_path)
+    assert both.fresh["user_id"].to_list() == ["17850", "17850"]
+
+
 def test_lists_beside_single_values_are_refused() -> None:
     drop = replace(NOTHING, items=goods(item_id=["c"], title=["Cheese"], tags=["x|y"]))
     with pytest.raises(DataError, match=r"column 'tags' holds String, in the data so far List\(String\); write it"):
