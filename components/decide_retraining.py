@@ -31,7 +31,8 @@ def decide_retraining(
         tables: The tables to retrain on.
         decision: JSON file with the verdict and every rule with its value and threshold.
         report: The decision for people.
-        dvc_root: Folder of the DVC repository whose remote gets the tables.
+        dvc_root: Folder of the DVC repository whose remote gets the tables. Empty: the one around the working
+            directory.
         tracking_uri: MLflow tracking server. Empty: the environment's.
         lease: The lease under which the run trains, as JSON text. Empty: nobody's.
 

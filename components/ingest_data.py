@@ -26,7 +26,8 @@ def ingest_data(
         tables: Folder with users.parquet, items.parquet and interactions.parquet.
         summary: JSON file with the row counts and the data version.
         data: Folder of raw data, or dvc: and a data version. Empty: the scenario's simulator makes the data.
-        dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed.
+        dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed; for a data version
+            the one around the working directory.
         code_revision: Revision of the code. Empty: asked from the image.
         pipeline_run: Name that ties this run's MLflow run together. Empty: the workflow's job id.
         job_id: The workflow's job id.

@@ -30,7 +30,8 @@ def monitor_data(
         observed: JSON file with the champion, the data, what is wrong with it, and every window's statistics.
         tables: Folder with the contract tables to retrain on; empty where the data does not pass.
         validation: Folder with the Data Docs, of everything and of the new interactions alone.
-        dvc_root: Folder of the DVC repository with the champion's data.
+        dvc_root: Folder of the DVC repository with the champion's data. Empty: the one around the working
+            directory.
         tracking_uri: MLflow tracking server. Empty: the environment's.
         code_revision: Revision of the code. Empty: asked from the image.
         pipeline_run: Name that ties this run's MLflow runs together. Empty: the workflow's job id.

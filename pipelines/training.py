@@ -77,7 +77,8 @@ def training_pipeline(
             code_revision: Revision of the code. Empty: asked from the image.
             pipeline_run: Name of this run in MLflow. Empty: the workflow's job id.
             tracking_uri: MLflow tracking server. Empty: the environment's.
-            dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed.
+            dvc_root: Folder of the DVC repository. Empty: the tables are hashed but not pushed; for a data
+                version the one around the working directory.
             checkpoints: Folder to resume from (same code, data and scenario) and to save to. Empty: none are kept.
             text_cache: Folder that keeps the work of the encoder's frozen layers for later runs. Empty: in memory.
             lease: The lease under which the run trains, as JSON text. Empty: nobody's.

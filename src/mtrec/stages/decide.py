@@ -16,7 +16,7 @@ from typing import Any
 
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
-from mtrec.data.versioning import push
+from mtrec.data.versioning import push, repository
 from mtrec.drift.decision import Known, decide
 from mtrec.drift.windows import Window
 from mtrec.errors import RunError
@@ -38,7 +38,7 @@ class Inputs:
     tracking_uri: str | None = None
     """MLflow with the past attempts."""
     dvc_root: Path | None = None
-    """DVC repository whose remote gets the tables to retrain on."""
+    """DVC repository whose remote gets the tables to retrain on; by default as for `monitor`."""
     code_revision: str | None = None
     """Revision of the code; asked from the installation when not given."""
     image: str | None = None
@@ -110,9 +110,9 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 def _hand_over(inputs: Inputs, scenario: Scenario, uri: str, told: dict[str, Any]) -> None:
     """Put the data where training finds it, and count the attempt."""
     assert inputs.pipeline_run is not None
-    if inputs.tables is None or inputs.dvc_root is None:
-        raise RunError("decide: tables and dvc_root are needed to retrain; only telling needs neither")
-    version = push(inputs.tables, inputs.dvc_root)
+    if inputs.tables is None:
+        raise RunError("decide: tables are needed to retrain; only telling needs none")
+    version = push(inputs.tables, inputs.dvc_root or repository())
     if version != told["data"]["version"]:
         raise RunError(f"{inputs.tables}: data version {version}, but {told['data']['version']} was monitored")
     begin_training(scenario, inputs.pipeline_run, key=told["key"], why=told["reason"], tracking_uri=uri)

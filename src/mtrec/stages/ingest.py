@@ -33,7 +33,8 @@ class Inputs:
     data: str | None
     """Folder of raw data, or `dvc:` and a data version in the remote of `dvc_root`; None for simulated data."""
     dvc_root: Path | None
-    """DVC repository whose remote receives the tables; None only hashes them."""
+    """DVC repository whose remote receives the tables; None only hashes them, but for a data version, which comes
+    from the repository around the working directory then, and goes back there."""
     forgotten: Path | None = None
     """DVC repository with the list of forgotten users; by default `dvc_root`."""
 
@@ -61,15 +62,18 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             forgotten users cannot be read.
         ConfigError: wrong dials or column mappings.
     """
-    from mtrec.data.versioning import directory_hash, push
+    from mtrec.data.versioning import directory_hash, push, repository
 
-    forgotten = read_forgotten(inputs.forgotten or inputs.dvc_root, scenario.name)
-    source, tables = _read(inputs, scenario)
+    given, root = str(inputs.data or ""), inputs.dvc_root
+    if root is None and given.startswith(VERSION):
+        root = repository()
+    forgotten = read_forgotten(inputs.forgotten or root, scenario.name)
+    source, tables = _read(given, root, scenario)
     tables = forgotten.leave_out(tables)
     report("ingest", 0.6, f"writing {tables.interactions.height:,} interactions")
     tables.write(outputs.tables)
     report("ingest", 0.8, "versioning the tables")
-    version = push(outputs.tables, inputs.dvc_root) if inputs.dvc_root else directory_hash(outputs.tables)
+    version = push(outputs.tables, root) if root else directory_hash(outputs.tables)
     summary = {"source": source, **summarise(tables), "data_version": version}
     with replacing_file(outputs.summary) as temporary:
         temporary.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -77,12 +81,11 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     return summary
 
 
-def _read(inputs: Inputs, scenario: Scenario) -> tuple[str, Tables]:
+def _read(given: str, root: Path | None, scenario: Scenario) -> tuple[str, Tables]:
     """What the input was recognised as, and its tables."""
-    given = str(inputs.data or "")
     if given.startswith(VERSION):
         report("ingest", 0.0, f"fetching {given}")
-        return given, known_tables(given.removeprefix(VERSION), inputs.dvc_root)
+        return given, known_tables(given.removeprefix(VERSION), root)
     data = Path(given) if given else None
     source = recognise_source(scenario, data)
     report("ingest", 0.0, f"reading {source}")

@@ -12,6 +12,7 @@ import pytest
 from mtrec.config import Scenario
 from mtrec.data.contract import Tables
 from mtrec.data.drops import known_tables
+from mtrec.data.versioning import EMBEDDED
 from mtrec.errors import RunError
 from mtrec.lease import Lease, holding
 from mtrec.stages import decide
@@ -82,6 +83,19 @@ def test_a_retraining_finds_its_data_by_version_and_counts_from_the_decision_on(
     assert look.data.tags["mtrec.reason"] == told["reason"]
     assert look.data.metrics["drift/items.category"] > 0.05
     assert files == {"decision.json", "drift.html"}
+
+
+def test_the_data_goes_to_the_repository_here_where_none_is_given(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the monitor looked for the champion's data."""
+    monkeypatch.chdir(place.folder)
+    (place.folder / ".mtrec").mkdir()
+    for name in ("dvc", "dvc-remote"):
+        (place.folder / name).rename(place.folder / ".mtrec" / name)
+    told = place.decide(dvc_root=None)
+    assert told["verdict"] == "retrain"
+    assert known_tables(told["data"]["version"], EMBEDDED).interactions.height > 0
 
 
 def test_going_on_with_a_run_decides_as_before(place: Place) -> None:

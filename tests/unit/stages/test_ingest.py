@@ -6,8 +6,9 @@ import pytest
 
 from mtrec.config import Scenario, parse_scenario
 from mtrec.data.contract import Tables
+from mtrec.data.drops import known_tables
 from mtrec.data.forgotten import remember, users_in
-from mtrec.data.versioning import directory_hash
+from mtrec.data.versioning import EMBEDDED, directory_hash
 from mtrec.errors import DataError
 from mtrec.progress import Progress, listening
 from mtrec.stages import ingest
@@ -103,6 +104,19 @@ def test_a_data_version_in_place_of_a_folder_gives_the_same_version(tmp_path: Pa
     assert again["data_version"] == first["data_version"]
     with pytest.raises(DataError, match="no such data version"):
         ingest.run(ingest.Inputs(data=f"dvc:{'0' * 32}.dir", dvc_root=root), outputs(tmp_path), simulated())
+
+
+def test_a_data_version_comes_from_the_repository_here_where_none_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its list of the forgotten holds, and what is left is a version of its own there."""
+    monkeypatch.chdir(tmp_path)
+    first = ingest.run(ingest.Inputs(data=None, dvc_root=EMBEDDED), outputs(tmp_path / "first"), simulated())
+    user = min(users_in(Tables.read(tmp_path / "first" / "tables")))
+    remember(EMBEDDED, simulated().name, [user])
+    inputs = ingest.Inputs(data=f"dvc:{first['data_version']}", dvc_root=None)
+    again = ingest.run(inputs, outputs(tmp_path / "again"), simulated())
+    assert user not in users_in(known_tables(again["data_version"], EMBEDDED))
 
 
 def test_forgotten_users_are_left_out_and_the_list_alone_may_be_given(tmp_path: Path) -> None:
