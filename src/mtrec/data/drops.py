@@ -2,8 +2,8 @@
 
 A drop is what any source reads: the whole data once more, or only what is new. Of contract tables, `users.parquet`
 and `items.parquet` may be left out. A folder of drops is read in the order of their names. Interactions are joined
-without exact repetitions, in order of time; of a user or an item the newest row wins, and a column that the drop
-does not have keeps what was known.
+in order of time, without those that repeat a known one in all of its columns; of a user or an item the newest row
+wins, and a column that the drop does not have keeps what was known.
 
 Values pass through as they came; validation judges them. Nothing is written here.
 """
@@ -192,8 +192,7 @@ def _interactions(known: pl.DataFrame, drop: pl.DataFrame, where: str) -> tuple[
     known, drop = _alike(known, drop, "interactions", where)
     parts = (known.with_columns(pl.lit(False).alias(_FRESH)), drop.with_columns(pl.lit(True).alias(_FRESH)))
     joined = pl.concat(parts, how="diagonal")
-    columns = [name for name in joined.columns if name != _FRESH]
-    joined = joined.unique(subset=columns, keep="first", maintain_order=True)
+    joined = joined.unique(subset=known.columns, keep="first", maintain_order=True)
     moment = parse_timestamp(joined["timestamp"], datetime.now(UTC)).values
     joined = joined.with_columns(moment.alias(_MOMENT)).sort(_MOMENT, nulls_last=True, maintain_order=True)
     joined = joined.drop(_MOMENT)

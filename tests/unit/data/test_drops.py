@@ -88,6 +88,13 @@ def test_another_type_of_number_is_joined() -> None:
     assert found["rating"].to_list() == [5.0, 4.0, None]
 
 
+def test_another_column_makes_no_known_interaction_new() -> None:
+    new = pl.concat([KNOWN.interactions, taken(("u1", "b", None, 4))]).with_columns(device=pl.lit("phone"))
+    found = merge(KNOWN, replace(NOTHING, interactions=new))
+    assert found.fresh["item_id"].to_list() == ["b"]
+    assert found.tables.interactions["device"].to_list() == [None, "phone", None]
+
+
 def test_interactions_that_lack_a_column_are_refused() -> None:
     drop = replace(NOTHING, interactions=taken(("u1", "b", None, 4)).drop("rating"))
     with pytest.raises(DataError, match=r"^drops/monday: interactions: column 'rating' is missing, which the data"):
