@@ -97,13 +97,17 @@ def monitor_in_a_process(arguments: Sequence[str]) -> Look:
 
 
 def _due(state: Path, every: timedelta) -> datetime:
-    """When the next look is due; at once where the last one did not end, or none is known."""
+    """When the next look is due; at once where the last one did not end, or none is known.
+
+    Never later than an interval from now, also where the clock was ahead when the last one began.
+    """
+    now = datetime.now(UTC)
     try:
         last = json.loads(state.read_text(encoding="utf-8"))
-        begun = datetime.fromisoformat(last["begun"])
-        return begun + every if last["code"] is not None else begun
-    except (OSError, ValueError, TypeError, KeyError):
-        return datetime.now(UTC)
+        due = datetime.fromisoformat(last["begun"]) + every
+        return now if last["code"] is None else min(due, now + every)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError):  # TypeError also where it has no zone
+        return now
 
 
 def _write(state: Path, *, begun: datetime, code: int | None) -> None:

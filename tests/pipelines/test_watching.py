@@ -13,7 +13,7 @@ import pytest
 
 from mtrec.errors import InputError, RunError
 from pipelines.kfp_session import Interrupted
-from pipelines.watching import interval, watch
+from pipelines.watching import _due, interval, watch
 
 SECOND = timedelta(seconds=1)
 
@@ -76,8 +76,28 @@ def test_after_a_restart_the_next_look_comes_when_it_is_due(
         assert looks == [True]
 
 
-def test_a_damaged_state_is_no_reason_not_to_look(tmp_path: Path) -> None:
-    (tmp_path / "watch.json").write_text("{")
+@pytest.mark.parametrize(("code", "hours"), [(0, 6), (None, 0)])
+def test_a_clock_that_was_ahead_delays_by_one_interval_at_most(
+    tmp_path: Path, code: int | None, hours: float
+) -> None:
+    begun = datetime.now(UTC) + timedelta(days=400)
+    (tmp_path / "watch.json").write_text(json.dumps({"begun": begun.isoformat(), "code": code}))
+    due = _due(tmp_path / "watch.json", timedelta(hours=6))
+    assert abs(due - datetime.now(UTC) - timedelta(hours=hours)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "{",
+        "[]",
+        '{"begun": "2999-01-01T00:00:00", "code": 0}',
+        '{"begun": "soon", "code": 0}',
+        '{"begun": "9999-12-31T23:59:59.5+00:00", "code": 0}',
+    ],
+)
+def test_a_damaged_state_is_no_reason_not_to_look(tmp_path: Path, state: str) -> None:
+    (tmp_path / "watch.json").write_text(state)
     watch(lambda asked: 0, SECOND, tmp_path / "watch.json", lambda line: None, times=1)
 
 
