@@ -49,8 +49,8 @@ class Job:
     """Hash over scenario, data and code: an unfinished run with the same one is taken up again."""
     names: Sequence[str]
     """Of the steps, in order."""
-    broke_off: Callable[[str, str], None]
-    """Hears the run's name and FAILED or KILLED where it did not come to its end; MLflow errors are left out."""
+    broke_off: Callable[[str, str, str], None]
+    """Hears a run's name, FAILED or KILLED, and why, where it broke off; MLflow errors are left out."""
     verbose: bool = False
     after_failure: bool = True
     """Whether a failed run is gone on with, too; where not, the same again is a run of its own."""
@@ -127,22 +127,23 @@ class Job:
             except KeyboardInterrupt as error:
                 stop_children()
                 steps.close(succeeded=False, stopped=True)
-                self._end("interrupted", "KILLED")
+                self._end("interrupted", "KILLED", "stopped")
                 raise Interrupted("stopped; what is finished is kept") from error
             except Exception as error:
                 steps.close(succeeded=False)
-                self._end("failed", "FAILED")
-                raise _explain(error, steps, run, log) from error
+                explained = _explain(error, steps, run, log)
+                self._end("failed", "FAILED", str(explained))
+                raise explained from error
             steps.close(succeeded=True)
         return steps, {name: Path(artifact.path) for name, artifact in outputs.items()}
 
-    def _end(self, state: str, status: str) -> None:
+    def _end(self, state: str, status: str, why: str) -> None:
         """Let run.json and MLflow know, the latter where its store is there; a resumed run takes it up again."""
         self.run.update(state=state)
         database = Path(self.tracking_uri.removeprefix("sqlite:///"))
         if not self.tracking_uri.startswith("sqlite:///") or database.exists():
             with contextlib.suppress(MtrecError):
-                self.broke_off(self.run.name, status)
+                self.broke_off(self.run.name, status, why)
 
 
 def _call(compiled: Path, arguments: dict[str, Any]) -> dict[str, Any]:

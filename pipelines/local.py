@@ -105,7 +105,7 @@ def run_training(
     if forgotten:  # a training state that has seen them is not gone on with
         key = _key(key, forgotten)
 
-    def broke_off(name: str, status: str) -> None:
+    def broke_off(name: str, status: str, why: str) -> None:
         finish_run(pipeline_run(scenario, name, tracking_uri=uri), status)
 
     job = Job(
@@ -173,9 +173,8 @@ def run_monitoring(
     revision = code_revision()
     key = _key(scenario.digest, data_fingerprint(drop), revision, "monitoring", now)
 
-    def broke_off(name: str, status: str) -> None:
-        if status == "KILLED":  # of a failure the exit task has told
-            log_outcome(scenario, name, "stopped", uri)
+    def broke_off(name: str, status: str, why: str) -> None:
+        log_outcome(scenario, name, why, uri)  # of a failure the exit task hears no more than which step it was
 
     job = Job(
         scenario=scenario,

@@ -251,7 +251,7 @@ def test_stopping_ends_every_process_and_says_how_to_go_on(
 
 def test_a_run_that_broke_off_is_ended_in_mlflow(folder: Path) -> None:
     uri = f"sqlite:///{folder / '.mtrec' / 'mlflow.db'}"
-    heard: list[tuple[str, str]] = []
+    heard: list[tuple[str, ...]] = []
     job = Job(
         scenario=load_scenario("ecommerce"),
         workspace=Workspace.here(),
@@ -262,11 +262,11 @@ def test_a_run_that_broke_off_is_ended_in_mlflow(folder: Path) -> None:
         broke_off=lambda *told: heard.append(told),
     )
     with job.begun("training", "ecommerce", None) as run:
-        job._end("failed", "FAILED")
+        job._end("failed", "FAILED", "a bug")
         assert heard == [], "a store that was never made stays so"
         Path(".mtrec/mlflow.db").touch()
-        job._end("interrupted", "KILLED")
-    assert heard == [(run.name, "KILLED")]
+        job._end("interrupted", "KILLED", "stopped")
+    assert heard == [(run.name, "KILLED", "stopped")]
     assert run.state["state"] == "interrupted"
 
 
