@@ -89,6 +89,8 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         forgotten = read_forgotten(root, scenario.name)
         report("monitor", 0.2, "joining the drop")
         shutil.rmtree(outputs.tables, ignore_errors=True)
+        if outputs.evidently is not None:  # nobody takes the last look's page for this one's
+            outputs.evidently.unlink(missing_ok=True)
         merged, problems = _joined(inputs, outputs, scenario, known, forgotten, now, work)
         windows: list[Window] = []
         new_rows = 0
@@ -103,7 +105,6 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             windows = windows_of(timeline, columns, said.qualities, scenario.retraining)
             if outputs.evidently is not None:
                 report("monitor", 0.95, "Evidently draws its page")
-                outputs.evidently.unlink(missing_ok=True)
                 write_evidently(outputs.evidently, timeline, columns, scenario.retraining)
             new_rows = int((timeline.slice_R >= 0).sum())
     told = {

@@ -15,6 +15,7 @@ from mtrec.data.contract import Tables
 from mtrec.data.forgotten import remember, users_in
 from mtrec.data.versioning import directory_hash
 from mtrec.errors import ConfigError, DataError, ModelError
+from mtrec.stages import monitor
 from tests.unit.stages.conftest import later
 
 
@@ -85,6 +86,22 @@ def test_a_drop_that_is_not_there_is_skipped_with_its_reason(
     check: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     assert "no such folder" in check(tmp_path / "nowhere")["reason"]
+
+
+def test_a_page_of_the_last_look_does_not_stay_beside_a_drop_that_fails(
+    champion: Path, watched: Scenario, tmp_path: Path
+) -> None:
+    page = tmp_path / "evidently.html"
+    page.write_text("the last look's")
+    told = monitor.run(
+        monitor.Inputs(
+            drop=tmp_path / "nowhere", tracking_uri=f"sqlite:///{champion}/mlflow.db", dvc_root=champion / "dvc"
+        ),
+        monitor.Outputs(observed=tmp_path / "o", tables=tmp_path / "t", validation=tmp_path / "v", evidently=page),
+        watched,
+    )
+    assert told["data"]["problems"]
+    assert not page.exists()
 
 
 def test_without_a_champion_there_is_nothing_to_compare_with(
