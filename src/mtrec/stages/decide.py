@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,16 @@ from mtrec.evaluation.drift_report import write_drift
 from mtrec.lease import Lease
 from mtrec.lineage import code_revision
 from mtrec.progress import report
-from mtrec.tracking import attempts, begin_training, log_decision, resolve_uri, trained_in, training_lease
+from mtrec.tracking import (
+    attempts,
+    begin_training,
+    log_decision,
+    resolve_uri,
+    running,
+    trained_in,
+    training_lease,
+)
+from mtrec.tracking.connection import database_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +85,14 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         raise RunError(f"{inputs.observed}: what the monitor observed cannot be read ({error})") from error
     uri = resolve_uri(inputs.tracking_uri)
     key = _key(inputs, observed, scenario)
+    now = datetime.fromisoformat(observed["now"])
     tried = attempts(scenario, uri, besides=inputs.pipeline_run)
+    if not observed["now_given"]:  # what began since the monitor looked at the clock counts, as does a clock ahead
+        now = max(now, datetime.now(UTC))
+        tried = [min(at, now) for at in tried]
     decision = decide(
         Known(
-            now=datetime.fromisoformat(observed["now"]),
+            now=now,
             champion_until=datetime.fromisoformat(observed["champion"]["until"]),
             data_problems=observed["data"]["problems"],
             windows=[Window.from_dict(window) for window in observed["windows"]],
@@ -121,7 +134,12 @@ def _hand_over(inputs: Inputs, scenario: Scenario, uri: str, told: dict[str, Any
 def _under_way(inputs: Inputs, scenario: Scenario, uri: str) -> str | None:
     held = training_lease(scenario.name, uri).holding()
     own = Lease.from_text(inputs.lease).holder if inputs.lease else None
-    return None if held is None or held.holder == own else f"{held.what} ({held.holder})"
+    if held is not None and held.holder != own:
+        return f"{held.what} ({held.holder})"
+    if database_of(uri) is not None:  # all who train with this store hold its lease, and it knows who has died
+        return None
+    other = running(scenario, uri, besides=inputs.pipeline_run)
+    return None if other is None else f"run {other}"
 
 
 def _key(inputs: Inputs, observed: dict[str, Any], scenario: Scenario) -> str:

@@ -67,7 +67,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """Compare a drop with what the champion knows.
 
     Returns:
-        What is written: `scenario`, `now`, `champion`, `data` and `windows`.
+        What is written: `scenario`, `now`, `now_given`, `champion`, `data` and `windows`.
 
     Raises:
         ModelError: there is no champion yet.
@@ -110,6 +110,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     told = {
         "scenario": scenario.name,
         "now": now.isoformat(),
+        "now_given": inputs.now is not None,
         "champion": {
             "name": champion.name,
             "version": champion.version,

@@ -36,7 +36,7 @@ from mtrec.tracking.lookup import (
 )
 from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback
 from mtrec.tracking.registry import Registration, register
-from mtrec.tracking.retraining import attempts, begin_training, log_decision, log_outcome, trained_in
+from mtrec.tracking.retraining import attempts, begin_training, log_decision, log_outcome, running, trained_in
 from mtrec.tracking.runs import (
     Run,
     child_run,
@@ -89,6 +89,7 @@ __all__ = [
     "reject",
     "resolve_uri",
     "rollback",
+    "running",
     "running_trials",
     "show_model",
     "statuses",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 KEY, WHY = "mtrec.retraining_key", "mtrec.retraining_reason"
 VERDICT, REASON, OUTCOME = "mtrec.verdict", "mtrec.reason", "mtrec.outcome"
+DEAD_AFTER = timedelta(days=1)
+"""A run that MLflow calls running for longer was killed, with nobody left to tell."""
 _LONGEST = 4000
 
 
@@ -42,6 +44,28 @@ def attempts(scenario: Scenario, tracking_uri: str | None = None, *, besides: st
     with connected(resolve_uri(tracking_uri)) as client:
         found = [run for run in _runs(client, scenario.name) if run.data.tags[PIPELINE_RUN] != besides]
     return sorted(datetime.fromtimestamp(run.info.start_time / 1000, UTC) for run in found)
+
+
+def running(scenario: Scenario, tracking_uri: str | None = None, *, besides: str | None = None) -> str | None:
+    """Look up a pipeline run of a scenario's experiment that MLflow says is running, the newest one.
+
+    One that was started more than `DEAD_AFTER` ago does not count.
+
+    Args:
+        scenario: names the experiment.
+        tracking_uri: see `connection.resolve_uri`.
+        besides: a pipeline run that does not count.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    since = (datetime.now(UTC) - DEAD_AFTER).timestamp() * 1000
+    with connected(resolve_uri(tracking_uri)) as client:
+        found = _runs(
+            client, scenario.name, f"attributes.status = 'RUNNING' and attributes.start_time > {since:.0f}"
+        )
+    names = [str(run.data.tags[PIPELINE_RUN]) for run in found]
+    return next((name for name in names if name != besides), None)
 
 
 def trained_in(scenario: Scenario, key: str, tracking_uri: str | None = None) -> str | None:

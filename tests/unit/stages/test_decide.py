@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,35 @@ def test_none_begins_while_another_is_under_way(place: Place) -> None:
         assert place.decide()["reason"].startswith("training of tiny (")
         assert place.decide(lease=lease.as_text())["verdict"] == "retrain", "the run's own lease"
     assert place.decide()["verdict"] == "retrain"
+
+
+def test_where_no_lease_is_shared_a_training_run_of_mlflow_is_under_way(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline_run(place.scenario, "elsewhere", tracking_uri=place.uri)
+    assert place.decide()["verdict"] == "retrain", "beside the store there is a lease"
+    monkeypatch.setattr(decide, "database_of", lambda uri: None)
+    assert place.decide()["reason"] == "run elsewhere is under way already"
+    finish_run(pipeline_run(place.scenario, "elsewhere", tracking_uri=place.uri), "FAILED")
+    assert place.decide()["verdict"] == "retrain", "its own run is none"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "given", "reason"),
+    [(-30, False, "last attempt 0.5 hours ago"), (30, False, "last attempt 0.0 hours ago"), (-30, True, "drift")],
+)
+def test_an_attempt_since_the_monitor_began_counts_unless_a_person_gave_the_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch, minutes: float, given: bool, reason: str
+) -> None:
+    """Also one by a clock that is ahead."""
+    path = place.folder / "out" / "observed"
+    observed = json.loads(path.read_text())
+    began = datetime.now(UTC) - timedelta(hours=1)
+    path.write_text(json.dumps(observed | {"now": began.isoformat(), "now_given": given}))
+    monkeypatch.setattr(decide, "attempts", lambda *_, **__: [datetime.now(UTC) + timedelta(minutes=minutes)])
+    settings = place.scenario.retraining.model_copy(update={"cool_down_hours": 48.0})
+    scenario = place.scenario.model_copy(update={"retraining": settings})
+    assert Place(folder=place.folder, scenario=scenario).decide(None)["reason"].startswith(reason)
 
 
 def test_the_outcome_is_recorded(place: Place) -> None:

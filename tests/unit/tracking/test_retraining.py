@@ -2,8 +2,19 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from mtrec.config import Scenario
-from mtrec.tracking import attempts, begin_training, child_run, finish_run, pipeline_run, trained_in
+from mtrec.tracking import (
+    attempts,
+    begin_training,
+    child_run,
+    finish_run,
+    pipeline_run,
+    retraining,
+    running,
+    trained_in,
+)
 from mtrec.tracking.connection import connected
 
 
@@ -27,6 +38,20 @@ def test_every_pipeline_run_counts_once(uri: str, scenario: Scenario) -> None:
 def test_the_runs_of_other_scenarios_do_not_count(uri: str, scenario: Scenario) -> None:
     pipeline_run(scenario, "one", tracking_uri=uri)
     assert attempts(scenario.model_copy(update={"name": "other"}), uri) == []
+
+
+def test_a_run_that_mlflow_calls_running_counts_for_a_while(
+    uri: str, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert running(scenario, uri) is None
+    pipeline_run(scenario, "one", tracking_uri=uri)
+    assert running(scenario, uri) == "one"
+    assert running(scenario, uri, besides="one") is None
+    with monkeypatch.context() as patched:
+        patched.setattr(retraining, "DEAD_AFTER", timedelta(0))
+        assert running(scenario, uri) is None
+    finish_run(pipeline_run(scenario, "one", tracking_uri=uri), "FAILED")
+    assert running(scenario, uri) is None
 
 
 def test_a_retraining_is_found_by_its_key_once_it_came_to_its_end(uri: str, scenario: Scenario) -> None:
