@@ -84,7 +84,14 @@ def check(
     )
     outputs = decide.Outputs(decision=folder / "decision.json", report=folder / "drift.html")
     told = decide.run(
-        decide.Inputs(observed=observed, tracking_uri=tracking_uri, image=LOCAL_IMAGE), outputs, loaded
+        decide.Inputs(
+            observed=observed,
+            tracking_uri=tracking_uri,
+            dvc_root=root or workspace.dvc_root,
+            image=LOCAL_IMAGE,
+        ),
+        outputs,
+        loaded,
     )
     output = console()
     output.print(rules_table(told["rules"]))

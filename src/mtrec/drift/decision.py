@@ -1,9 +1,10 @@
 """Retrain or skip: a pure function of what is known, which names every rule with its value and threshold.
 
 The order is that of what forbids more: data that failed its checks never trains, whatever has drifted; then a
-retraining that is under way or was made already, too few new rows, rest after the last attempt, and the budget;
-last comes whether there is a reason at all, drift in N of the last M windows or a champion that is too old. Every
-rule is worked out and told, also where an earlier one has decided.
+retraining that is under way or was made already, too few new rows, rest after the last attempt, the budget, and
+forgotten users in the champion that training would start from; last comes whether there is a reason at all, drift
+in N of the last M windows or a champion that is too old. Every rule is worked out and told, also where an earlier
+one has decided.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Known:
     """Who is training the scenario just now."""
     trained_in: str | None = None
     """The finished run that trained on just this: data, parameters, image, code and champion."""
+    forgotten: str | None = None
+    """What the champion that training would start from has of forgotten users; None: nothing, or it would not."""
 
 
 def decide(known: Known, settings: Retraining) -> Decision:
@@ -145,6 +148,16 @@ def _guards(known: Known, settings: Retraining) -> Iterator[Rule]:
         threshold=settings.budget,
         holds=spent < settings.budget,
         why=f"{spent} of {settings.budget} attempts within {settings.budget_days:g} days are spent",
+        kind="guard",
+    )
+    yield Rule(
+        rule="a start from the champion takes over no forgotten user",
+        value=known.forgotten,
+        threshold=None,
+        holds=known.forgotten is None,
+        why="it takes over none"
+        if known.forgotten is None
+        else f"the champion {known.forgotten}; set training.start to pretrained, or approve a model without them",
         kind="guard",
     )
 

@@ -27,6 +27,7 @@ from mtrec.progress import report
 from mtrec.tracking import (
     attempts,
     begin_training,
+    forgotten_in,
     log_decision,
     resolve_uri,
     running,
@@ -76,8 +77,9 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         the monitor observed.
 
     Raises:
-        DataError: the tables changed since they were monitored.
-        RunError: what was observed cannot be read, or MLflow or the DVC remote cannot be used.
+        DataError: the list of forgotten users cannot be read.
+        RunError: what was observed cannot be read, the tables changed since, or MLflow or the DVC remote cannot be
+            used.
     """
     try:
         observed = json.loads(inputs.observed.read_text(encoding="utf-8"))
@@ -100,6 +102,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             attempts=tried,
             under_way=_under_way(inputs, scenario, uri),
             trained_in=trained_in(scenario, key, uri),
+            forgotten=_forgotten(inputs, observed, scenario, uri),
         ),
         scenario.retraining,
     )
@@ -140,6 +143,13 @@ def _under_way(inputs: Inputs, scenario: Scenario, uri: str) -> str | None:
         return None
     other = running(scenario, uri, besides=inputs.pipeline_run)
     return None if other is None else f"run {other}"
+
+
+def _forgotten(inputs: Inputs, observed: dict[str, Any], scenario: Scenario, uri: str) -> str | None:
+    if scenario.training.start != "champion":
+        return None
+    champion = observed["champion"]
+    return forgotten_in(f"{champion['name']}/{champion['version']}", inputs.dvc_root or repository(), uri)
 
 
 def _key(inputs: Inputs, observed: dict[str, Any], scenario: Scenario) -> str:

@@ -36,7 +36,15 @@ from mtrec.tracking.lookup import (
 )
 from mtrec.tracking.promotion import Decision, Refused, approve, reject, rollback
 from mtrec.tracking.registry import Registration, register
-from mtrec.tracking.retraining import attempts, begin_training, log_decision, log_outcome, running, trained_in
+from mtrec.tracking.retraining import (
+    attempts,
+    begin_training,
+    forgotten_in,
+    log_decision,
+    log_outcome,
+    running,
+    trained_in,
+)
 from mtrec.tracking.runs import (
     Run,
     child_run,
@@ -72,6 +80,7 @@ __all__ = [
     "download_champion",
     "download_model",
     "finish_run",
+    "forgotten_in",
     "history",
     "holders",
     "list_models",

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from mtrec.config import Scenario
 from mtrec.tracking.connection import connected, locked, resolve_uri
+from mtrec.tracking.containing import count_users, holder
+from mtrec.tracking.lookup import choose
 from mtrec.tracking.runs import PIPELINE_RUN, Run, experiment_of, find_run, log_artifacts, log_metrics, pipeline_run
 
 if TYPE_CHECKING:
@@ -82,6 +84,27 @@ def trained_in(scenario: Scenario, key: str, tracking_uri: str | None = None) ->
     with connected(resolve_uri(tracking_uri)) as client:
         found = _runs(client, scenario.name, f"tags.`{KEY}` = '{key}' and attributes.status = 'FINISHED'")
     return found[0].data.tags[PIPELINE_RUN] if found else None
+
+
+def forgotten_in(reference: str, root: Path, tracking_uri: str | None = None) -> str | None:
+    """What a registered version has of forgotten users, or may have, for people; None where it has none.
+
+    Args:
+        reference: `name/version`.
+        root: DVC repository with the list of the forgotten and the data versions.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        DataError: the list of the forgotten cannot be read.
+        RunError: MLflow cannot be used.
+    """
+    with connected(resolve_uri(tracking_uri)) as client:
+        found = holder(client, choose(client, reference), root)
+    if found is None or not (found.users or found.unknown):
+        return None
+    if found.users:
+        return f"learned from {count_users(found.users)} since"
+    return f"may have learned from users who were forgotten since: {found.unknown}"
 
 
 def begin_training(scenario: Scenario, name: str, *, key: str, why: str, tracking_uri: str | None = None) -> None:

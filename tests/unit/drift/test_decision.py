@@ -22,6 +22,7 @@ GUARDS = [
     "enough new interactions",
     "rest after the last attempt",
     "budget of 10 days",
+    "a start from the champion takes over no forgotten user",
 ]
 DRIFT, AGE = "drift in 2 of the last 3 windows", "age of the champion's data"
 
@@ -128,6 +129,13 @@ CASES: list[tuple[str, dict[str, Any], str, str, set[str]]] = [
         {GUARDS[5], AGE},
     ),
     (
+        "forgotten users are not taken over",
+        {"windows": windows("ddd"), "forgotten": "learned from 1 user who was forgotten on 2026-02-01 since"},
+        "skip",
+        "the champion learned from 1 user who was forgotten on 2026-02-01 since; set training.start to pretrained",
+        {GUARDS[6], AGE},
+    ),
+    (
         "spent long ago",
         {"windows": windows("ddd"), "attempts": [ago(days=10), ago(days=2)]},
         "retrain",
@@ -155,7 +163,7 @@ def test_every_rule_has_value_and_threshold() -> None:
     values = {rule["rule"]: (rule["value"], rule["threshold"]) for rule in told["rules"]}
     assert values == {
         GUARDS[0]: (0, 0), GUARDS[1]: (None, None), GUARDS[2]: (None, None), GUARDS[3]: (1500, 100),
-        GUARDS[4]: (48.0, 24.0), GUARDS[5]: (1, 2), DRIFT: (2, 2), AGE: (21.0, 60.0),
+        GUARDS[4]: (48.0, 24.0), GUARDS[5]: (1, 2), GUARDS[6]: (None, None), DRIFT: (2, 2), AGE: (21.0, 60.0),
     }  # fmt: skip
 
 

@@ -13,6 +13,7 @@ import pytest
 from mtrec.config import Scenario
 from mtrec.data.contract import Tables
 from mtrec.data.drops import known_tables
+from mtrec.data.forgotten import remember, users_in
 from mtrec.data.versioning import EMBEDDED
 from mtrec.errors import RunError
 from mtrec.lease import Lease, holding
@@ -135,6 +136,20 @@ def test_where_no_lease_is_shared_a_training_run_of_mlflow_is_under_way(
     assert place.decide()["reason"] == "run elsewhere is under way already"
     finish_run(pipeline_run(place.scenario, "elsewhere", tracking_uri=place.uri), "FAILED")
     assert place.decide()["verdict"] == "retrain", "its own run is none"
+
+
+@pytest.mark.parametrize(("start", "verdict"), [("champion", "skip"), ("pretrained", "retrain")])
+def test_training_does_not_start_from_a_champion_with_forgotten_users(
+    place: Place, known: Tables, start: str, verdict: str
+) -> None:
+    training = place.scenario.training.model_copy(update={"start": start})
+    scenario = place.scenario.model_copy(update={"training": training})
+    here = Place(folder=place.folder, scenario=scenario)
+    assert here.decide(None)["verdict"] == "retrain", "nobody was forgotten"
+    remember(place.folder / "dvc", scenario.name, [min(users_in(known))])
+    told = here.decide(None)
+    assert told["verdict"] == verdict
+    assert ("the champion learned from 1 user who was forgotten on" in told["reason"]) == (verdict == "skip")
 
 
 @pytest.mark.parametrize(
