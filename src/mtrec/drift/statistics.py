@@ -72,7 +72,14 @@ class Timeline:
     user_R: np.ndarray
 
     @classmethod
-    def of(cls, tables: Tables, until: datetime, settings: Retraining, now: datetime | None = None) -> Timeline:
+    def of(
+        cls,
+        tables: Tables,
+        until: datetime,
+        settings: Retraining,
+        now: datetime | None = None,
+        before: Tables | None = None,
+    ) -> Timeline:
         """Lay the interactions out.
 
         Args:
@@ -80,14 +87,15 @@ class Timeline:
             until: time of the last interaction that the champion knows.
             settings: the length of a window.
             now: what comes later does not count; None: everything counts.
+            before: users and items as they were for the interactions that the champion knows; None: as in `tables`.
         """
         window = timedelta(days=settings.window_days)
         own = tables.interactions.sort("timestamp", "user_id", maintain_order=True)
         if now is not None:
             own = own.filter(pl.col("timestamp") <= now)
-        rows = own
-        for table, key, prefix in ((tables.items, "item_id", "items"), (tables.users, "user_id", "users")):
-            rows = rows.join(_prefixed(table, key, prefix), on=key, how="left", maintain_order="left")
+        known = pl.col("timestamp") <= until
+        parts = [(own.filter(known), before), (own.filter(~known), None)]
+        rows = pl.concat([_with_attributes(part, tables, then) for part, then in parts], how="vertical_relaxed")
         after = ((rows["timestamp"] - until) / window).to_numpy() if rows.height else np.zeros(0)
         slice_R = np.ceil(after).astype(np.int64) - 1  # an interaction at `until` itself is known
         user_R, item_R = (
@@ -110,10 +118,26 @@ class Timeline:
         )
 
 
-def _prefixed(table: pl.DataFrame, key: str, prefix: str) -> pl.DataFrame:
-    return table.unique(key, keep="last", maintain_order=True).rename(
-        {name: f"{prefix}.{name}" for name in table.columns if name != key}
-    )
+def _with_attributes(rows: pl.DataFrame, tables: Tables, before: Tables | None) -> pl.DataFrame:
+    """Interactions with the columns of their items and users, as they were before where that is given."""
+    for prefix, key in (("items", "item_id"), ("users", "user_id")):
+        table = getattr(tables, prefix).unique(key, keep="last", maintain_order=True)
+        if before is not None:
+            table = _as_before(table, getattr(before, prefix), key)
+        table = table.rename({name: f"{prefix}.{name}" for name in table.columns if name != key})
+        rows = rows.join(table, on=key, how="left", maintain_order="left")
+    return rows
+
+
+def _as_before(table: pl.DataFrame, before: pl.DataFrame, key: str) -> pl.DataFrame:
+    """The older values of all rows and columns that were there before; what came later stays as it is."""
+    shared = [key]
+    for name in before.columns:
+        types = before.schema[name], table.schema.get(name)
+        if name != key and (types[0] == types[1] or all(t is not None and t.is_numeric() for t in types)):
+            shared.append(name)
+    older = table.drop(shared[1:]).join(before.select(shared), on=key).select(table.columns)
+    return pl.concat([older, table.join(before, on=key, how="anti")], how="vertical_relaxed")
 
 
 def columns_of(timeline: Timeline, scenario: Scenario) -> dict[str, Column]:

@@ -99,7 +99,8 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             version = directory_hash(outputs.tables)
             report("monitor", 0.5, "comparing windows")
             tables, _ = clean(Tables.read(work / "validated"))
-            timeline = Timeline.of(tables, until, scenario.retraining, now)
+            before = Tables.read(champion.folder / "memory")
+            timeline = Timeline.of(tables, until, scenario.retraining, now, before)
             said = ask(load_model(champion.folder), tables, timeline, scenario.retraining)
             columns = columns_of(timeline, scenario) | said.columns
             windows = windows_of(timeline, columns, said.qualities, scenario.retraining)

@@ -112,6 +112,20 @@ def test_rows_without_a_rating_do_not_count_for_it(shop: Scenario, shop_data: An
     assert counts.sum() == dataset.interactions["rating"].drop_nulls().len() < len(counts)
 
 
+def test_until_the_champion_items_are_as_it_knows_them() -> None:
+    """What it does not know of them, a new column or a new item, is as it is now."""
+    tables = simple([1, 2, 3])
+    rows = tables.interactions.with_columns(item_id=pl.Series(["i", "new", "i"]))
+    now = pl.DataFrame({"item_id": ["i", "new"], "size": [1.5, 2.5], "brand": ["b", "c"], "tags": [["x"], ["y"]]})
+    before = pl.DataFrame({"item_id": ["i", "gone"], "size": [7, 8], "tags": ["x", "x"], "part": [0, 1]})
+    timeline = Timeline.of(
+        replace(tables, items=now, interactions=rows), day(2), SETTINGS, before=replace(tables, items=before)
+    )
+    assert timeline.rows["items.size"].to_list() == [7, 2.5, 1.5]
+    assert timeline.rows["items.brand"].to_list() == ["b", "c", "b"]
+    assert timeline.rows["items.tags"].to_list() == [["x"], ["y"], ["x"]]
+
+
 # ------------------------------------------------------------------------------------------------ what is found
 
 

@@ -45,6 +45,13 @@ def test_drift_is_a_reason_to_train(check: Callable[..., dict[str, Any]], known:
     assert "category of the items: drifted in 2 of the last 2 windows" in page
 
 
+def test_a_change_of_known_items_is_drift(check: Callable[..., dict[str, Any]], known: Tables) -> None:
+    """The reference has them as the champion knows them."""
+    one = known.items["category"].drop_nulls()[0]
+    told = check(replace(later(known), items=known.items.with_columns(category=pl.lit(one))))
+    assert all("items.category" in window["drifted"] for window in told["windows"])
+
+
 def test_rest_after_an_attempt(check: Callable[..., dict[str, Any]], known: Tables) -> None:
     """The champion's own run has just been started."""
     told = check(later(known, drifted=True), now=datetime.now(UTC).isoformat())
