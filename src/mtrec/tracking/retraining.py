@@ -122,6 +122,7 @@ def begin_training(scenario: Scenario, name: str, *, key: str, why: str, trackin
     """
     run = pipeline_run(scenario, name, tracking_uri=tracking_uri)
     with connected(run.tracking_uri) as client:
+        client.update_run(run.run_id, status="RUNNING")  # also where it was stopped and is taken up again
         client.set_tag(run.run_id, KEY, key)
         client.set_tag(run.run_id, WHY, why[:_LONGEST])
 

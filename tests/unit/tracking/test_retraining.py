@@ -52,6 +52,8 @@ def test_a_run_that_mlflow_calls_running_counts_for_a_while(
         assert running(scenario, uri) is None
     finish_run(pipeline_run(scenario, "one", tracking_uri=uri), "FAILED")
     assert running(scenario, uri) is None
+    begin_training(scenario, "one", key="k" * 64, why="taken up again", tracking_uri=uri)
+    assert running(scenario, uri) == "one"
 
 
 def test_a_retraining_is_found_by_its_key_once_it_came_to_its_end(uri: str, scenario: Scenario) -> None:
