@@ -21,6 +21,7 @@ def register_model(
     registration: Output[dsl.Artifact],
     tracking_uri: str = "",
     lease: str = "",
+    dvc_root: str = "",
 ) -> None:
     """Register the candidate with its lineage; the same lineage twice makes one version.
 
@@ -38,6 +39,8 @@ def register_model(
         registration: JSON file with the registered name, version and aliases.
         tracking_uri: MLflow tracking server. Empty: the environment's.
         lease: The lease under which the run trains, as JSON text. Empty: nobody's.
+        dvc_root: Folder of the DVC repository with the list of forgotten users. Empty: the one around the working
+            directory.
     """
     from mtrec.stages.execution import lineage, run_component
 
@@ -51,6 +54,7 @@ def register_model(
             "validation": validation.path,
             "tracking_uri": tracking_uri,
             "lease": lease,
+            "dvc_root": dvc_root,
             "pipeline_run": pipeline_run,
             "lineage": lineage(scenario, data_version, code_revision, image, pipeline_run),
         },

@@ -134,6 +134,7 @@ def training_pipeline(
                     validation=validate.outputs["summary"],
                     tracking_uri=tracking_uri,
                     lease=lease,
+                    dvc_root=dvc_root,
                     **candidate,
                 )
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
-from mtrec.data.versioning import EMBEDDED
+from mtrec.data.versioning import repository
 from mtrec.errors import RunError
 from mtrec.lease import Lease
 from mtrec.progress import report as report_progress
@@ -34,8 +34,9 @@ class Inputs:
     """data_version, code_revision, parameters_hash and image."""
     lease: str | None = None
     """The lease under which the run trains, see `mtrec.lease.Lease.as_text`: who has lost it registers nothing."""
-    dvc_root: Path = EMBEDDED
-    """DVC repository with the list of forgotten users: what may contain any is not approved by setting."""
+    dvc_root: Path | None = None
+    """DVC repository with the list of forgotten users, by default the one around the working directory: what may
+    contain any is not approved by setting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def _approve(candidate: str, inputs: Inputs) -> dict[str, Any]:
             who="mtrec",
             why="gate.auto_approve is true",
             tracking_uri=inputs.tracking_uri,
-            dvc_root=inputs.dvc_root,
+            dvc_root=inputs.dvc_root or repository(),
         )
     except RunError as error:
         return {"approval": f"left to people: {error}"}
