@@ -19,6 +19,7 @@ class Inputs:
     pipeline_run: str
     lineage: dict[str, Any]
     lease: str
+    dvc_root: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
