@@ -19,7 +19,6 @@ SCRIPT = """
 import json, sys, time
 from pathlib import Path
 from mtrec import tracking
-from tests.mlflow_server import Server
 from mtrec.config import load_scenario
 import mlflow.pyfunc, mtrec.serving.predictor
 given = json.loads(sys.argv[1])
