@@ -57,7 +57,7 @@ def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
 
 def test_a_database_that_does_not_exist_is_named(postgres: str) -> None:
     with pytest.raises(RunError, match='database "nothing" does not exist'):
-        Storage(postgres.replace("/postgres", "/nothing"))
+        Storage(postgres.replace("@/postgres", "@/nothing"))
 
 
 def test_a_file_that_is_no_database_and_a_folder_that_cannot_be_are_named(tmp_path: Path) -> None:
