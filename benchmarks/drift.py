@@ -133,12 +133,13 @@ def power_svg(results: Sequence[Result]) -> str:
         shares = [_share([r for r in results if r["size"] == size], part) for size in sizes]
         axes.plot(sizes, shares, "o-", color=colour, label=label)
     axes.axhline(0.05, color="#8a93a3", linestyle="--", linewidth=1)
+    axes.text(sizes[-1], 0.06, "5 %", color="#5b6472", ha="right", va="bottom", fontsize="small")
     axes.set(
         xlabel="drift of category likings over 26 weeks (standard deviations)", ylabel="windows called drifted"
     )
     axes.set_ylim(-0.02, 1.02)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, title="after the champion's data")
+    axes.legend(frameon=False, title="after the champion's data", loc="center right", bbox_to_anchor=(1, 0.36))
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
