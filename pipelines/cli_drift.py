@@ -56,44 +56,51 @@ def check(
 ) -> None:
     """Compare a data drop with what the champion knows, and say whether to train again.
 
-    Nothing is trained. Exit code 0 whatever is decided; .mtrec/drift/SCENARIO holds
-    decision.json, drift.html, the joined tables and, with pip install 'mtrec[drift]',
-    Evidently's own page.
+    Nothing is trained. .mtrec/drift/SCENARIO holds decision.json, drift.html, the
+    joined tables and, with pip install 'mtrec[drift]', Evidently's own page.
+    Exit codes: 0 whatever is decided, 1 the data or MLflow cannot be reached, 2
+    wrong input, also data that fails its checks.
     """
-    from mtrec.errors import ModelError
+    from mtrec.errors import InputError, ModelError
+    from mtrec.progress import listening
     from mtrec.stages import decide, monitor
     from mtrec.tracking import NO_CHAMPION
     from pipelines.cli_models import store_exists
+    from pipelines.following import Following
     from pipelines.local import LOCAL_IMAGE
     from pipelines.workspace import Workspace, shown
 
     loaded, workspace = scenario_from(scenario, settings), Workspace.here()
+    if not data.exists():
+        raise InputError(f"--data {data}: no such file or folder")
     if not store_exists(tracking_uri):
         raise ModelError(NO_CHAMPION.format(loaded.name))
     folder = workspace.drift / loaded.name
     observed = folder / "observed.json"
-    monitor.run(
-        monitor.Inputs(drop=data, tracking_uri=tracking_uri, dvc_root=root or workspace.dvc_root, now=now),
-        monitor.Outputs(
-            observed=observed,
-            tables=folder / "tables",
-            validation=folder / "validation",
-            evidently=folder / "evidently.html",
-        ),
-        loaded,
-    )
-    outputs = decide.Outputs(decision=folder / "decision.json", report=folder / "drift.html")
-    told = decide.run(
-        decide.Inputs(
-            observed=observed,
-            tracking_uri=tracking_uri,
-            dvc_root=root or workspace.dvc_root,
-            image=LOCAL_IMAGE,
-        ),
-        outputs,
-        loaded,
-    )
     output = console()
+    outputs = decide.Outputs(decision=folder / "decision.json", report=folder / "drift.html")
+    with Following(output) as view, listening(view.heard):
+        view.bars.update(view.task, description="drift check")
+        monitor.run(
+            monitor.Inputs(drop=data, tracking_uri=tracking_uri, dvc_root=root or workspace.dvc_root, now=now),
+            monitor.Outputs(
+                observed=observed,
+                tables=folder / "tables",
+                validation=folder / "validation",
+                evidently=folder / "evidently.html",
+            ),
+            loaded,
+        )
+        told = decide.run(
+            decide.Inputs(
+                observed=observed,
+                tracking_uri=tracking_uri,
+                dvc_root=root or workspace.dvc_root,
+                image=LOCAL_IMAGE,
+            ),
+            outputs,
+            loaded,
+        )
     output.print(rules_table(told["rules"]))
     newest = told["windows"][-1:]
     if newest and newest[0]["drifted"]:
@@ -103,6 +110,8 @@ def check(
     typer.echo(f"{told['verdict']}: {told['reason']}")
     pages = [outputs.report, folder / "evidently.html", outputs.decision]
     typer.echo(", ".join(shown(page) for page in pages if page.exists()))
+    if told["data"]["problems"]:
+        raise typer.Exit(InputError.exit_code)
 
 
 @app.command()

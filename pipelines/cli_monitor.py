@@ -47,9 +47,10 @@ def monitor(
     The monitoring pipeline, run on this machine. Its decision and page are kept in
     MLflow, in the experiment SCENARIO-monitoring, and in .mtrec/drift/SCENARIO.
     Exit codes: 0 skipped or registered, 1 a step failed or another run is going
-    on, 2 wrong input, 3 the gate refused the candidate, 130 stopped.
+    on, 2 wrong input, also data that fails its checks, 3 the gate refused the
+    candidate, 130 stopped.
     """
-    from mtrec.errors import GateRefused
+    from mtrec.errors import DataError, GateRefused
     from pipelines.kfp_session import Interrupted
     from pipelines.local import LOCAL_IMAGE, run_monitoring
     from pipelines.results import print_result
@@ -71,6 +72,8 @@ def monitor(
         raise Interrupted(f"{error}; go on with: {callable_as('mtrec')} {shlex.join(sys.argv[1:])}") from error
     typer.echo(f"{found.decision['verdict']}: {found.decision['reason']}")
     typer.echo(shown(found.page))
+    if found.decision["data"]["problems"]:
+        raise typer.Exit(DataError.exit_code)
     if found.training is None:
         return
     print_result(found.training, output)
@@ -96,16 +99,20 @@ def watch(
 
     Looks never overlap. A look that fails is told, and the next one comes when it
     is due, also after a restart of this command: .mtrec/drift/SCENARIO/watch.json
-    knows when the last one began.
+    knows when the last one began. With --times the exit code is the last look's,
+    as of mtrec monitor.
     """
+    from mtrec.errors import InputError
     from pipelines.watching import interval, monitor_in_a_process
     from pipelines.watching import watch as watch_on
     from pipelines.workspace import Workspace
 
     apart = interval(every)
-    name = scenario_from(scenario, settings).name  # a wrong scenario is told now, not at the first look
+    name = scenario_from(scenario, settings).name  # what is wrong is told now, not at the first look
+    if not data.exists():
+        raise InputError(f"--data {data}: no such file or folder")
     given = ["--data", str(data), "--scenario", scenario]
     for option, values in (("--set", settings or []), ("--image", [image]), ("--tracking-uri", [tracking_uri])):
         given += [part for value in values if value is not None for part in (option, value)]
     state = Workspace.here().drift / name / "watch.json"
-    watch_on(monitor_in_a_process(given), apart, state, typer.echo, times=times)
+    raise typer.Exit(watch_on(monitor_in_a_process(given), apart, state, typer.echo, times=times))

@@ -193,8 +193,13 @@ def run_monitoring(
             run.folder / "pipeline.yaml", image=image, cache_key=_key(key, str(time.time_ns()))
         )
         steps, _ = job.execute(compiled, {"drop": str(drop), "code_revision": revision, "now": now})
+        kept = workspace.drift / scenario.name
+        for older in ("tables", "validation"):  # what `mtrec drift check` made of another look
+            shutil.rmtree(kept / older, ignore_errors=True)
+        for older in ("observed.json", "evidently.html"):
+            (kept / older).unlink(missing_ok=True)
         for made, copy in (("decision", "decision.json"), ("report", "drift.html")):
-            for folder in (run.folder, workspace.drift / scenario.name):
+            for folder in (run.folder, kept):
                 folder.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(_made(run, f"decide-retraining/{made}"), folder / copy)
         decision = json.loads((run.folder / "decision.json").read_text(encoding="utf-8"))

@@ -35,7 +35,7 @@ def interval(text: str) -> timedelta:
     return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def watch(look: Look, every: timedelta, state: Path, tell: Tell, *, times: int | None = None) -> None:
+def watch(look: Look, every: timedelta, state: Path, tell: Tell, *, times: int | None = None) -> int:
     """Look at every interval, counted from the beginning of the look before; one that takes longer delays the next.
 
     When the last look began is kept in a file: after a restart the next one comes when it is due, and one that was
@@ -47,6 +47,9 @@ def watch(look: Look, every: timedelta, state: Path, tell: Tell, *, times: int |
         state: the file; one beside it is the lock.
         tell: takes a line for people.
         times: so many looks at most; None: until stopped.
+
+    Returns:
+        The exit code of the last look.
 
     Raises:
         RunError: somebody watches this already.
@@ -62,7 +65,7 @@ def watch(look: Look, every: timedelta, state: Path, tell: Tell, *, times: int |
         raise RunError(f"{shown(state)}: another mtrec watch is going on here; stop it first") from error
     try:
         with stoppable() as asked:
-            done = 0
+            done = code = 0
             while times is None or done < times:
                 due = _due(state, every)
                 wait = (due - datetime.now(UTC)).total_seconds()
@@ -77,6 +80,7 @@ def watch(look: Look, every: timedelta, state: Path, tell: Tell, *, times: int |
                     raise KeyboardInterrupt
                 _write(state, begun=begun, code=code)
                 done += 1
+            return code
     except KeyboardInterrupt as error:
         stop_children()
         raise Interrupted("stopped; the same command goes on watching") from error

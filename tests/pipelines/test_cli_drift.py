@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
 
@@ -67,9 +68,23 @@ def test_check_prints_every_rule_and_what_to_do(
     told = json.loads((shop / ".mtrec/drift/tiny-shop/decision.json").read_text())
     assert told["data"]["version"] == told["champion"]["data_version"]  # nothing new: the same data
 
-    code, out, _ = call(capsys, "check", "--scenario", "shop.yaml", "--data", "nowhere", *LONG)
-    assert code == 0
-    assert "skip: 1 critical failure of the data: nowhere: no such folder" in out
+
+def test_check_of_a_drop_that_is_not_there_or_not_sound_ends_with_an_exit_code(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(shop, tmp_path / "shop", ignore=shutil.ignore_patterns("drift"))
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, out, err = call(capsys, "check", "--scenario", "shop.yaml", "--data", "nowhere", *LONG)
+    assert (code, out, err) == (2, "", "mtrec: --data nowhere: no such file or folder\n")
+    assert not (folder / ".mtrec/drift/tiny-shop/decision.json").exists(), "no look was made"
+
+    rows = pl.read_parquet(folder / "tables/interactions.parquet").drop("event")
+    rows.write_parquet(folder / "tables/interactions.parquet")
+    code, out, err = call(capsys, "check", "--scenario", "shop.yaml", "--data", "tables", *LONG)
+    assert (code, err) == (2, "")
+    assert "skip: 1 critical failure of the data: " in out
+    assert "column 'event' is missing" in out
 
 
 def test_check_needs_a_champion(here: Path, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,11 @@ def _outcomes(folder: Path) -> list[tuple[str, str]]:
 
 
 def test_nothing_is_trained_where_the_decision_says_skip(folder: Path) -> None:
+    kept = folder / ".mtrec/drift/ecommerce"
+    (kept / "tables").mkdir(parents=True)
+    (kept / "observed.json").write_text("of another look")
     result, shown = _run("quiet")
+    assert {path.name for path in kept.iterdir()} == {"decision.json", "drift.html"}, "files of one look only"
     assert result.training is None
     assert result.decision["verdict"] == "skip"
     assert json.loads((folder / ".mtrec/drift/ecommerce/decision.json").read_text()) == result.decision

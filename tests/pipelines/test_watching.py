@@ -38,7 +38,7 @@ def test_looks_come_one_after_the_other_whatever_their_exit_codes(tmp_path: Path
         time.sleep(0.4 if len(begun) == 1 else 0.0)  # longer than the interval
         return next(codes)
 
-    watch(look, 0.2 * SECOND, tmp_path / "watch.json", lambda line: None, times=3)
+    assert watch(look, 0.2 * SECOND, tmp_path / "watch.json", lambda line: None, times=3) == 3
     assert begun[1] - begun[0] >= 0.4
     assert begun[2] - begun[1] >= 0.15
     assert json.loads((tmp_path / "watch.json").read_text())["code"] == 3
