@@ -20,6 +20,7 @@ from mtrec.errors import ModelError
 from mtrec.models.frozen_part import FrozenPart
 from mtrec.models.label_attention import LabelAttention
 from mtrec.models.masks import ask_nothing
+from mtrec.models.packing import Packing, packing_for, run
 from mtrec.models.sending import sent
 from mtrec.models.state_cache import StateCache
 from mtrec.models.text_batches import (
@@ -94,6 +95,8 @@ class TextEncoder(nn.Module):
         """Type of the encoder's matrix products; see `choose_precision`."""
         self.frozen: FrozenPart | None = None
         """The layers that run once per text; see `reuse`."""
+        self.packing: Packing | None = None
+        """How texts run without padding; see `pack_texts`."""
         self.share: Share | None = None
         """Which part of the texts this process encodes; None: all of them."""
         self.texts_at_once = 0
@@ -143,6 +146,19 @@ class TextEncoder(nn.Module):
         tokens = self.tokenize(["a", "a word " * self.max_length])
         with self._autocast():
             ask_nothing(self.backbone, *padded(tokens, self.tokenizer.pad_token_id, self._device))
+        self.train(was_training)
+
+    def pack_texts(self) -> None:
+        """From now on run texts without padding, where architecture, device and precision let it.
+
+        See `mtrec.models.packing`.
+        """
+        was_training = self.training
+        self.eval()
+        tokens = self.tokenize(["a", "one more text", "a word " * self.max_length])
+        pad = self.tokenizer.pad_token_id
+        with self._autocast():
+            self.packing = packing_for(self.backbone, *padded(tokens, pad, self._device), first=(0, pad + 1))
         self.train(was_training)
 
     def compile_layers(self) -> None:
@@ -208,7 +224,7 @@ class TextEncoder(nn.Module):
         Other processes have filled the cache with other texts; what is missing here is kept from now on.
         """
         overhead = GROUP_TOKENS.get(self._device.type, GROUP_TOKENS["cuda"])
-        if self.share is not None and self.share.one_group:
+        if self.packing is not None or (self.share is not None and self.share.one_group):
             groups = [list(range(len(tokens)))]
         else:
             groups = length_groups([len(row) for row in tokens], overhead)
@@ -223,10 +239,11 @@ class TextEncoder(nn.Module):
     def _encode(self, tokens: Tokens, keep: bool = False) -> Tensor:
         """Encode distinct texts in one batch, under the caller's autocast; `keep` lets the cache grow."""
         ids_BL, mask_BL = padded(tokens, self.tokenizer.pad_token_id, self._device)
+        layout = self.packing.layout([len(row) for row in tokens], self._device) if self.packing else None
         if self.frozen is not None and self.frozen.usable(self.precision, self._trial):
-            hidden_BLE = self.frozen.hidden(tokens, ids_BL, mask_BL, keep)
+            hidden_BLE = self.frozen.hidden(tokens, ids_BL, mask_BL, keep, layout)
         else:
-            hidden_BLE = self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
+            hidden_BLE = run(self.backbone, ids_BL, mask_BL, layout)
         hidden_BLE = hidden_BLE.float()
         vectors_BE = nn.functional.normalize(pool(hidden_BLE, mask_BL, self.pooling), dim=-1)
         if self.labels is None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtrec.models.packing import Layout
 from mtrec.models.sending import sent
 from mtrec.models.split import SplitBackbone, split_backbone
 from mtrec.models.state_cache import StateCache, digest
@@ -63,7 +64,9 @@ class FrozenPart:
         """Read from disk what there is of texts that will be asked for."""
         self.cache.load([digest(row) for row in tokens])
 
-    def hidden(self, tokens: Tokens, ids_BL: Tensor, mask_BL: Tensor, keep: bool) -> Tensor:
+    def hidden(
+        self, tokens: Tokens, ids_BL: Tensor, mask_BL: Tensor, keep: bool, layout: Layout | None = None
+    ) -> Tensor:
         """The backbone's last hidden state, (B, L, E), with gradient for what learns.
 
         Args:
@@ -71,6 +74,7 @@ class FrozenPart:
             ids_BL: the same, padded.
             mask_BL: real tokens.
             keep: put what had to be computed into the cache.
+            layout: the same texts without padding, for the layers that learn.
         """
         assert self.split is not None
         names = [digest(row) for row in tokens]
@@ -96,4 +100,4 @@ class FrozenPart:
             for rows, states in parts:
                 whole_BLE[rows, : states.shape[1]] = states
             states_BLE = whole_BLE
-        return self.split.above(states_BLE, ids_BL, mask_BL)
+        return self.split.above(states_BLE, ids_BL, mask_BL, layout)

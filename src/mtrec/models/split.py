@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mtrec.models.packing import Layout, run
+
 FORMAT = 1
 """Raised when equal frozen layers would give states that mean something else."""
 _IRRELEVANT = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
@@ -76,16 +78,19 @@ class SplitBackbone:
             hook.remove()
         raise LookupError("it does not run its layers one after the other")
 
-    def above(self, states_BLE: Tensor, ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """The backbone's last hidden state, (B, L, E), from what `below` gave; at padding it may be any number."""
+    def above(self, states_BLE: Tensor, ids_BL: Tensor, mask_BL: Tensor, layout: Layout | None = None) -> Tensor:
+        """The backbone's last hidden state, (B, L, E), from what `below` gave; at padding it may be any number.
+
+        With a `layout` of the texts the layers run without padding.
+        """
+        given = states_BLE if layout is None else layout.pack(states_BLE)
 
         def hand_on(*args: Any, **kwargs: Any) -> Any:
-            states = states_BLE.to(_states(args, kwargs).dtype)
+            states = given.to(_states(args, kwargs).dtype)
             return (states,) if self._tuples else states
 
         with _instead(self.lower, hand_on):
-            hidden_BLE: Tensor = self.backbone(input_ids=ids_BL, attention_mask=mask_BL).last_hidden_state
-        return hidden_BLE
+            return run(self.backbone, ids_BL, mask_BL, layout)
 
     def fingerprint(self) -> str:
         """sha256 over all that the states depend on, apart from text, precision and device."""

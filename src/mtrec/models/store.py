@@ -112,6 +112,7 @@ def new_model(
         encoder.compile_layers()
     elif to_train and device.type != "cpu":
         encoder.leave_masks_unread()
+        encoder.pack_texts()
     view = bundle.view(dataset)
     catalogue = bundle.model.catalogue(dataset.items["text"].to_list(), view.items)
     bundle.model.items.start_from(catalogue.text_NE[view.items.ids > 0, : encoder.width])
