@@ -201,5 +201,5 @@ def _print_validation(summary: dict[str, Any], out: Path) -> None:
     output = console()
     output.print(table)
     for line in summary["warnings"]:
-        output.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        output.print(f"warning: {line}", style="yellow", highlight=False, soft_wrap=True)
     typer.echo(f"{out}: tables, quarantine, data_docs/index.html, validation.json")

@@ -62,10 +62,13 @@ def new_app(help_text: str) -> typer.Typer:
 
 
 def console() -> Console:
-    """The console for results, on stdout; as wide as the terminal, or 120 where there is none."""
+    """The console for results, on stdout; as wide as the terminal, or 120 where there is none.
+
+    It prints text as it is: what people, paths and data bring may hold square brackets and colons.
+    """
     from rich.console import Console
 
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120)
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120, markup=False, emoji=False)
 
 
 def store_exists(tracking_uri: str | None) -> bool:

@@ -100,7 +100,7 @@ def print_result(result: RunResult, console: Console) -> None:
     for name, value in _facts(result):
         facts.add_row(name, value)
     minutes = f"{int(result.seconds // 60)} min {int(result.seconds % 60):02d} s"
-    title = f"{result.evaluation['scenario']} · {minutes}"
+    title = Text(f"{result.evaluation['scenario']} · {minutes}")
     console.print(Panel(Group(_metrics_table(result), "", facts), title=title, title_align="left", expand=False))
     if (command := promotion(result)) is not None:  # outside of the box, where it can be copied
         console.print(f"To make it the champion:\n{command}", markup=False, highlight=False, soft_wrap=True)

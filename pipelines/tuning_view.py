@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console, Group
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from mtrec.evaluation.trial_report import pasted
 from pipelines.following import Following
@@ -72,9 +73,8 @@ def print_search(result: Searched, console: Console) -> None:
     if best and not best.get("reference"):
         parts += [_tasks_table(summary), ""]
     minutes = f"{int(result.seconds // 60)} min {int(result.seconds % 60):02d} s"
-    console.print(
-        Panel(Group(*parts, facts), title=f"{summary['name']} · {minutes}", title_align="left", expand=False)
-    )
+    title = Text(f"{summary['name']} · {minutes}")  # a panel reads a title that is no Text as markup
+    console.print(Panel(Group(*parts, facts), title=title, title_align="left", expand=False))
     if best and best.get("reference"):
         console.print("No trial was better than the scenario's own settings.", highlight=False)
     elif best:

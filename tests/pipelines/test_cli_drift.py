@@ -87,6 +87,16 @@ def test_check_of_a_drop_that_is_not_there_or_not_sound_ends_with_an_exit_code(
     assert "column 'event' is missing" in out
 
 
+def test_square_brackets_are_no_markup(
+    shop: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(shop)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    code, out, err = call(capsys, "check", "--scenario", "shop.yaml", "--data", "drops[/b]", *LONG)
+    assert (code, err) == (0, "")
+    assert out.count("drops[/b]: no such") == 2  # in the table and in the verdict
+
+
 def test_check_needs_a_champion(here: Path, shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(shop / "shop.yaml", here)
     code, _, err = call(capsys, "check", "--scenario", "shop.yaml", "--data", str(shop / "tables"))

@@ -136,6 +136,18 @@ def test_what_cannot_be_done_is_one_line(main: Main, arguments: list[str], code:
     assert error.count("\n") == 1
 
 
+def test_what_people_wrote_is_printed_as_it_is(main: Main) -> None:
+    why = "[bold]new[/x] data :fire: [link=x]"
+    assert main("approve", NEWER, "--who", "ada[/b]", "--why", why)[0] == 0
+    code, output, error = main("history", "ecommerce")
+    assert (code, error) == (0, "")
+    assert output.splitlines()[-1].split()[2:] == ["ada[/b]", "approve", "candidate/2", "1", "→", "2", *why.split()]
+    code, output, error = main("show", "ecommerce/2")
+    assert (code, error) == (0, "")
+    assert f": {why}" in output
+    assert "by ada[/b] on" in output
+
+
 def test_a_reason_is_required(main: Main) -> None:
     for arguments in (["reject", NEWER], ["rollback", "ecommerce"]):
         code, _, error = main(*arguments)

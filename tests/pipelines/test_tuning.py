@@ -16,6 +16,7 @@ import pytest
 from rich.console import Console
 
 from mtrec.config import load_scenario
+from mtrec.progress import Progress
 from mtrec.training.search import Ended
 from pipelines import cli
 from pipelines.tuning import Searched
@@ -232,13 +233,22 @@ def test_the_view_tells_each_trial_in_a_line_and_which_is_the_best() -> None:
     ]
 
 
+def test_the_bar_shows_a_message_as_it_is() -> None:
+    output = io.StringIO()
+    with View(Console(file=output, width=80, force_terminal=True)) as view:
+        view.heard(Progress(stage="ingest", fraction=0.5, message="reading drops[/b]"))
+        view.bars.refresh()
+    assert "reading drops[/b]" in output.getvalue()
+
+
 def test_the_table_at_the_end_has_the_best_trials_and_always_the_scenario_s_own(tmp_path: Path) -> None:
     same = {"state": "complete", "epochs": [1.0] * 5, "seconds": 59.6}
     values = [1.0, 1.1, 1.2, 1.3, 1.05, 1.15, 1.01]
     trials = [{**same, "number": n, "value": v, "skills": {"rating": v / 4}} for n, v in enumerate(values)]
     trials[0]["reference"] = True
     trials += [{"number": 7, "state": "failed"}, {"number": 8, "state": "pruned"}]
-    summary = {"name": "monday", "trials": trials, "best": trials[3], "command": ["mtrec", "run", "--set", "a=1"]}
+    command = ["mtrec", "run", "--set", "a=1"]
+    summary = {"name": "monday[/x]", "trials": trials, "best": trials[3], "command": command}
     result = Searched(
         summary=summary,
         folder=tmp_path,
@@ -249,7 +259,7 @@ def test_the_table_at_the_end_has_the_best_trials_and_always_the_scenario_s_own(
         seconds=61.0,
     )
     output = io.StringIO()
-    print_search(result, Console(file=output, width=120))
+    print_search(result, Console(file=output, width=120, markup=False))
     said = output.getvalue()
     assert re.findall(r"│ +(\d) +(1\.\d{4}) +5 +60 s", said) == [
         ("3", "1.3000"),
@@ -261,6 +271,7 @@ def test_the_table_at_the_end_has_the_best_trials_and_always_the_scenario_s_own(
     ]
     assert re.search(r"rating +0\.2500 +0\.3250", said)
     assert "7 complete, 1 pruned; 1 broken off" in said
-    assert "monday in postgresql://db/studies" in said
+    assert "─ monday[/x] · 1 min 01 s ─" in said
+    assert "monday[/x] in postgresql://db/studies" in said
     assert "open http://mlflow:5000" in said
     assert said.endswith("Train with the settings of trial 3:\nmtrec run \\\n  --set a=1\n")
