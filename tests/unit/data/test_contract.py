@@ -7,9 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from mtrec.data.contract import recover, replacing_file, replacing_folder
+from mtrec.data.contract import Tables, recover, replacing_file, replacing_folder
 
 KILLED = """
 import os, signal, sys
@@ -168,3 +169,12 @@ def test_what_is_no_folder_is_not_replaced_by_one(kind: str, tmp_path: Path) -> 
     assert (path if kind == "file" else path / "text").read_text() == "kept"
     assert path.is_symlink() == (kind == "link")
     assert beside(path) == (["other"] if kind == "link" else [])
+
+
+@pytest.mark.parametrize("name", ["drop[1]", "drop*", "drop?", "[", "~drop"])
+def test_a_folder_s_name_is_no_pattern(tmp_path: Path, name: str) -> None:
+    keys = pl.DataFrame({"user_id": ["a"]})
+    tables = Tables(users=keys, items=keys, interactions=keys)
+    tables.write(tmp_path / name)
+    tables.write(tmp_path / "drop1")
+    assert Tables.read(tmp_path / name).users.equals(keys)
