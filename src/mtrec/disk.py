@@ -42,10 +42,14 @@ def explain(error: BaseException) -> MtrecError | None:
     number = _number(error)
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)
     path = None if name is None or isinstance(name, int) else Path(os.fsdecode(name)).absolute()
+    # not found, in a folder that is there: /proc and the like take no new files
+    refused = number == errno.ENOENT and path and _TEMPORARY.match(path.name) and path.parent.is_dir()
     if path is not None:
         path = Path(*(_TEMPORARY.sub(r"\1", part) for part in path.parts))
     if number in _FULL:
         return RunError(f"cannot write{f' {path}' if path else ''}: {_room(path or Path.cwd())}; make room there")
+    if refused:
+        return InputError(f"cannot write {path}: no file can be made there; give another path")
     if path is None or number not in _REASONS or not isinstance(error, OSError):
         return None
     return InputError(f"cannot write {path}: {_REASONS[number]}")

@@ -36,6 +36,14 @@ def test_a_path_that_cannot_be_written_is_wrong_input(error: OSError, said: str)
     assert ".tmp" not in str(told)
 
 
+def test_a_folder_that_takes_no_new_files_is_wrong_input(tmp_path: Path) -> None:
+    name = f".p.yaml.{'ab' * 16}.tmp"
+    told = explain(_error(errno.ENOENT, str(tmp_path / name)))
+    assert isinstance(told, InputError)
+    assert str(told) == f"cannot write {tmp_path}/p.yaml: no file can be made there; give another path"
+    assert explain(_error(errno.ENOENT, str(tmp_path / "gone" / name))) is None
+
+
 def test_a_full_disk_is_a_failed_run_with_the_room_that_is_left(tmp_path: Path) -> None:
     told = explain(_error(errno.ENOSPC, str(tmp_path / "deep" / "shop")))
     assert isinstance(told, RunError)
