@@ -152,6 +152,8 @@ def replay(
     page = Workspace.here().drift / loaded.name / "replay.html"
     if out is not None:
         page = new_file(out, "--out", "replay.html")
+        if page.suffix != ".html":
+            raise InputError(f"--out {out}: the page is HTML; give e.g. --out {out.with_suffix('.html')}")
     tables = _sound_tables(loaded, data)
     times = tables.interactions["timestamp"]
     begin, newest = times.min(), times.max()
@@ -164,6 +166,11 @@ def replay(
             "beginning and before --to"
         )
     steps = list(steps_of(tables, lambda timeline: columns_of(timeline, loaded), loaded.retraining, first, last))
+    if not steps:
+        raise InputError(
+            f"no complete window of {loaded.retraining.window_days:g} days between {first:%Y-%m-%d} and "
+            f"{last:%Y-%m-%d}: give an earlier --from or a later --to, or set retraining.window_days"
+        )
     told = {
         "scenario": loaded.name,
         "from": first.isoformat(),

@@ -127,6 +127,12 @@ def test_replay_shows_decisions_as_table_page_and_picture(here: Path, capsys: py
         (["--from", "2020-01-01"], "--from 2020-01-01: the data runs from 2025-01-0"),
         (["--from", "2025-05-01", "--to", "2025-04-01"], "give a time after its beginning and before --to"),
         (["--from", "2025-03-01", "--data", "nowhere"], "nowhere: no such folder"),
+        (
+            ["--from", "2025-03-01", "--to", "2025-03-05"],
+            "no complete window of 7 days between 2025-03-01 and 2025-03-05: give an earlier --from or a later",
+        ),
+        (["--from", "2025-03-01", "--out", "x.svg"], "--out x.svg: the page is HTML; give e.g. --out x.html"),
+        (["--from", "2025-03-01", "--out", "page"], "--out page: the page is HTML; give e.g. --out page.html"),
     ],
 )
 def test_replay_says_in_one_line_what_is_wrong(
@@ -138,4 +144,12 @@ def test_replay_says_in_one_line_what_is_wrong(
     assert err.startswith("mtrec: ")
     assert message in err
     assert err.count("\n") == 1
-    assert not (here / ".mtrec").exists()
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, which takes no files")
+def test_replay_says_in_one_line_where_it_cannot_write(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dials = "source.options={num_users: 30, num_items: 24, num_interactions: 400}"
+    code, _, err = call(capsys, "replay", "--from", "2025-05-01", "--out", "/proc/x.html", "--set", dials)
+    assert code == 2
+    assert err == "mtrec: cannot write /proc/x.html: no file can be made there; give another path\n"
