@@ -122,13 +122,22 @@ def history_command(
     """Show every promotion, rejection and rollback of a scenario: when, who, from what to what, and why."""
     from rich.table import Table
 
+    from mtrec.errors import ModelError
     from mtrec.tracking import history
 
     need_store(name, tracking_uri)
+    changes = history(name, tracking_uri)
+    if not changes and (scenario := name.removesuffix("-candidate")) != name:
+        raise ModelError(
+            f"{name}: candidates have no history of their own; give the serving model's name: {scenario}"
+        )
+    if not changes:
+        typer.echo(f"Nothing has been decided about {name} yet.")
+        return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for column in ("when", "who", "what", "champion", "why"):
         table.add_column(column, overflow="fold", no_wrap=column == "when")
-    for change in history(name, tracking_uri):
+    for change in changes:
         before, after = (label.removeprefix(f"{name}/") for label in (change.before, change.after))
         moved = f"{before} → {after}" if before != after else f"{after} stays"
         forced = " (forced)" if change.forced else ""

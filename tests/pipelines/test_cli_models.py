@@ -122,6 +122,11 @@ def test_a_review_from_end_to_end(main: Main, monkeypatch: pytest.MonkeyPatch) -
         (["approve", NEWER, "--dvc-root", "nowhere"], 2, "--dvc-root nowhere: not a DVC repository"),
         (["history", "nothing"], 2, "nothing: no such registered model"),
         (
+            ["history", "ecommerce-candidate"],
+            2,
+            "ecommerce-candidate: candidates have no history of their own; give the serving model's name",
+        ),
+        (
             ["compare", "ecommerce/1", "ecommerce/7"],
             2,
             "ecommerce/7: no such version (known: ecommerce/1@champion)",
@@ -146,6 +151,12 @@ def test_what_people_wrote_is_printed_as_it_is(main: Main) -> None:
     assert (code, error) == (0, "")
     assert f": {why}" in output
     assert "by ada[/b] on" in output
+
+
+def test_a_model_without_decisions_says_so(main: Main, tmp_path: Path) -> None:
+    with connected(f"sqlite:///{tmp_path}/.mtrec/mlflow.db") as client:
+        client.create_registered_model("shop")
+    assert main("history", "shop") == (0, "Nothing has been decided about shop yet.\n", "")
 
 
 def test_a_reason_is_required(main: Main) -> None:
