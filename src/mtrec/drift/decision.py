@@ -133,7 +133,7 @@ def _guards(known: Known, settings: Retraining) -> Iterator[Rule]:
     hours = (known.now - max(past)) / timedelta(hours=1) if past else None
     yield Rule(
         rule="rest after the last attempt",
-        value=None if hours is None else round(hours, 2),
+        value=None if hours is None else round(hours, 1),
         threshold=settings.cool_down_hours,
         holds=hours is None or hours >= settings.cool_down_hours,
         why="no attempt yet"
@@ -165,13 +165,16 @@ def _guards(known: Known, settings: Retraining) -> Iterator[Rule]:
 def _reasons(known: Known, settings: Retraining) -> Iterator[Rule]:
     looked_at = known.windows[-settings.windows :]
     drifted = [window for window in looked_at if window.drifted]
+    unseen = known.data_problems and not looked_at
     names = list(dict.fromkeys(name for window in drifted for name in window.drifted))
     yield Rule(
         rule=f"drift in {settings.drifted_windows} of the last {settings.windows} windows",
         value=len(drifted),
         threshold=settings.drifted_windows,
         holds=len(drifted) >= settings.drifted_windows,
-        why=f"drift in {len(drifted)} of the last {len(looked_at)} windows"
+        why="not looked at: the data failed its checks"
+        if unseen
+        else f"drift in {len(drifted)} of the last {len(looked_at)} windows"
         + (f" ({', '.join(names)})" if names else ""),
         kind="reason",
     )
@@ -179,7 +182,7 @@ def _reasons(known: Known, settings: Retraining) -> Iterator[Rule]:
         days = (known.now - known.champion_until) / timedelta(days=1)
         yield Rule(
             rule="age of the champion's data",
-            value=round(days, 2),
+            value=round(days, 1),
             threshold=settings.max_age_days,
             holds=days >= settings.max_age_days,
             why=f"the champion's data is {days:.1f} days old, the limit is {settings.max_age_days:g}",

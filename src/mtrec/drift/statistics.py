@@ -255,13 +255,14 @@ def _newcomers(timeline: Timeline, index: int, settings: Retraining) -> Iterator
     for name, key_R in (("new_items", timeline.item_R), ("new_users", timeline.user_R)):
         share = _share_of_new(key_R, slice_R < 0, slice_R == index)
         usual = _share_of_new(key_R, slice_R < before, slice_R == -1)
+        limit = min(usual + settings.max_new_share, 1.0)
         yield Statistic(
             name=name,
             value=share,
             by_chance=usual,
             probability=None,
-            limit=usual + settings.max_new_share,
-            drifted=share > usual + settings.max_new_share,
+            limit=limit,
+            drifted=share > limit,
             why=f"{usual:.1%} → {share:.1%} of the interactions",
         )
 

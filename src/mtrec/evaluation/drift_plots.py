@@ -37,6 +37,7 @@ svg polyline.limit { stroke: var(--faint); stroke-width: 1.4; stroke-dasharray: 
 svg .dot.moved { fill: var(--bad); }
 svg .retrain { stroke: var(--good); stroke-width: 1.6; }
 .wide svg { max-width: none; }
+@media screen and (max-width: 720px) { .rules { min-width: 680px; } }
 """
 """What the report's style sheet lacks for these drawings."""
 

@@ -130,7 +130,7 @@ def _page(told: Json, *, windows: Sequence[Json], marks: Sequence[str] = (), **g
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, auto_reload=False
     )
-    environment.filters.update(num=number, percent=percent, day=_moment)
+    environment.filters.update(num=number, percent=percent, day=_moment, short=_short)
     names = statistic_names(windows)
     return environment.from_string(template).render(
         style=Markup(style + STYLE),
@@ -171,6 +171,13 @@ def _of_steps(told: Json) -> tuple[list[Json], list[str]]:
     """The newest window of every step, and when it would have trained."""
     windows = [step["window"] for step in told["steps"] if step["window"]]
     return windows, [step["at"] for step in told["steps"] if step["verdict"] == "retrain"]
+
+
+def _short(value: Any) -> str:
+    """A setting, or what a rule compares with it, as it was given; nothing where it is no number."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return number(value) if isinstance(value, int) else ""
 
 
 def _moment(iso: str) -> str:

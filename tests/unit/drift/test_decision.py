@@ -178,3 +178,15 @@ def test_age_alone_trains_only_where_asked() -> None:
 def test_no_budget_never_trains() -> None:
     decision = decide(replace(KNOWN, windows=windows("ddd")), SETTINGS.model_copy(update={"budget": 0}))
     assert (decision.verdict, decision.reason) == ("skip", "0 of 0 attempts within 10 days are spent")
+
+
+def test_windows_of_bad_data_are_not_counted() -> None:
+    decision = decide(replace(KNOWN, data_problems=["broken"], windows=[]), SETTINGS)
+    assert {rule.rule: rule.why for rule in decision.rules}[DRIFT] == "not looked at: the data failed its checks"
+
+
+def test_value_and_words_are_rounded_alike() -> None:
+    decision = decide(replace(KNOWN, champion_until=ago(days=571.5519)), SETTINGS)
+    age = {rule.rule: rule for rule in decision.rules}[AGE]
+    assert age.value == 571.6
+    assert age.why.startswith("the champion's data is 571.6 days old")

@@ -215,6 +215,9 @@ def test_newcomers_count_beyond_what_is_usual() -> None:
         found = named(window.statistics)
         assert found["new_users"].value == pytest.approx(new_each_week[-1] / 100)
         assert found["new_users"].by_chance == pytest.approx(new_each_week[0] / 100)
+        assert found["new_users"].limit == pytest.approx(
+            min(new_each_week[0] / 100 + SETTINGS.max_new_share, 1)  # a share
+        )
         assert found["new_items"].value == 0
 
 

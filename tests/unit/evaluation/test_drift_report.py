@@ -69,6 +69,15 @@ def test_the_page_says_what_was_decided_and_why() -> None:
         assert wanted in text, wanted
 
 
+def test_numbers_are_written_as_they_were_set() -> None:
+    page = drift_html(TOLD)
+    text = text_of(page)
+    assert "a window of 7 days" in text
+    assert "plus 0.05, or" in text
+    cells = [re.findall(r'<td class="n">(.*?)</td>', row) for row in re.findall('<th scope="row">.*', page)[:4]]
+    assert cells == [["3,000", "1,000"], ["", "24"], ["2", "2"], ["3", "60"]]
+
+
 def test_what_moved_is_told_in_plain_words() -> None:
     assert what_moved(WINDOWS) == [
         "category of the items: drifted in 2 of the last 3 windows. Until 2026-01-22: Books: 5% → 30%",
