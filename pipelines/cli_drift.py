@@ -57,7 +57,7 @@ def check(
     """Compare a data drop with what the champion knows, and say whether to train again.
 
     Nothing is trained. .mtrec/drift/SCENARIO holds decision.json, drift.html, the
-    joined tables and, with pip install 'mtrec[drift]', Evidently's own page.
+    joined tables and, where the extra drift is installed, Evidently's own page.
     Exit codes: 0 whatever is decided, 1 the data or MLflow cannot be reached, 2
     wrong input, also data that fails its checks.
     """
