@@ -46,8 +46,9 @@ def pipeline_run(
 ) -> Run:
     """Find or create the MLflow run of a pipeline run, in the experiment named like the scenario.
 
-    A run that the workflow injected (MLFLOW_RUN_ID) is used instead of a new one. The scenario's settings become
-    the run's parameters, written once.
+    Where the workflow injected a run (MLFLOW_RUN_ID), the outermost run above it is used instead of a new one:
+    Kubeflow Pipelines gives each step a run of its own below the pipeline's. The scenario's settings become the
+    run's parameters, written once.
 
     Args:
         scenario: names the experiment and gives the parameters.
@@ -65,9 +66,9 @@ def pipeline_run(
     tags = {PIPELINE_RUN: name, "mtrec.scenario": scenario.name}
     tags |= {f"mtrec.{key}": value for key in (*LINEAGE, "started_from") if (value := (lineage or {}).get(key))}
     with connected(uri) as client, locked(uri):
-        run_id = os.environ.get("MLFLOW_RUN_ID")
-        if run_id:
-            experiment = client.get_run(run_id).info.experiment_id
+        if _injected():
+            above = _with_parents(client, _injected())[-1].info
+            experiment, run_id = above.experiment_id, above.run_id
         else:
             experiment = experiment_of(client, scenario.name, uri)
             run_id = find_run(client, experiment, name) or _create(client, experiment, name)
@@ -82,7 +83,8 @@ def pipeline_run(
 def child_run(parent: Run, name: str, *, system_metrics: bool = False) -> Iterator[Run]:
     """Work in a child run, ended as finished, failed or killed with the block.
 
-    A child of that name that was cut off is taken up again, so that resumed training continues its curves.
+    A child of that name that was cut off is taken up again, so that resumed training continues its curves. Else a
+    run that the workflow injected below the parent (MLFLOW_RUN_ID) becomes the child.
 
     Args:
         parent: the pipeline run's run.
@@ -271,10 +273,34 @@ def _open_child(client: MlflowClient, parent: Run, name: str) -> Run:
     if runs and runs[0].info.status != "FINISHED":
         run_id = runs[0].info.run_id
         client.update_run(run_id, status="RUNNING")
+    elif run_id := _injected_child(client, parent):
+        client.set_tag(run_id, "mtrec.stage", name)
+        client.update_run(run_id, status="RUNNING")
     else:
         tags = {"mlflow.parentRunId": parent.run_id, "mtrec.stage": name}
         run_id = client.create_run(parent.experiment_id, tags=tags, run_name=name).info.run_id
     return Run(tracking_uri=parent.tracking_uri, experiment_id=parent.experiment_id, run_id=run_id, name=name)
+
+
+def _injected() -> str:
+    return os.environ.get("MLFLOW_RUN_ID", "")
+
+
+def _with_parents(client: MlflowClient, run_id: str) -> list[Any]:
+    """A run, the one it is nested in, and so on."""
+    runs = [client.get_run(run_id)]
+    while above := runs[-1].data.tags.get("mlflow.parentRunId"):
+        runs.append(client.get_run(above))
+    return runs
+
+
+def _injected_child(client: MlflowClient, parent: Run) -> str:
+    """The injected run, if it lies below the parent and no child has taken it yet; else nothing."""
+    if not _injected():
+        return ""
+    own, *above = _with_parents(client, _injected())
+    free = "mtrec.stage" not in own.data.tags and parent.run_id in (run.info.run_id for run in above)
+    return _injected() if free else ""
 
 
 def log_settings(client: MlflowClient, run: Run, given: Mapping[str, Any]) -> None:

@@ -72,6 +72,32 @@ def test_an_injected_run_is_used(uri: str, scenario: Scenario, monkeypatch: pyte
         assert client.get_run(injected).data.tags["mtrec.pipeline_run"] == "monday"
 
 
+def test_of_a_run_per_step_the_one_above_is_the_pipelines(
+    uri: str, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Kubeflow Pipelines injects them: a run of its own for every step, nested in the pipeline's."""
+    with connected(uri) as client:
+        experiment = client.create_experiment("from-the-workflow")
+        above = client.create_run(experiment).info.run_id
+        loop = client.create_run(experiment, tags={"mlflow.parentRunId": above}).info.run_id
+        steps = {
+            stage: client.create_run(experiment, tags={"mlflow.parentRunId": inside}).info.run_id
+            for stage, inside in (("ingest", above), ("fine_tune", loop), ("evaluate", above))
+        }
+    for stage, injected in steps.items():
+        monkeypatch.setenv("MLFLOW_RUN_ID", injected)
+        run = runs.pipeline_run(scenario, "monday")
+        assert run.run_id == above
+        with runs.child_run(run, stage) as child:
+            assert child.run_id == injected
+        with runs.child_run(run, f"{stage} again") as second:
+            assert second.run_id not in (injected, above), "it is taken"
+    with connected(uri) as client:
+        found = client.search_runs([experiment])
+        assert [run.info.run_id for run in found if "mtrec.pipeline_run" in run.data.tags] == [above]
+        assert client.get_experiment_by_name("ecommerce") is None
+
+
 def test_a_deleted_experiment_is_told(uri: str, scenario: Scenario) -> None:
     run = runs.pipeline_run(scenario, "monday")
     with connected(uri) as client:
