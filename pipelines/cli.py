@@ -19,6 +19,7 @@ from pipelines.cli_options import (
     TrackingOption,
     console,
     fail,
+    misused,
     new_app,
     reset,
     scenario_from,
@@ -162,14 +163,19 @@ def version(debug: DebugOption = False) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; errors become one line and an exit code."""
+    from typer.exceptions import TyperException
+
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     reset()
     try:
-        app(list(arguments) if arguments is not None else None)
+        code = app(list(arguments) if arguments is not None else None, prog_name="mtrec", standalone_mode=False)
+    except TyperException as error:
+        raise SystemExit(misused(error)) from None
     except Exception as error:
         raise SystemExit(fail(error)) from None
+    raise SystemExit(code or 0)
 
 
 if __name__ == "__main__":

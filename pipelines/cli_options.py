@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -101,6 +101,15 @@ def scenario_from(name: str, settings: list[str] | None, seed: int | None = None
     if seed is not None:
         overrides.append(f"training.seed={seed}")
     return load_scenario(name, overrides)
+
+
+def misused(error: Any) -> int:
+    """Print as one line why typer refused a command line, and return the exit code."""
+    context, told = getattr(error, "ctx", None), error.format_message()
+    if told:  # without a command the help is printed already
+        where = "" if context is None else f"; see {context.command_path} --help"
+        print(f"mtrec: {' '.join(told.split()).rstrip('.')}{where}", file=sys.stderr)
+    return int(error.exit_code)
 
 
 def fail(error: Exception) -> int:

@@ -113,9 +113,17 @@ def test_wrong_input_is_one_line_and_exit_code_2(
 
 
 def test_a_wrong_option_is_exit_code_2(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, error = _main(capsys, "run", "--speed", "9")
-    assert code == 2
-    assert "No such option: --speed" in error
+    code, output, error = _main(capsys, "run", "--speed", "9")
+    assert (code, output) == (2, "")
+    assert error.startswith("mtrec: No such option: --speed")
+    assert error.endswith("; see mtrec run --help\n")
+    assert error.count("\n") == 1
+
+
+def test_a_group_without_a_command_is_its_help(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, output, error = _main(capsys, "models")
+    assert (code, error) == (2, "")
+    assert "approve" in output
 
 
 @pytest.mark.parametrize("seed", ["-1", "99999999999999999999"])
