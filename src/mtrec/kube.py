@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import InputError, RunError
 
@@ -57,6 +57,31 @@ def api_client(context: str | None = None) -> ApiClient:
     )
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)  # else each try is told on stderr
     return ApiClient(configuration)
+
+
+def request(
+    client: ApiClient, method: str, path: str, body: Any = None, query: Sequence[tuple[str, str]] = ()
+) -> tuple[Any, Mapping[str, str]]:
+    """Ask the API server.
+
+    Returns:
+        The object that it answers with, and the headers of the answer.
+
+    Raises:
+        kubernetes.client.ApiException: it refuses.
+        urllib3.exceptions.HTTPError: it cannot be reached.
+    """
+    answer, _, headers = client.call_api(
+        path,
+        method,
+        query_params=list(query),
+        header_params={"Accept": "application/json", "Content-Type": "application/json"},
+        body=body,
+        auth_settings=["BearerToken"],
+        response_type="object",
+        _request_timeout=TIMEOUT,
+    )
+    return answer, headers
 
 
 def default_namespace() -> str:

@@ -11,14 +11,14 @@ from __future__ import annotations
 import math
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from mtrec.errors import RunError
-from mtrec.kube import TIMEOUT, answering, api_client
+from mtrec.kube import answering, api_client, request
 from mtrec.lease.state import Away, Changed, State, Version
 
 if TYPE_CHECKING:
@@ -107,24 +107,18 @@ class LeaseStore:
         return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
 
     def _ask(
-        self, method: str, body: dict[str, Any] | None = None, query: list[tuple[str, str]] | None = None
+        self, method: str, body: dict[str, Any] | None = None, query: Sequence[tuple[str, str]] = ()
     ) -> dict[str, Any] | None:
         """The object that the API server answers with; None: it is not there."""
         from kubernetes.client import ApiException
 
         path = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases"
+        if method != "POST" and not query:
+            path = f"{path}/{self.name}"
         try:
             with answering(self.shown, Away):
-                found, _, headers = (self._client or api_client()).call_api(
-                    path if method == "POST" or query else f"{path}/{self.name}",
-                    method,
-                    query_params=query,
-                    header_params={"Accept": "application/json", "Content-Type": "application/json"},
-                    body=body,
-                    auth_settings=["BearerToken"],
-                    response_type="object",
-                    _request_timeout=TIMEOUT,
-                )
+                client = self._client or api_client()
+                found, headers = request(client, method, path, body, query)
         except ApiException as error:
             if error.status == 409:
                 raise Changed from error
