@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines import cli_data, cli_drift, cli_ensemble, cli_lineage, cli_models, cli_monitor, cli_tune
+from pipelines import cli_check, cli_data, cli_drift, cli_ensemble, cli_lineage, cli_models, cli_monitor, cli_tune
 from pipelines.cli_options import (
     DataOption,
     DebugOption,
@@ -30,6 +30,7 @@ report = new_app("The report of a run.")
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_drift.app, name="drift")
+app.add_typer(cli_check.app, name="cluster")
 app.add_typer(report, name="report")
 
 

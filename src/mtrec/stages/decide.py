@@ -78,6 +78,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
 
     Raises:
         DataError: the list of forgotten users cannot be read.
+        Held: another has begun to train since this was decided.
         RunError: what was observed cannot be read, the tables changed since, or MLflow or the DVC remote cannot be
             used.
     """
@@ -131,12 +132,14 @@ def _hand_over(inputs: Inputs, scenario: Scenario, uri: str, told: dict[str, Any
     version = push(inputs.tables, inputs.dvc_root or repository())
     if version != told["data"]["version"]:
         raise RunError(f"{inputs.tables}: data version {version}, but {told['data']['version']} was monitored")
+    if inputs.lease and (lease := Lease.join(inputs.lease, inputs.pipeline_run)).token is None:
+        lease.acquire(f"retraining of {scenario.name}")
     begin_training(scenario, inputs.pipeline_run, key=told["key"], why=told["reason"], tracking_uri=uri)
 
 
 def _under_way(inputs: Inputs, scenario: Scenario, uri: str) -> str | None:
     held = training_lease(scenario.name, uri).holding()
-    own = Lease.from_text(inputs.lease).holder if inputs.lease else None
+    own = Lease.join(inputs.lease, inputs.pipeline_run or "").holder if inputs.lease else None
     if held is not None and held.holder != own:
         return f"{held.what} ({held.holder})"
     if database_of(uri) is not None:  # all who train with this store hold its lease, and it knows who has died

@@ -59,7 +59,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         RunError: the lineage is incomplete, MLflow cannot be used, or another run has taken over.
     """
     report_progress("register", None, "storing the model in MLflow")
-    with Lease.from_text(inputs.lease).guarded() if inputs.lease else nullcontext():
+    with Lease.join(inputs.lease, inputs.pipeline_run).guarded() if inputs.lease else nullcontext():
         summary = _register(inputs, scenario)
     with replacing_file(outputs.registration) as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")

@@ -1,17 +1,22 @@
 """The leases of a scenario: one decides about its champion at a time, and one trains it.
 
 A lease is a file: beside an SQLite store, else under `.mtrec/locks` here. It keeps the processes of one machine
-apart, not those of several machines on one server.
+apart, not those of several machines on one server. With MTREC_LEASES=kubernetes, or kubernetes:NAMESPACE, it is a
+Lease object of the cluster, which keeps apart whoever uses that cluster.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtrec.lease import Lease, holding
+from mtrec.errors import InputError
+from mtrec.kube import default_namespace
+from mtrec.lease import Lease, LeaseStore, holding
+from mtrec.lease.kubernetes import held
 from mtrec.tracking.connection import database_of, locked
 from mtrec.tracking.history import finish_pending
 
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LEASE_SECONDS = 60.0
+VARIABLE = "MTREC_LEASES"
 
 
 def training_lease(name: str, uri: str) -> Lease:
@@ -33,7 +39,13 @@ def lease_of(name: str, uri: str, what: str = "promotion") -> Lease:
         name: the scenario.
         uri: a resolved tracking URI.
         what: another lease of the same scenario.
+
+    Raises:
+        InputError: MTREC_LEASES is wrong.
     """
+    if (namespace := _namespace()) is not None:
+        labels = {"mtrec/kind": what, "mtrec/scenario": name}
+        return Lease(LeaseStore(namespace, f"mtrec-{name}-{what}", labels=labels), seconds=LEASE_SECONDS)
     return Lease(_locks(uri) / f"{name}.{what}.json", seconds=LEASE_SECONDS)
 
 
@@ -42,9 +54,26 @@ def trainings(uri: str) -> list[str]:
 
     Args:
         uri: a resolved tracking URI.
+
+    Raises:
+        InputError: MTREC_LEASES is wrong.
+        RunError: the leases cannot be read.
     """
-    found = [Lease(path).holding() for path in sorted(_locks(uri).glob("*.training.json"))]
-    return [f"{state.what} ({state.holder})" for state in found if state is not None]
+    if (namespace := _namespace()) is not None:
+        found = held(namespace, "mtrec/kind=training")
+    else:
+        paths = sorted(_locks(uri).glob("*.training.json"))
+        found = [state for path in paths if (state := Lease(path).holding()) is not None]
+    return [f"{state.what} ({state.holder})" for state in found]
+
+
+def _namespace() -> str | None:
+    """Where the Lease objects are; None: leases are files."""
+    given = os.environ.get(VARIABLE, "files")
+    kind, _, namespace = given.partition(":")
+    if kind not in ("", "files", "kubernetes") or (namespace and kind != "kubernetes"):
+        raise InputError(f"{VARIABLE}={given}: unknown; give files, kubernetes or kubernetes:NAMESPACE")
+    return (namespace or default_namespace()) if kind == "kubernetes" else None
 
 
 def _locks(uri: str) -> Path:

@@ -1,0 +1,486 @@
+"""What a cluster lacks for mtrec's pipelines: one line per thing, with why it is needed and how to mend it.
+
+Everything is asked of the Kubernetes API with the caller's own rights; nothing is changed, and of secrets only
+the names of their keys are used. What the caller may not look at is unknown, not wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from mtrec.errors import RunError
+from mtrec.kube import answering, reason, request
+
+if TYPE_CHECKING:
+    from kubernetes.client import ApiClient
+
+Verdict = Literal["ok", "warning", "missing", "unknown"]
+_KUBERNETES, _KFP, _TRAINER = (1, 29), (2, 14), (2, 3)
+_MANIFESTS = "kubectl apply -k k8s/overlays/prod makes it"
+_KFP_GUIDE = "install Kubeflow Pipelines 2.14 or newer"
+_TRAINER_GUIDE = "install Kubeflow Trainer 2.3 or newer"
+_DEFINITIONS = ("workflows.argoproj.io", "scheduledworkflows.kubeflow.org")
+_TRAINER_DEFINITIONS = ("trainjobs.trainer.kubeflow.org", "trainingruntimes.trainer.kubeflow.org")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One finding."""
+
+    verdict: Verdict
+    what: str
+    why: str
+    """What was found and, where that is not as it should be, what comes of it."""
+    fix: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What a cluster is expected to have; the defaults are the names in k8s/."""
+
+    namespace: str = "mtrec"
+    """Where runs are."""
+    kfp_namespace: str = "kubeflow"
+    accounts: Sequence[str] = ("mtrec-trainer", "mtrec-approver", "mtrec-scheduler", "mtrec-node")
+    secrets: Mapping[str, Sequence[str]] = field(
+        default_factory=lambda: {
+            "mtrec-mlflow": ("username", "password"),
+            "mtrec-object-store": ("access-key", "secret-key"),
+            "mtrec-studies": ("url",),
+        }
+    )
+    claims: Sequence[str] = ("mtrec-work",)
+    runtime: str = "mtrec-torch"
+    mlflow: str = "mlflow/mlflow:5000"
+    """Namespace, service and port."""
+    nodes: int = 1
+    """Of one training."""
+    gpus: int = 0
+    """Of each node."""
+    gpu_type: str = "nvidia.com/gpu"
+
+
+@dataclass(frozen=True)
+class _Cluster:
+    """What the checks ask; a path that is not there gives None."""
+
+    client: ApiClient
+    wanted: Wanted
+
+    def get(self, path: str) -> Any:
+        from kubernetes.client import ApiException
+
+        try:
+            with answering(path.rpartition("/")[2]):
+                return request(self.client, "GET", path)[0]
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise RunError(reason(error)) from error
+
+    def own(self, resource: str, name: str, namespace: str | None = None) -> Any:
+        return self.get(f"/api/v1/namespaces/{namespace or self.wanted.namespace}/{resource}/{name}")
+
+    def definition(self, name: str) -> Any:
+        return self.get(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{name}")
+
+    def through(self, namespace: str, service: str, port: str, path: str) -> str:
+        """What a service answers through the API server."""
+        answer = request(
+            self.client, "GET", f"/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy/{path}"
+        )
+        return answer[0] if isinstance(answer[0], str) else json.dumps(answer[0])
+
+    def may(self, verb: str, resource: str, group: str = "", *, account: str = "", name: str = "") -> bool:
+        """Whether the caller, or a service account, has a right in the namespace of the runs."""
+        kind, _, rest = resource.partition("/")
+        asked = {"namespace": self.wanted.namespace, "verb": verb, "group": group, "resource": kind, "name": name}
+        spec: dict[str, Any] = {"resourceAttributes": {**asked, "subresource": rest}}
+        if account:
+            spec["user"] = f"system:serviceaccount:{self.wanted.namespace}:{account}"
+        review = "SubjectAccessReview" if account else "SelfSubjectAccessReview"
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": review, "metadata": {}, "spec": spec}
+        with answering(f"rights of {account or 'yours'}"):
+            answer, _ = request(self.client, "POST", f"/apis/authorization.k8s.io/v1/{review.lower()}s", body)
+        return bool(answer["status"].get("allowed"))
+
+
+def check_cluster(client: ApiClient, wanted: Wanted) -> Iterator[Line]:
+    """Every finding, in the order in which a cluster is set up; after an API server that is away nothing more.
+
+    Args:
+        client: with the rights to look with.
+        wanted: what is expected.
+    """
+    cluster = _Cluster(client, wanted)
+    first = _asked(_api_server, "Kubernetes API server", cluster)
+    for line in first:
+        yield line
+        if line.verdict in ("missing", "unknown"):
+            return
+    for what, check in _CHECKS.items():
+        yield from _asked(check, what, cluster)
+
+
+def _asked(check: Callable[[_Cluster], Iterator[Line]], what: str, cluster: _Cluster) -> Iterator[Line]:
+    """The findings of a check, with what may not be looked at as unknown."""
+    try:
+        yield from check(cluster)
+    except RunError as error:
+        yield Line("unknown", what, str(error), "ask somebody with the rights to look, or have them given to you")
+
+
+def _api_server(cluster: _Cluster) -> Iterator[Line]:
+    what = "Kubernetes API server"
+    host = cluster.client.configuration.host
+    try:
+        found = cluster.get("/version")
+    except RunError as error:
+        yield Line("missing", what, f"{host}: {error}", "check the kubeconfig, its context, and your network")
+        return
+    version = found["gitVersion"]
+    if (_version(version) or _KUBERNETES) >= _KUBERNETES:
+        yield Line("ok", what, f"{version} at {host}")
+    else:
+        yield Line(
+            "warning", what, f"{version}: mtrec's manifests are checked from {_text(_KUBERNETES)} on", "upgrade"
+        )
+
+
+def _namespace(cluster: _Cluster) -> Iterator[Line]:
+    name = cluster.wanted.namespace
+    what = f"namespace {name}"
+    found = cluster.get(f"/api/v1/namespaces/{name}")
+    if found is None:
+        yield Line("missing", what, "runs have no place", _MANIFESTS)
+        return
+    yield Line("ok", what, "there")
+    level = (found["metadata"].get("labels") or {}).get("pod-security.kubernetes.io/enforce")
+    what = f"Pod Security of {name}"
+    if level == "restricted":
+        yield Line("ok", what, "enforces restricted")
+    else:
+        why = f"enforces {level or 'nothing'}: a pod with more rights than mtrec's need could run beside them"
+        fix = f"kubectl label namespace {name} pod-security.kubernetes.io/enforce=restricted --overwrite"
+        yield Line("warning", what, why, fix)
+
+
+def _kfp(cluster: _Cluster) -> Iterator[Line]:
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    namespace = cluster.wanted.kfp_namespace
+    what = f"Kubeflow Pipelines in {namespace}"
+    if cluster.own("services", "ml-pipeline", namespace) is None:
+        yield Line("missing", what, "there is no service ml-pipeline", f"{_KFP_GUIDE}, or give --kfp-namespace")
+        return
+    try:
+        text = cluster.through(namespace, "ml-pipeline", "8888", "apis/v2beta1/healthz")
+    except (ApiException, HTTPError) as error:
+        yield _unreached(what, error, f"kubectl -n {namespace} get pods -l app=ml-pipeline")
+        return
+    tag = str(_json(text).get("tag_name") or "")
+    version = _version(tag)
+    if version is None:
+        yield Line("unknown", what, f"it answers, with version '{tag}'", "nothing to do if it is 2.14 or newer")
+    elif version < _KFP:
+        yield Line("missing", what, f"version {tag} is older than {_text(_KFP)}, which mtrec needs", "upgrade it")
+    else:
+        yield Line("ok", what, f"version {tag} answers")
+
+
+def _definitions(cluster: _Cluster) -> Iterator[Line]:
+    for name in _DEFINITIONS:
+        if cluster.definition(name) is None:
+            yield Line("missing", f"resource {name}", "runs and schedules are of this kind", _KFP_GUIDE)
+        else:
+            yield Line("ok", f"resource {name}", "defined")
+
+
+def _retries(cluster: _Cluster) -> Iterator[Line]:
+    import yaml
+
+    what, name = "retries after lost pods", "workflow-controller-configmap"
+    found = cluster.own("configmaps", name, cluster.wanted.kfp_namespace)
+    try:
+        defaults = yaml.safe_load(((found or {}).get("data") or {}).get("workflowDefaults") or "") or {}
+    except yaml.YAMLError as error:
+        raise RunError(f"workflowDefaults of {name} cannot be read: {' '.join(str(error).split())}") from error
+    spec = defaults.get("spec") or {}
+    places = [spec, spec.get("templateDefaults") or {}]
+    policies = {(place.get("retryStrategy") or {}).get("retryPolicy") for place in places}
+    if policies & {"OnError", "Always"}:
+        yield Line("ok", what, f"workflowDefaults of {name} has a retryPolicy")
+    else:
+        why = "a step whose pod is evicted or whose node is lost is not tried again; KFP asks for failed steps only"
+        fix = f"set spec.templateDefaults.retryStrategy.retryPolicy: OnError in workflowDefaults of {name}"
+        yield Line("warning", what, why, fix)
+
+
+def _trainer(cluster: _Cluster) -> Iterator[Line]:
+    needed: Verdict = "missing" if cluster.wanted.nodes > 1 or cluster.wanted.gpus > 1 else "warning"
+    for name in _TRAINER_DEFINITIONS:
+        if cluster.definition(name) is None:
+            why = "training on several nodes or GPUs starts one; on one it is not needed"
+            yield Line(needed, f"resource {name}", why, _TRAINER_GUIDE)
+            return
+        yield Line("ok", f"resource {name}", "defined")
+    public = cluster.own("configmaps", "kubeflow-trainer-public", "kubeflow-system")
+    tag = str(((public or {}).get("data") or {}).get("kubeflow_trainer_version") or "")
+    version = _version(tag)
+    if version is None:
+        fix = "look at the image of the controller; 2.3 or newer is needed"
+        yield Line("unknown", "Kubeflow Trainer", "it does not tell its version", fix)
+    elif version < _TRAINER:
+        why = f"version {tag}: what a TrainJob is given in runtimePatches is another thing before {_text(_TRAINER)}"
+        yield Line(needed, "Kubeflow Trainer", why, "upgrade it")
+    else:
+        yield Line("ok", "Kubeflow Trainer", f"version {tag}")
+    yield _runtime(cluster, needed)
+
+
+def _runtime(cluster: _Cluster, needed: Verdict) -> Line:
+    name, namespace = cluster.wanted.runtime, cluster.wanted.namespace
+    base = "/apis/trainer.kubeflow.org/v1alpha1"
+    found = cluster.get(f"{base}/namespaces/{namespace}/trainingruntimes/{name}")
+    if found is None:
+        found = cluster.get(f"{base}/clustertrainingruntimes/{name}")
+    what, label = f"training runtime {name}", "trainer.kubeflow.org/framework"
+    if found is None:
+        return Line(needed, what, f"neither in {namespace} nor for the cluster: TrainJobs refer to it", _MANIFESTS)
+    if label not in (found["metadata"].get("labels") or {}):
+        fix = f"kubectl -n {namespace} label trainingruntime {name} {label}=torch"
+        return Line(needed, what, f"it has no label {label}, without which the SDK refuses it", fix)
+    return Line("ok", what, "there, and labelled")
+
+
+def _accounts(cluster: _Cluster) -> Iterator[Line]:
+    for name in cluster.wanted.accounts:
+        if cluster.own("serviceaccounts", name) is None:
+            yield Line("missing", f"service account {name}", "pods that use it are refused", _MANIFESTS)
+        else:
+            yield Line("ok", f"service account {name}", "there")
+
+
+_RIGHTS: Mapping[str, Sequence[tuple[str, str, str, str]]] = {
+    "": [
+        ("list", "pods", "", "mtrec runs show tells the reason of a failure by them"),
+        ("get", "pods/log", "", "the reason of a failure stands there"),
+        ("create", "leases", "coordination.k8s.io", "mtrec models approve holds a lease"),
+        ("get", "leases", "coordination.k8s.io", "mtrec models approve holds a lease"),
+        ("update", "leases", "coordination.k8s.io", "mtrec models approve holds a lease"),
+    ],
+    "trainer": [
+        ("create", "leases", "coordination.k8s.io", "one training of a scenario runs at a time"),
+        ("get", "leases", "coordination.k8s.io", "one training of a scenario runs at a time"),
+        ("list", "leases", "coordination.k8s.io", "deletion waits for trainings"),
+        ("update", "leases", "coordination.k8s.io", "leases are renewed"),
+        ("create", "trainjobs", "trainer.kubeflow.org", "training on several nodes starts one"),
+        ("get", "trainjobs", "trainer.kubeflow.org", "training on several nodes follows it"),
+        ("delete", "trainjobs", "trainer.kubeflow.org", "what a failed training leaves holds its GPUs"),
+        ("get", "pods/log", "", "the log of a training on several nodes is handed on"),
+    ],
+    "approver": [
+        ("create", "leases", "coordination.k8s.io", "one decides about a champion at a time"),
+        ("get", "leases", "coordination.k8s.io", "one decides about a champion at a time"),
+        ("update", "leases", "coordination.k8s.io", "leases are renewed"),
+    ],
+}  # fmt: skip
+_TOO_MUCH = [
+    ("delete", "leases", "coordination.k8s.io", "a lease that is made again counts its fencing tokens anew"),
+    ("list", "secrets", "", "a step of a run could read every secret of the namespace"),
+    ("create", "pods/exec", "", "a step of a run could enter another's pod"),
+]
+_RIGHTS_FIX = "compare k8s/base/runs/rights.yaml with the roles bound there"
+
+
+def _rights(cluster: _Cluster) -> Iterator[Line]:
+    accounts = {
+        "": "",
+        **{role: a for role in ("trainer", "approver") for a in cluster.wanted.accounts if role in a},
+    }
+    for role, account in accounts.items():
+        whose = f"rights of {account}" if account else "your rights"
+        yield from _asked(partial(_granted, role=role, account=account), whose, cluster)
+
+
+def _granted(cluster: _Cluster, role: str, account: str) -> Iterator[Line]:
+    whose = f"rights of {account}" if account else "your rights"
+    denied = [r for r in _RIGHTS[role] if not cluster.may(r[0], r[1], r[2], account=account)]
+    for verb, resource, _, why in denied:
+        yield Line("missing", whose, f"may not {verb} {resource}: {why}", _RIGHTS_FIX)
+    if not denied:
+        yield Line("ok", whose, f"all {len(_RIGHTS[role])} that are needed")
+    if account and role == "trainer":
+        for verb, resource, group, why in _TOO_MUCH:
+            if cluster.may(verb, resource, group, account=account):
+                yield Line("warning", whose, f"may {verb} {resource}: {why}", f"take it away; {_RIGHTS_FIX}")
+
+
+def _secrets(cluster: _Cluster) -> Iterator[Line]:
+    for name, keys in cluster.wanted.secrets.items():
+        yield from _asked(partial(_secret, name=name, keys=keys), f"secret {name}", cluster)
+
+
+def _secret(cluster: _Cluster, name: str, keys: Sequence[str]) -> Iterator[Line]:
+    what, namespace = f"secret {name}", cluster.wanted.namespace
+    found = cluster.own("secrets", name)
+    lacking = [key for key in keys if key not in ((found or {}).get("data") or {})]
+    fix = f"kubectl -n {namespace} create secret generic {name} " + " ".join(
+        f"--from-file={key}=FILE" for key in keys
+    )
+    if found is None:
+        yield Line("missing", what, "pods that refer to it do not start", fix)
+    elif lacking:
+        yield Line("missing", what, f"lacks {', '.join(lacking)}: pods that refer to it do not start", fix)
+    else:
+        yield Line("ok", what, f"has {', '.join(keys)}")
+
+
+def _claims(cluster: _Cluster) -> Iterator[Line]:
+    for name in cluster.wanted.claims:
+        yield _claim(cluster, name)
+
+
+def _claim(cluster: _Cluster, name: str) -> Line:
+    what, found = f"claim {name}", cluster.own("persistentvolumeclaims", name)
+    if found is None:
+        return Line("missing", what, "data drops, DVC's repository and checkpoints have no place", _MANIFESTS)
+    status, spec = found.get("status") or {}, found.get("spec") or {}
+    modes, size = spec.get("accessModes") or [], (status.get("capacity") or {}).get("storage")
+    if status.get("phase") != "Bound":
+        why = (
+            f"{status.get('phase', 'not bound')}; a class that binds with the first pod stays so until a run starts"
+        )
+        return Line("warning", what, why, f"kubectl -n {cluster.wanted.namespace} describe pvc {name}")
+    if "ReadWriteMany" in modes:
+        return Line("ok", what, f"bound, {size}, ReadWriteMany")
+    why = f"bound, {size}, {', '.join(modes)}: only one node can mount it"
+    if cluster.wanted.nodes > 1:
+        return Line(
+            "missing", what, f"{why}, and training is on {cluster.wanted.nodes}", "use a ReadWriteMany class"
+        )
+    return Line("warning", what, f"{why}, so all steps go to that node", "use a storage class with ReadWriteMany")
+
+
+def _gpus(cluster: _Cluster) -> Iterator[Line]:
+    wanted = cluster.wanted
+    if wanted.gpus == 0:
+        return
+    what = f"{wanted.gpus} × {wanted.gpu_type}"
+    nodes = cluster.get("/api/v1/nodes")["items"]
+    fitting = [node for node in nodes if _number(node, wanted.gpu_type) >= wanted.gpus]
+    if len(fitting) < wanted.nodes:
+        most = max((_number(node, wanted.gpu_type) for node in nodes), default=0)
+        why = f"{len(fitting)} of {len(nodes)} nodes have so many, {wanted.nodes} needed; the most on one is {most}"
+        yield Line("missing", what, why, "add GPU nodes and their device plugin, or ask for fewer with --gpus")
+        return
+    yield Line("ok", what, f"{len(fitting)} nodes")
+    taints = {
+        taint["key"]
+        for node in fitting
+        for taint in (node.get("spec") or {}).get("taints") or []
+        if taint.get("effect") in ("NoSchedule", "NoExecute") and taint["key"] != wanted.gpu_type
+    }
+    if taints:
+        fix = "give tolerations for them in the cluster configuration and the training runtime"
+        yield Line("warning", f"taints of nodes with {wanted.gpu_type}", ", ".join(sorted(taints)), fix)
+
+
+def _lease(cluster: _Cluster) -> Iterator[Line]:
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    namespace, what = cluster.wanted.namespace, "Lease objects"
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    spec = {"holderIdentity": "mtrec cluster check", "leaseDurationSeconds": 60, "renewTime": stamp}
+    meta = {"name": "mtrec-check", "namespace": namespace}
+    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
+    path = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    try:
+        _, headers = request(cluster.client, "POST", path, body, [("dryRun", "All")])
+    except (ApiException, HTTPError) as error:
+        yield Line("missing", what, f"a trial was refused: {reason(error)}", _RIGHTS_FIX)
+        return
+    if headers.get("Date"):
+        yield Line("ok", what, "a trial creation was accepted, and nothing kept")
+    else:
+        why = "answers come without a Date, by which leases expire"
+        yield Line("missing", what, why, "let no proxy before the API server remove the header")
+
+
+def _mlflow(cluster: _Cluster) -> Iterator[Line]:
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    namespace, _, rest = cluster.wanted.mlflow.partition("/")
+    service, _, port = rest.partition(":")
+    what = f"MLflow at {service}.{namespace}"
+    if cluster.own("services", service, namespace) is None:
+        yield Line(
+            "missing", what, f"there is no service {service} in {namespace}", f"{_MANIFESTS}, or give --mlflow"
+        )
+        return
+    try:
+        cluster.through(namespace, service, port, "health")
+    except (ApiException, HTTPError) as error:
+        yield _unreached(what, error, f"kubectl -n {namespace} get pods")
+        return
+    yield Line("ok", what, "answers")
+    config = cluster.own("configmaps", "mlflow-server", namespace)
+    hosts = ((config or {}).get("data") or {}).get("MLFLOW_SERVER_ALLOWED_HOSTS", "")
+    name = f"{service}.{namespace}.svc.cluster.local:{port}"
+    if hosts and name not in hosts.split(",") and "*" not in hosts.split(","):
+        why = f"{name} is not among MLFLOW_SERVER_ALLOWED_HOSTS of mlflow-server: runs that call it so get 403"
+        yield Line("missing", "MLflow's allowed hosts", why, f"add {name} there, and start MLflow anew")
+
+
+def _unreached(what: str, error: Exception, fix: str) -> Line:
+    """A service that the API server did not hand an answer of: not asked, or asked in vain."""
+    own = _json(getattr(error, "body", None) or "").get("kind") == "Status"
+    if own and getattr(error, "status", None) == 403:
+        return Line("unknown", what, reason(error), "have the right to get services/proxy given to you")
+    return Line("missing", what, f"it does not answer: {reason(error)}", fix)
+
+
+_CHECKS: Mapping[str, Callable[[_Cluster], Iterator[Line]]] = {
+    "namespace": _namespace,
+    "Kubeflow Pipelines": _kfp,
+    "resources of Kubeflow Pipelines": _definitions,
+    "retries after lost pods": _retries,
+    "Kubeflow Trainer": _trainer,
+    "service accounts": _accounts,
+    "rights": _rights,
+    "secrets": _secrets,
+    "claims": _claims,
+    "GPU nodes": _gpus,
+    "Lease objects": _lease,
+    "MLflow": _mlflow,
+}
+
+
+def _version(tag: str) -> tuple[int, int] | None:
+    found = re.match(r"v?(\d+)\.(\d+)", tag.strip())
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def _text(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"
+
+
+def _number(node: dict[str, Any], resource: str) -> int:
+    return int(((node.get("status") or {}).get("allocatable") or {}).get(resource, 0))
+
+
+def _json(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

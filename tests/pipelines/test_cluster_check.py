@@ -1,0 +1,264 @@
+"""What a cluster lacks is told line by line, by a check that only looks."""
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtrec import kube
+from pipelines.cli import main
+from pipelines.cluster_check import Line, Wanted, check_cluster
+from tests.kube_server import KubeServer
+
+DEFINITIONS = (
+    "workflows.argoproj.io",
+    "scheduledworkflows.kubeflow.org",
+    "trainjobs.trainer.kubeflow.org",
+    "trainingruntimes.trainer.kubeflow.org",
+    "clustertrainingruntimes.trainer.kubeflow.org",
+)
+PASSWORD = base64.b64encode(b"a password").decode()
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
+    """A cluster that has everything."""
+    with KubeServer() as server:
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        kube.api_client.cache_clear()
+        furnish(server)
+        yield server
+        kube.api_client.cache_clear()
+
+
+def furnish(server: KubeServer) -> None:
+    for namespace in ("kubeflow", "kubeflow-system", "mlflow"):
+        server.add("namespaces", namespace)
+    server.add("namespaces", "mtrec", metadata={"labels": {"pod-security.kubernetes.io/enforce": "restricted"}})
+    for name in DEFINITIONS:
+        server.add("customresourcedefinitions", name)
+    server.add("services", "ml-pipeline", "kubeflow")
+    server.proxied["kubeflow", "ml-pipeline"] = (200, '{"tag_name": "2.17.0", "multi_user": false}')
+    defaults = "spec:\n  templateDefaults:\n    retryStrategy: {limit: 2, retryPolicy: OnError}\n"
+    server.add("configmaps", "workflow-controller-configmap", "kubeflow", data={"workflowDefaults": defaults})
+    trainer = {"kubeflow_trainer_version": "v2.3.1"}
+    server.add("configmaps", "kubeflow-trainer-public", "kubeflow-system", data=trainer)
+    labels = {"trainer.kubeflow.org/framework": "torch"}
+    server.add("trainingruntimes", "mtrec-torch", "mtrec", metadata={"labels": labels})
+    for name in Wanted().accounts:
+        server.add("serviceaccounts", name, "mtrec")
+    for name, keys in Wanted().secrets.items():
+        server.add("secrets", name, "mtrec", data=dict.fromkeys(keys, PASSWORD))
+    bound = {"phase": "Bound", "capacity": {"storage": "100Gi"}}
+    server.add(
+        "persistentvolumeclaims", "mtrec-work", "mtrec", spec={"accessModes": ["ReadWriteMany"]}, status=bound
+    )
+    for number in range(2):
+        taints = [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]
+        allocatable = {"cpu": "8", "nvidia.com/gpu": "4"}
+        server.add("nodes", f"node-{number}", spec={"taints": taints}, status={"allocatable": allocatable})
+    server.add("services", "mlflow", "mlflow")
+    server.proxied["mlflow", "mlflow"] = (200, "OK")
+    hosts = "mlflow.mlflow:5000,mlflow.mlflow.svc.cluster.local:5000"
+    server.add("configmaps", "mlflow-server", "mlflow", data={"MLFLOW_SERVER_ALLOWED_HOSTS": hosts})
+    server.forbidden |= {("delete", "leases"), ("list", "secrets"), ("create", "pods/exec")}
+
+
+def lines(**wanted: Any) -> list[Line]:
+    return list(check_cluster(kube.api_client(), Wanted(**wanted)))
+
+
+def wrong(**wanted: Any) -> list[Line]:
+    return [line for line in lines(**wanted) if line.verdict != "ok"]
+
+
+def only(**wanted: Any) -> Line:
+    (line,) = wrong(**wanted)
+    return line
+
+
+def test_a_whole_cluster_lacks_nothing_and_is_not_changed(
+    server: KubeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = dict(server.objects)
+    main_code(["cluster", "check", "--nodes", "2", "--gpus", "4"], 0)
+    said = capsys.readouterr().out
+    assert all(line.startswith("ok ") for line in said.splitlines()[:-1]), said
+    assert said.endswith(" ok, 0 warning, 0 missing, 0 unknown\n")
+    assert server.objects == before
+    assert {r.method for r in server.seen} == {"GET", "POST"}
+    kept = [r for r in server.seen if r.method == "POST" and "accessreviews" not in r.path]
+    assert [(r.resource, r.query) for r in kept] == [("leases", {"dryRun": "All"})]
+
+
+def main_code(arguments: list[str], code: int) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(arguments)
+    assert (left.value.code or 0) == code
+
+
+def test_an_empty_cluster_is_told_all_of_it_at_once(server: KubeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.objects.clear()
+    main_code(["cluster", "check", "--nodes", "2", "--gpus", "4"], 1)
+    said = capsys.readouterr()
+    missing = [
+        line.removeprefix("missing ").strip() for line in said.out.splitlines() if line.startswith("missing")
+    ]
+    for what in (
+        "namespace mtrec:", "Kubeflow Pipelines in kubeflow:", "resource workflows.argoproj.io:",
+        "resource trainjobs.trainer.kubeflow.org:", "service account mtrec-trainer:", "secret mtrec-mlflow:",
+        "claim mtrec-work:", "4 × nvidia.com/gpu:", "Lease objects:", "MLflow at mlflow.mlflow:",
+    ):  # fmt: skip
+        assert sum(line.startswith(what) for line in missing) == 1, (what, said.out)
+    assert all("; to mend it: " in line for line in missing)
+    assert said.err.startswith("mtrec: the cluster lacks what runs need (")
+    assert len(said.err.splitlines()) == 1
+
+
+def test_values_of_secrets_are_told_to_nobody(server: KubeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    server.change("secrets", "mtrec-object-store", "mtrec", data={"secret-key": None})
+    main_code(["cluster", "check"], 1)
+    said = capsys.readouterr()
+    assert "missing  secret mtrec-object-store: lacks secret-key: pods that refer to it do not start" in said.out
+    assert not {PASSWORD, "a password"} & set((said.out + said.err).replace(",", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "namespace", "verdict", "what", "why"),
+    [
+        ("services", "ml-pipeline", "kubeflow", "missing", "Kubeflow Pipelines in kubeflow", "no service"),
+        ("configmaps", "workflow-controller-configmap", "kubeflow", "warning", "retries after lost pods", "lost"),
+        ("configmaps", "kubeflow-trainer-public", "kubeflow-system", "unknown", "Kubeflow Trainer", "not tell"),
+        ("trainingruntimes", "mtrec-torch", "mtrec", "warning", "training runtime mtrec-torch", "neither in mtrec"),
+        ("serviceaccounts", "mtrec-node", "mtrec", "missing", "service account mtrec-node", "are refused"),
+        ("secrets", "mtrec-studies", "mtrec", "missing", "secret mtrec-studies", "do not start"),
+        ("persistentvolumeclaims", "mtrec-work", "mtrec", "missing", "claim mtrec-work", "have no place"),
+        ("services", "mlflow", "mlflow", "missing", "MLflow at mlflow.mlflow", "there is no service"),
+        ("customresourcedefinitions", "scheduledworkflows.kubeflow.org", "", "missing",
+         "resource scheduledworkflows.kubeflow.org", "schedules"),
+    ],
+)  # fmt: skip
+def test_each_thing_that_is_not_there(
+    server: KubeServer, resource: str, name: str, namespace: str, verdict: str, what: str, why: str
+) -> None:
+    server.remove(resource, name, namespace)
+    found = only()
+    assert (found.verdict, found.what) == (verdict, what)
+    assert why in found.why
+    assert found.fix
+
+
+def test_versions_that_are_too_old(server: KubeServer) -> None:
+    server.version = "v1.27.9-gke.1"
+    server.proxied["kubeflow", "ml-pipeline"] = (200, '{"tag_name": "2.5.0"}')
+    old = {"kubeflow_trainer_version": "v2.1.0"}
+    server.change("configmaps", "kubeflow-trainer-public", "kubeflow-system", data=old)
+    found = wrong(nodes=2)
+    assert [(line.verdict, line.what) for line in found] == [
+        ("warning", "Kubernetes API server"),
+        ("missing", "Kubeflow Pipelines in kubeflow"),
+        ("missing", "Kubeflow Trainer"),
+    ]
+    server.version = "v1.33.0"
+    server.proxied["kubeflow", "ml-pipeline"] = (200, '{"tag_name": "unknown"}')
+    assert [line.verdict for line in wrong()] == ["unknown", "warning"]
+
+
+def test_services_that_do_not_answer(server: KubeServer) -> None:
+    server.proxied["kubeflow", "ml-pipeline"] = (502, "bad gateway")
+    del server.proxied["mlflow", "mlflow"]
+    pipelines, mlflow = wrong()
+    assert (pipelines.verdict, mlflow.verdict) == ("missing", "missing")
+    assert "502" in pipelines.why
+    assert 'no endpoints available for service "mlflow"' in mlflow.why
+
+
+def test_what_may_not_be_looked_at_is_unknown_and_nothing_else_suffers(
+    server: KubeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.forbidden |= {("get", "secrets"), ("get", "services/proxy"), ("create", "subjectaccessreviews")}
+    found = wrong()
+    assert {line.verdict for line in found} == {"unknown"}
+    assert [line.what for line in found] == [
+        "Kubeflow Pipelines in kubeflow", "rights of mtrec-trainer", "rights of mtrec-approver",
+        "secret mtrec-mlflow", "secret mtrec-object-store", "secret mtrec-studies", "MLflow at mlflow.mlflow",
+    ]  # fmt: skip
+    assert all("403" in line.why and "cannot" in line.why for line in found)
+    main_code(["cluster", "check"], 0)
+    assert capsys.readouterr().out.endswith(" 0 warning, 0 missing, 7 unknown\n")
+
+
+def test_rights_that_are_lacking_or_too_many(server: KubeServer) -> None:
+    trainer = "system:serviceaccount:mtrec:mtrec-trainer"
+    server.forbidden |= {("update", "leases", "", trainer), ("delete", "trainjobs", "", trainer)}
+    server.forbidden -= {("list", "secrets")}
+    found = wrong()
+    assert [(line.verdict, line.what) for line in found] == [
+        ("missing", "rights of mtrec-trainer"),
+        ("missing", "rights of mtrec-trainer"),
+        ("warning", "rights of mtrec-trainer"),
+    ]
+    assert "may not update leases: leases are renewed" in found[0].why
+    assert "may list secrets" in found[2].why
+
+
+def test_leases_that_may_not_be_made(server: KubeServer) -> None:
+    server.forbidden.add(("create", "leases"))
+    found = wrong()
+    assert {line.verdict for line in found} == {"missing"}
+    assert found[-1].what == "Lease objects"
+    assert "a trial was refused: 403" in found[-1].why
+
+
+def test_a_claim_that_does_not_fit(server: KubeServer) -> None:
+    server.change("persistentvolumeclaims", "mtrec-work", "mtrec", spec={"accessModes": ["ReadWriteOnce"]})
+    assert only().verdict == "warning"
+    assert "training is on 2" in only(nodes=2).why
+    server.change("persistentvolumeclaims", "mtrec-work", "mtrec", status={"phase": "Pending"})
+    assert only().why.startswith("Pending")
+
+
+def test_gpus_and_taints(server: KubeServer) -> None:
+    assert "the most on one is 4" in only(gpus=8).why
+    assert "2 of 2 nodes have so many, 3 needed" in only(gpus=4, nodes=3).why
+    server.change("nodes", "node-1", spec={"taints": [{"key": "team-a", "effect": "NoSchedule"}]})
+    taints = only(gpus=4)
+    assert (taints.verdict, taints.why) == ("warning", "team-a")
+
+
+def test_a_namespace_without_pod_security(server: KubeServer) -> None:
+    server.change("namespaces", "mtrec", metadata={"labels": {"pod-security.kubernetes.io/enforce": "baseline"}})
+    assert (only().verdict, only().what) == ("warning", "Pod Security of mtrec")
+
+
+def test_a_name_by_which_mlflow_refuses_to_be_called(server: KubeServer) -> None:
+    hosts = {"MLFLOW_SERVER_ALLOWED_HOSTS": "localhost"}
+    server.change("configmaps", "mlflow-server", "mlflow", data=hosts)
+    assert "mlflow.mlflow.svc.cluster.local:5000 is not among" in only().why
+
+
+def test_an_api_server_that_is_away_is_one_line(server: KubeServer, capsys: pytest.CaptureFixture[str]) -> None:
+    with server.gone():
+        main_code(["cluster", "check"], 1)
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1
+    assert said.out.startswith("missing  Kubernetes API server: http://127.0.0.1:")
+
+
+def test_wrong_input(server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments in (["--secret", "mlflow"], ["--mlflow", "mlflow:5000"], ["--context", "elsewhere"]):
+        main_code(["cluster", "check", *arguments], 2)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    kube.api_client.cache_clear()
+    main_code(["cluster", "check"], 2)
+
+
+def test_names_of_ones_own(server: KubeServer) -> None:
+    found = lines(
+        namespace="kubeflow", accounts=["runner"], secrets={"own": ["key"]}, claims=["disk"], mlflow="kubeflow/m:80"
+    )
+    missing = {line.what for line in found if line.verdict == "missing"}
+    assert {"service account runner", "secret own", "claim disk", "MLflow at m.kubeflow"} <= missing
