@@ -31,6 +31,7 @@ app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_drift.app, name="drift")
 app.add_typer(report, name="report")
 app.add_typer(cli_cluster.runs, name="runs")
+app.add_typer(cli_cluster.schedule, name="schedule")
 
 
 @app.command()

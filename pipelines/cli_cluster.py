@@ -22,8 +22,12 @@ if TYPE_CHECKING:
     from pipelines.submitting import Order
 
 runs = new_app("Runs on a cluster: list them, look at one, stop one.")
+schedule = new_app("The recurring training and the recurring monitor on a cluster.")
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `mtrec runs list` shows it.")]
+ScheduleArgument = Annotated[
+    str, typer.Argument(metavar="SCHEDULE", help="Name or id, as `mtrec schedule list` shows it.")
+]
 FollowOption = Annotated[
     bool,
     typer.Option("--follow", "-f", help="Stay and show each step until the run ends; Ctrl-C leaves it running."),
@@ -266,6 +270,85 @@ def stop_command(run: RunArgument, access: Access, debug: DebugOption = False) -
             raise InputError(f"run {run} has ended already: {found.state.lower()}")
         server.stop(run)
     typer.echo(f"run {run} is asked to stop")
+
+
+@schedule.command("create")
+@_gathering(order=_order, access=_access)
+def create_command(
+    order: Order,
+    access: Access,
+    cron: Annotated[
+        str,
+        typer.Option(
+            "--cron",
+            metavar="WHEN",
+            help="Minute hour day month weekday, by the server's clock (mostly UTC): '0 3 * * *'.",
+        ),
+    ],
+    replace: Annotated[bool, typer.Option("--replace", help="Make it anew if it is there.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run a pipeline again and again: one run at a time, and missed ones are not made up for.
+
+    There is one schedule per pipeline and scenario. It keeps the image and all
+    settings as they are now; --replace gives it others.
+    """
+    from pipelines.kfp_server import connect
+    from pipelines.scheduling import create
+
+    with connect(access) as server:
+        made = create(order, cron, server, replace=replace)
+        typer.echo(f"schedule {made.name} {'replaced' if made.replaced else 'created'}: {made.cron} ({made.id})")
+        _link(server.schedule_link(made.id))
+
+
+@schedule.command("list")
+@_gathering(access=_access)
+def list_schedules(access: Access, debug: DebugOption = False) -> None:
+    """List the schedules."""
+    from pipelines.kfp_server import connect
+
+    with connect(access) as server:
+        found = server.schedules()
+    if not found:
+        typer.echo("No schedule is there yet; 'mtrec schedule create' makes one.")
+        return
+    rows = [
+        (one.name, one.cron, "on" if one.enabled else "paused", _moment(one.created), one.id, one.error)
+        for one in found
+    ]
+    console().print(_table(("schedule", "cron", "state", "created (UTC)", "id", "error"), rows))
+
+
+@schedule.command("pause")
+@_gathering(access=_access)
+def pause_command(which: ScheduleArgument, access: Access, debug: DebugOption = False) -> None:
+    """Start nothing until it is resumed; a run that goes on is left alone."""
+    _change(which, access, "pause", "paused")
+
+
+@schedule.command("resume")
+@_gathering(access=_access)
+def resume_command(which: ScheduleArgument, access: Access, debug: DebugOption = False) -> None:
+    """Go on with a paused schedule."""
+    _change(which, access, "resume", "goes on")
+
+
+@schedule.command("delete")
+@_gathering(access=_access)
+def delete_command(which: ScheduleArgument, access: Access, debug: DebugOption = False) -> None:
+    """Remove a schedule; its runs stay."""
+    _change(which, access, "delete", "deleted")
+
+
+def _change(which: str, access: Access, method: str, told: str) -> None:
+    from pipelines.kfp_server import connect
+    from pipelines.scheduling import find
+
+    with connect(access) as server:
+        found = find(server, which)
+        getattr(server, method)(found.id)
+    typer.echo(f"schedule {found.name} {told}")
 
 
 def _follow(server: Server, run_id: str) -> None:
