@@ -381,12 +381,12 @@ def _why(server: Server, run: RunView, steps: Steps) -> tuple[str, int]:
     """One line about a failed run, and the exit code."""
     from pipelines.failure_reasons import reason
 
-    found = reason(run)
+    found = reason(run, server.access)
     name = found.task.replace("-", "_") or (steps.failed.name if steps.failed else "the run")
-    link = server.run_link(run.id)
     if found.text:
         return f"{name} failed: {found.text} (from {found.source})", found.exit_code
-    return f"{name} failed; the server does not tell why: {f'see {link}' if link else 'see its page'}", 1
+    see = server.run_link(run.id) or "its page"
+    return f"{name} failed; the server does not tell why, and {found.source}; see {see}", 1
 
 
 def _link(link: str) -> None:

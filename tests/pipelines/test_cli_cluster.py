@@ -21,6 +21,7 @@ Mtrec = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
     monkeypatch.setattr(following_cluster, "_FIRST_S", 0.01)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "not/there")
     with StandIn("2.14").running() as server:
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
         yield server
@@ -81,7 +82,8 @@ def test_a_failed_run_is_exit_code_1_with_its_reason(stand_in: StandIn, mtrec: M
     stand_in.runs.clear()
     code, _, err = mtrec("submit", "training", "--follow")
     assert code == 1
-    assert "ingest_data failed; the server does not tell why: see http" in err
+    assert "ingest_data failed; the server does not tell why, and its pods cannot be read: ConfigException" in err
+    assert "; see http" in err
 
 
 def test_a_stopped_run_is_exit_code_1(stand_in: StandIn, mtrec: Mtrec) -> None:
