@@ -10,7 +10,17 @@ from typing import Annotated
 
 import typer
 
-from pipelines import cli_check, cli_data, cli_drift, cli_ensemble, cli_lineage, cli_models, cli_monitor, cli_tune
+from pipelines import (
+    cli_check,
+    cli_cluster,
+    cli_data,
+    cli_drift,
+    cli_ensemble,
+    cli_lineage,
+    cli_models,
+    cli_monitor,
+    cli_tune,
+)
 from pipelines.cli_options import (
     DataOption,
     DebugOption,
@@ -32,6 +42,8 @@ app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_drift.app, name="drift")
 app.add_typer(cli_check.app, name="cluster")
 app.add_typer(report, name="report")
+app.add_typer(cli_cluster.runs, name="runs")
+app.add_typer(cli_cluster.schedule, name="schedule")
 
 
 @app.command()
@@ -90,6 +102,7 @@ app.command()(cli_monitor.watch)
 app.command()(cli_tune.tune)
 app.command()(cli_ensemble.ensemble)
 app.command()(cli_lineage.lineage)
+app.command()(cli_cluster.submit)
 
 
 @app.command("compile")

@@ -1,0 +1,143 @@
+"""Send a pipeline to a Kubeflow Pipelines server: compile, upload or reuse the version, start a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import yaml
+
+from components.images import IMAGE
+from mtrec import __version__
+from mtrec.config import Scenario
+from mtrec.errors import ConfigError, InputError
+from pipelines.compiling import compile_monitoring, compile_training
+from pipelines.kfp_server import Server
+from pipelines.server_versions import adapt
+
+KINDS = {"training": compile_training, "monitoring": compile_monitoring}
+_MAX_SCENARIO = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What shall run, and with what.
+
+    A cluster's configuration belongs here: what it says about a task goes to the compiler in `Order.compiled`, the
+    rest are the fields below the scenario.
+    """
+
+    kind: str
+    """One of `KINDS`."""
+    scenario: Scenario
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Of the pipeline, beside the scenario; empty ones keep the pipeline's default."""
+    image: str = IMAGE
+    gpus: int = 0
+    experiment: str = ""
+    """Empty: named after the scenario."""
+    service_account: str = ""
+    pipeline_root: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"'{self.kind}': no such pipeline; choose one of {', '.join(KINDS)}")
+        if self.kind == "monitoring" and not self.parameters.get("drop"):
+            raise InputError("monitoring needs --data: a data drop, or a folder of drops, as the pods see it")
+
+    def compiled(self, path: Path) -> Path:
+        """Write the compiled pipeline."""
+        return KINDS[self.kind](path, image=self.image, gpus=self.gpus)
+
+    @property
+    def given(self) -> dict[str, str]:
+        """The run's parameters.
+
+        Raises:
+            ConfigError: the scenario is larger than a workflow takes.
+        """
+        text = json.dumps(self.scenario.as_dict(), separators=(",", ":"))
+        if len(text) > _MAX_SCENARIO:
+            length = f"{len(text)} characters as JSON, at most {_MAX_SCENARIO}"
+            raise ConfigError(f"scenario {self.scenario.name}: {length}")
+        return {"scenario": text, **{name: value for name, value in self.parameters.items() if value}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What is on the server before anything runs."""
+
+    pipeline_id: str
+    version_id: str
+    experiment_id: str
+    pipeline: str
+    version: str
+    uploaded: bool
+    """Whether the version is new there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A run that was started."""
+
+    id: str
+    name: str
+    prepared: Prepared
+
+
+def prepare(order: Order, server: Server) -> Prepared:
+    """Compile, and have pipeline, version and experiment on the server; what is there is used again.
+
+    A version is named by the digest of what is uploaded, so that the same code, image and server version is one
+    version, whoever submits it.
+
+    Raises:
+        ConfigError: the pipeline does not compile, or needs a newer server.
+        InputError: the server refuses it.
+        RunError: the server is away.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = order.compiled(Path(folder, "pipeline.yaml"))
+        documents = adapt(list(yaml.safe_load_all(compiled.read_text(encoding="utf-8"))), server.version)
+        compiled.write_text(yaml.safe_dump_all(documents), encoding="utf-8")
+        digest = hashlib.sha256(compiled.read_bytes()).hexdigest()[:12]
+        version = re.sub(r"[^a-z0-9]+", "-", f"v{__version__}-{digest}".lower())
+        name = str(documents[0]["pipelineInfo"]["name"])
+        pipeline_id = server.pipeline_id(name, str(documents[0]["pipelineInfo"].get("description", "")))
+        version_id, uploaded = server.version_id(pipeline_id, version, compiled)
+    return Prepared(
+        pipeline_id=pipeline_id,
+        version_id=version_id,
+        experiment_id=server.experiment_id(order.experiment or order.scenario.name),
+        pipeline=name,
+        version=version,
+        uploaded=uploaded,
+    )
+
+
+def submit(order: Order, server: Server) -> Started:
+    """Start a run.
+
+    Raises:
+        InputError: as `prepare`, or the parameters do not fit.
+        RunError: the server is away.
+    """
+    parameters = order.given
+    prepared = prepare(order, server)
+    name = f"{order.scenario.name}-{order.kind}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
+    run = server.start(
+        name,
+        experiment_id=prepared.experiment_id,
+        pipeline_id=prepared.pipeline_id,
+        version_id=prepared.version_id,
+        parameters=parameters,
+        service_account=order.service_account,
+        pipeline_root=order.pipeline_root,
+    )
+    return Started(id=run, name=name, prepared=prepared)

@@ -1,0 +1,143 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines import following_cluster
+from pipelines.cli import main
+from tests.kfp_stand_in import Frame, StandIn
+
+TASKS = [name.replace("_", "-") for name in following_cluster.STEPS]
+DONE = dict.fromkeys(TASKS, "SUCCEEDED")
+
+Mtrec = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    monkeypatch.setattr(following_cluster, "_FIRST_S", 0.01)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", "not/there")
+    with StandIn("2.14").running() as server:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+        yield server
+
+
+@pytest.fixture
+def mtrec(capsys: pytest.CaptureFixture[str]) -> Mtrec:
+    """The command in this process: exit code, stdout, stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out, said.err
+
+    return call
+
+
+def test_submit_and_show(stand_in: StandIn, mtrec: Mtrec) -> None:
+    code, out, _ = mtrec("submit", "training", "--scenario", "ecommerce", "--data", "dvc:abc")
+    (run,) = stand_in.runs
+    assert code == 0
+    assert "mtrec-training version v" in out
+    assert f"{stand_in.url}/#/runs/details/{run}" in out
+    assert f"mtrec runs show {run} --follow" in out
+    stand_in.play = [Frame("RUNNING", {"ingest-data": "SUCCEEDED", "validate-data": "RUNNING"})]
+    code, out, _ = mtrec("runs", "show", run)
+    assert code == 0
+    assert "ingest_data        done" in out
+    assert "validate_data      running" in out
+
+
+def test_submit_and_follow_to_a_registered_model(stand_in: StandIn, mtrec: Mtrec) -> None:
+    stand_in.play = [Frame("RUNNING", {"ingest-data": "RUNNING"}), Frame("SUCCEEDED", DONE)]
+    code, out, _ = mtrec("submit", "training", "--follow")
+    assert (code, out.splitlines()[-1]) == (0, "registered")
+
+
+def test_a_gate_that_refuses_is_exit_code_3(stand_in: StandIn, mtrec: Mtrec) -> None:
+    stand_in.play = [Frame("SUCCEEDED", dict.fromkeys(TASKS[:-1], "SUCCEEDED"))]
+    code, _, err = mtrec("submit", "training", "--follow")
+    assert code == 3
+    assert err.startswith("mtrec: the gate refused the candidate: see gate-model's report in http")
+
+
+def test_monitoring_that_finds_no_reason_is_exit_code_0(stand_in: StandIn, mtrec: Mtrec) -> None:
+    stand_in.play = [Frame("SUCCEEDED", dict.fromkeys(("monitor-data", "decide-retraining"), "SUCCEEDED"))]
+    code, out, _ = mtrec("submit", "monitoring", "--data", "/mtrec/drops", "--follow")
+    assert (code, out.splitlines()[-1]) == (0, "nothing was trained")
+    assert "register_model    skipped" in out
+
+
+def test_a_failed_run_is_exit_code_1_with_its_reason(stand_in: StandIn, mtrec: Mtrec) -> None:
+    stand_in.play = [Frame("FAILED", {"ingest-data": "FAILED"}, error="no space [left]")]
+    code, _, err = mtrec("submit", "training", "--follow")
+    assert (code, err.splitlines()[-1]) == (1, "mtrec: ingest_data failed: no space [left] (from the server)")
+    stand_in.play = [Frame("FAILED", {"ingest-data": "FAILED"})]
+    stand_in.runs.clear()
+    code, _, err = mtrec("submit", "training", "--follow")
+    assert code == 1
+    assert "ingest_data failed; the server does not tell why, and its pods cannot be read: ConfigException" in err
+    assert "; see http" in err
+
+
+def test_a_stopped_run_is_exit_code_1(stand_in: StandIn, mtrec: Mtrec) -> None:
+    stand_in.play = [Frame("CANCELED", {"ingest-data": "CANCELED"})]
+    code, _, err = mtrec("submit", "training", "--follow")
+    assert code == 1
+    assert "was stopped" in err
+
+
+def test_runs_list_and_stop(stand_in: StandIn, mtrec: Mtrec) -> None:
+    assert "No run is there yet" in mtrec("runs", "list")[1]
+    mtrec("submit", "training")
+    (run,) = stand_in.runs
+    stand_in.runs[run]["display_name"] = "a [bold]name"
+    assert "a [bold]name" in mtrec("runs", "list")[1]
+    assert mtrec("runs", "stop", run)[:2] == (0, f"run {run} is asked to stop\n")
+    code, _, err = mtrec("runs", "stop", run)
+    assert (code, err) == (2, f"mtrec: run {run} has ended already: canceled\n")
+    assert mtrec("runs", "show", "nobody")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (("submit", "serving"), "choose one of training, monitoring"),
+        (("submit", "monitoring"), "monitoring needs --data"),
+        (("submit", "training", "--scenario", "nothing"), "nothing"),
+        (("runs", "list", "--token-file", "not/there"), "--token-file not/there"),
+    ],
+)
+def test_wrong_input_is_exit_code_2(
+    arguments: tuple[str, ...], part: str, monkeypatch: pytest.MonkeyPatch, mtrec: Mtrec
+) -> None:
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:1")
+    code, _, err = mtrec(*arguments)
+    assert code == 2
+    assert part in err
+    assert len(err.splitlines()) == 1
+
+
+def test_ctrl_c_leaves_the_run_running(tmp_path: Path) -> None:
+    with StandIn().running() as stand_in:
+        stand_in.play = [Frame("RUNNING", {"ingest-data": "RUNNING"})]
+        command = [sys.executable, "-m", "pipelines.cli", "submit", "training", "--follow", "--host", stand_in.url]
+        child = subprocess.Popen(
+            command, cwd=tmp_path, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        while not any(request.path.endswith("/runs/run-4") for request in stand_in.requests):
+            assert child.poll() is None, child.communicate()
+            time.sleep(0.05)
+        time.sleep(0.5)
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+        (run,) = stand_in.runs
+        assert child.returncode == 130
+        assert f"mtrec: stopped following; the run goes on, see mtrec runs show {run} --follow" in err
+        assert stand_in.runs[run]["state"] == "RUNNING"

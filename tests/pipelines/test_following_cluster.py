@@ -1,0 +1,157 @@
+import io
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from mtrec.config import load_scenario
+from pipelines.following_cluster import follow, show
+from pipelines.kfp_server import Access, Away, Refused, RunView, Server, TaskView, connect
+from pipelines.local import STEPS
+from pipelines.steps import Steps
+from pipelines.submitting import Order, submit
+from tests.kfp_stand_in import Frame, StandIn
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StandIn]:
+    with StandIn("2.17").running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(stand_in: StandIn) -> Iterator[Server]:
+    with connect(Access(host=stand_in.url)) as server:
+        yield server
+
+
+@pytest.fixture
+def run(server: Server) -> str:
+    return submit(Order(kind="training", scenario=load_scenario("ecommerce")), server).id
+
+
+def frames(*names: str, end: str, last: str = "SUCCEEDED") -> list[Frame]:
+    """A run whose tasks run one after another; the last one ends as said."""
+    done: dict[str, str] = {}
+    played = [Frame("PENDING")]
+    for name in names:
+        played.append(Frame("RUNNING", {**done, name: "RUNNING"}))
+        done[name] = "SUCCEEDED"
+    played.append(Frame(end, {**done, names[-1]: last}))
+    return played
+
+
+TASKS = [name.replace("_", "-") for name in STEPS]
+
+
+def watched(server: Server, run: str) -> tuple[RunView, Steps, str]:
+    text = io.StringIO()
+    view, steps = follow(server, run, Console(file=text, width=100), wait=lambda seconds: None)
+    return view, steps, text.getvalue()
+
+
+def test_a_run_is_followed_to_its_end(stand_in: StandIn, server: Server, run: str) -> None:
+    stand_in.play = frames(*TASKS, end="SUCCEEDED")
+    view, steps, text = watched(server, run)
+    assert view.state == "SUCCEEDED"
+    assert {step.state for step in steps.steps.values()} == {"done"}
+    assert "ingest_data      started" in text
+    assert "register_model   done" in text
+
+
+def test_a_gate_that_says_no_leaves_register_skipped(stand_in: StandIn, server: Server, run: str) -> None:
+    stand_in.play = frames(*TASKS[:-1], end="SUCCEEDED")
+    _, steps, _ = watched(server, run)
+    assert steps.steps["gate_model"].state == "done"
+    assert steps.steps["register_model"].state == "skipped"
+
+
+def test_a_failed_run(stand_in: StandIn, server: Server, run: str) -> None:
+    stand_in.play = frames(*TASKS[:2], end="FAILED", last="FAILED")
+    view, steps, text = watched(server, run)
+    assert view.state == "FAILED"
+    assert steps.failed is not None
+    assert steps.failed.name == "validate_data"
+    assert "validate_data    failed" in text
+
+
+def test_a_run_that_somebody_stops_ends_the_view(stand_in: StandIn, server: Server, run: str) -> None:
+    stand_in.play = frames(*TASKS[:2], end="CANCELED", last="RUNNING")
+    view, steps, _ = watched(server, run)
+    assert view.state == "CANCELED"
+    assert steps.steps["validate_data"].state == "stopped"
+
+
+def test_a_server_that_comes_back_is_waited_for(stand_in: StandIn, server: Server, run: str) -> None:
+    stand_in.play = frames(*TASKS, end="SUCCEEDED")
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        # 500: a status that the client does not try again by itself
+        stand_in.trouble = (lambda request: 500) if 2 < len(waits) < 6 else (lambda request: None)
+
+    text = io.StringIO()
+    view, _ = follow(server, run, Console(file=text, width=300), wait=wait)
+    assert view.state == "SUCCEEDED"
+    assert text.getvalue().count("cannot answer now (500)") == 1
+
+
+def test_a_server_that_stays_away_ends_it(stand_in: StandIn, server: Server, run: str) -> None:
+    stand_in.play = frames(*TASKS, end="SUCCEEDED")
+    asked: list[float] = []
+
+    def wait(seconds: float) -> None:
+        asked.append(seconds)
+        stand_in.trouble = lambda request: 500
+
+    with pytest.raises(Away, match="cannot answer now"):
+        follow(server, run, Console(file=io.StringIO()), wait=wait)
+    assert 600 <= sum(asked) < 700
+
+
+@pytest.mark.parametrize("renewed", [True, False])
+def test_a_token_that_ran_out_may_be_renewed(stand_in: StandIn, server: Server, run: str, renewed: bool) -> None:
+    stand_in.play = frames(*TASKS, end="SUCCEEDED")
+    answers = iter([None, None, 401, None if renewed else 401])
+    stand_in.trouble = lambda request: next(answers, None)
+    if renewed:
+        assert watched(server, run)[0].state == "SUCCEEDED"
+    else:
+        with pytest.raises(Refused, match="--token-file"):
+            watched(server, run)
+
+
+def test_waits_grow_while_nothing_changes(stand_in: StandIn, server: Server, run: str) -> None:
+    stand_in.play = [*[Frame("RUNNING", {"ingest-data": "RUNNING"})] * 12, Frame("SUCCEEDED")]
+    waits: list[float] = []
+    follow(server, run, Console(file=io.StringIO()), wait=waits.append)
+    assert waits[0] == 2.0
+    assert waits == sorted(waits)
+    assert waits[-1] == 10.0
+
+
+def test_times_are_the_servers_and_the_last_attempt_counts() -> None:
+    now = datetime.now(UTC)
+    first = TaskView(name="ingest-data", state="FAILED", started=now - timedelta(seconds=90), ended=now)
+    second = TaskView(name="ingest-data", state="RUNNING", started=now - timedelta(seconds=30))
+    others = (TaskView(name="executor(0)", state="FAILED", started=now), TaskView(name="root", state="RUNNING"))
+    view = RunView(
+        id="r",
+        name="",
+        state="RUNNING",
+        created=now,
+        ended=None,
+        error="",
+        tasks=(second, first, *others),
+        schedule="",
+        parameters={},
+    )
+    steps = Steps(STEPS)
+    assert show(view, steps)
+    step = steps.steps["ingest_data"]
+    assert step.state == "running"
+    assert 29 < step.elapsed(steps.clock()) < 40
+    steps.changed = lambda step: pytest.fail("nothing has changed")
+    assert not show(view, steps)

@@ -1,0 +1,113 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mtrec.config import load_scenario
+from mtrec.errors import InputError
+from pipelines.cli import main
+from pipelines.kfp_server import Access, Missing, Server, connect
+from pipelines.scheduling import create, find, six_fields
+from pipelines.submitting import Order
+from tests.kfp_stand_in import StandIn
+
+
+@pytest.fixture(params=["2.14", "2.17"])
+def stand_in(request: pytest.FixtureRequest) -> Iterator[StandIn]:
+    with StandIn(request.param).running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(stand_in: StandIn) -> Iterator[Server]:
+    with connect(Access(host=stand_in.url)) as server:
+        yield server
+
+
+def monitoring(**changed: object) -> Order:
+    given = {"kind": "monitoring", "scenario": load_scenario("ecommerce"), "parameters": {"drop": "/mtrec/drops"}}
+    return Order(**(given | changed))  # type: ignore[arg-type]
+
+
+def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(stand_in: StandIn, server: Server) -> None:
+    made = create(monitoring(service_account="mtrec-monitor"), "30 3 * * *", server)
+    schedule = stand_in.schedules[made.id]
+    assert schedule["trigger"] == {"cron_schedule": {"cron": "0 30 3 * * *"}}
+    assert schedule["max_concurrency"] == "1"
+    assert schedule["no_catchup"] is True
+    assert schedule["mode"] == "ENABLE"
+    assert schedule["service_account"] == "mtrec-monitor"
+    assert schedule["display_name"] == "mtrec-monitoring-ecommerce"
+    assert set(schedule["runtime_config"]["parameters"]) == {
+        "scenario",
+        "drop",
+    }  # no pipeline_run: each job has its own
+
+
+def test_there_is_one_per_pipeline_and_scenario(stand_in: StandIn, server: Server) -> None:
+    first = create(monitoring(), "0 3 * * *", server)
+    with pytest.raises(InputError, match=r"mtrec-monitoring-ecommerce is there already .*--replace"):
+        create(monitoring(), "0 4 * * *", server)
+    again = create(monitoring(), "0 4 * * *", server, replace=True)
+    assert list(stand_in.schedules) == [again.id] != [first.id]
+    assert again.replaced == 1
+    create(monitoring(kind="training", parameters={"data": "dvc:abc"}), "0 5 * * 0", server)
+    assert len(stand_in.schedules) == 2
+
+
+def test_a_refused_replacement_leaves_the_old_one(stand_in: StandIn, server: Server) -> None:
+    first = create(monitoring(), "0 3 * * *", server)
+    with pytest.raises(InputError, match=r"refuses the request \(400\): Schedule cron"):
+        create(monitoring(), "0 three * * *", server, replace=True)
+    assert list(stand_in.schedules) == [first.id]
+
+
+def test_it_is_paused_resumed_and_deleted(stand_in: StandIn, server: Server) -> None:
+    made = create(monitoring(), "0 3 * * *", server)
+    assert find(server, made.name).enabled
+    server.pause(made.id)
+    assert not find(server, made.id).enabled
+    server.resume(made.id)
+    assert find(server, made.id).enabled
+    server.delete(made.id)
+    with pytest.raises(Missing, match=r"schedule mtrec-.*: no such schedule on .* \(known: none\)"):
+        find(server, made.name)
+
+
+@pytest.mark.parametrize("cron", ["", "* * * *", "@daily", "1 2 3 4 5 6 7"])
+def test_what_is_no_cron_expression(cron: str) -> None:
+    with pytest.raises(InputError, match="five fields are expected"):
+        six_fields(cron)
+
+
+def test_users_have_their_own(tmp_path: Path) -> None:
+    with StandIn(multi_user=True).running() as stand_in:
+        with connect(Access(host=stand_in.url, namespace="team")) as server:
+            create(monitoring(), "0 3 * * *", server)
+            assert len(server.schedules()) == 1
+        with connect(Access(host=stand_in.url, namespace="others")) as server:
+            assert server.schedules() == []
+
+
+def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(["schedule", *arguments])
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        return said.out
+
+    name = "mtrec-monitoring-ecommerce"
+    with StandIn().running() as stand_in:
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", stand_in.url)
+        assert "No schedule is there yet" in told("list")
+        out = told("create", "monitoring", "--data", "/mtrec/drops", "--cron", "0 3 * * *")
+        (made,) = stand_in.schedules
+        assert (
+            out == f"schedule {name} created: 0 0 3 * * * ({made})\n{stand_in.url}/#/recurringrun/details/{made}\n"
+        )
+        assert told("pause", name) == f"schedule {name} paused\n"
+        assert "paused" in told("list")
+        assert told("resume", made) == f"schedule {name} goes on\n"
+        assert told("delete", name) == f"schedule {name} deleted\n"
+        assert stand_in.schedules == {}

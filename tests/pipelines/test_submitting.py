@@ -1,0 +1,120 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp import compiler, dsl, kubernetes
+
+from components.gate_model import gate_model
+from mtrec.config import load_scenario
+from mtrec.errors import ConfigError, InputError
+from pipelines import submitting
+from pipelines.kfp_server import Access, Server, connect
+from pipelines.submitting import Order, prepare, submit
+from tests.kfp_stand_in import StandIn
+
+
+@pytest.fixture(params=["2.14", "2.17"])
+def stand_in(request: pytest.FixtureRequest) -> Iterator[StandIn]:
+    with StandIn(request.param).running() as server:
+        yield server
+
+
+@pytest.fixture
+def server(stand_in: StandIn) -> Iterator[Server]:
+    with connect(Access(host=stand_in.url)) as server:
+        yield server
+
+
+def order(**changed: object) -> Order:
+    return Order(**{"kind": "training", "scenario": load_scenario("ecommerce"), **changed})  # type: ignore[arg-type]
+
+
+def test_training_is_submitted_with_its_parameters(stand_in: StandIn, server: Server) -> None:
+    data = {"data": "dvc:abc", "dvc_root": "/mtrec/dvc", "tracking_uri": ""}
+    started = submit(order(parameters=data, service_account="mtrec-trainer", pipeline_root="s3://b/r"), server)
+    run = stand_in.runs[started.id]
+    given = run["runtime_config"]["parameters"]
+    assert json.loads(given.pop("scenario")) == load_scenario("ecommerce").as_dict()
+    assert given == {"data": "dvc:abc", "dvc_root": "/mtrec/dvc"}
+    assert run["service_account"] == "mtrec-trainer"
+    assert run["runtime_config"]["pipeline_root"] == "s3://b/r"
+    assert stand_in.experiments[run["experiment_id"]]["display_name"] == "ecommerce"
+    assert run["display_name"].startswith("ecommerce-training-2")
+
+
+def test_monitoring_is_submitted(stand_in: StandIn, server: Server) -> None:
+    started = submit(order(kind="monitoring", parameters={"drop": "/mtrec/drops"}, experiment="watch"), server)
+    assert stand_in.runs[started.id]["runtime_config"]["parameters"]["drop"] == "/mtrec/drops"
+    assert [one["display_name"] for one in stand_in.experiments.values()] == ["watch"]
+
+
+def test_the_same_again_is_the_same_version_and_another_image_another(stand_in: StandIn, server: Server) -> None:
+    first, again = submit(order(), server), submit(order(), server)
+    assert first.prepared.uploaded
+    assert not again.prepared.uploaded
+    assert first.prepared.version == again.prepared.version
+    assert first.id != again.id
+    assert submit(order(image="other/python:2"), server).prepared.uploaded
+    assert len(stand_in.pipelines) == 1
+    assert len(stand_in.versions) == 2
+
+
+def test_two_who_upload_at_once_have_one_version(stand_in: StandIn, server: Server) -> None:
+    def somebody_is_faster(request: object) -> None:
+        if getattr(request, "path", "").endswith("/upload_version") and not stand_in.versions:
+            stand_in.trouble = lambda request: None
+            with connect(Access(host=stand_in.url)) as other:
+                prepare(order(), other)
+
+    stand_in.trouble = somebody_is_faster  # type: ignore[assignment]
+    assert not prepare(order(), server).uploaded
+    assert len(stand_in.versions) == 1
+
+
+def test_what_the_compiler_writes_for_secrets_is_taken_by_an_old_server(
+    stand_in: StandIn, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_secret(path: Path, **_: object) -> Path:
+        @dsl.pipeline(name="mtrec-training")
+        def one(scenario: str) -> None:
+            task = gate_model(scenario=scenario, **rest())
+            kubernetes.use_secret_as_env(task, "store", {"key": "AWS_SECRET_ACCESS_KEY"})
+
+        compiler.Compiler().compile(one, str(path))
+        return path
+
+    def rest() -> dict[str, object]:
+        importers = {
+            name: dsl.importer(artifact_uri="s3://b/x", artifact_class=dsl.Artifact).output
+            for name in ("evaluation", "losses", "validation")
+        }
+        texts = ("data_version", "code_revision", "pipeline_run", "image", "tracking_uri")
+        return {**importers, **dict.fromkeys(texts, "")}
+
+    monkeypatch.setitem(submitting.KINDS, "training", with_secret)
+    started = submit(order(), server)
+    documents = stand_in.documents[started.prepared.version_id]
+    assert "AWS_SECRET_ACCESS_KEY" in yaml.safe_dump(documents[1])
+
+
+def test_a_run_that_does_not_fit_is_refused_in_one_line(server: Server) -> None:
+    with pytest.raises(
+        InputError, match=r"refuses the request \(400\): Invalid input error: unknown parameter colour"
+    ):
+        submit(order(parameters={"colour": "red"}), server)
+
+
+def test_a_scenario_that_no_workflow_takes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submitting, "_MAX_SCENARIO", 10)
+    with pytest.raises(ConfigError, match=r"scenario ecommerce: \d+ characters as JSON, at most 10"):
+        submit(order(), server)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"), [("serving", "choose one of training, monitoring"), ("monitoring", "--data")]
+)
+def test_a_wrong_order(kind: str, part: str) -> None:
+    with pytest.raises(InputError, match=part):
+        order(kind=kind)
