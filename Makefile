@@ -49,10 +49,11 @@ lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-golden: $(STAMP) ## Renew the golden pipeline files and loss curves; look at the difference before you commit it
+golden: $(STAMP) ## Renew the golden pipelines, manifests and loss curves; look at the difference before you commit it
 	$(BIN)/mtrec compile --output tests/golden/training_pipeline.yaml
 	$(BIN)/mtrec compile --pipeline monitoring --output tests/golden/monitoring_pipeline.yaml
 	$(BIN)/python -m tests.model.test_golden_losses tests/golden/losses.json
+	$(BIN)/python -m tests.k8s.render
 	-@git --no-pager diff --stat -- tests/golden
 
 bench: $(STAMP) ## Measure quality against the baselines (needs MTREC_DATA)
