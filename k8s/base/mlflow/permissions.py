@@ -46,7 +46,7 @@ def main() -> None:
         logins.update_user_password(user, os.environ[variable])
     for scenario in scenarios:
         # Who makes a model manages it. The administrator makes both, so that neither is the trainer's.
-        models = {scenario: ("READ", "EDIT"), f"{scenario}-candidate": ("EDIT", "EDIT")}
+        models = {scenario: ("READ", "EDIT"), f"{scenario}-candidate": ("EDIT", "READ")}
         for model, allowed in models.items():
             trying(client.create_registered_model, model)
             for user, permission in zip(PASSWORD_VARIABLES, allowed, strict=True):
