@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python; do \
 	&& { echo "$$p"; break; }; done)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow lint golden bench docs constraints clean clean-state
+.PHONY: help install run test test-slow lint golden images bench docs constraints clean clean-state
 
 help: ## Print this list
 	@echo 'Targets:'
@@ -49,11 +49,15 @@ lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-golden: $(STAMP) ## Renew the golden pipeline files and loss curves; look at the difference before you commit it
+golden: $(STAMP) ## Renew the golden pipelines, manifests and loss curves; look at the difference before you commit it
 	$(BIN)/mtrec compile --output tests/golden/training_pipeline.yaml
 	$(BIN)/mtrec compile --pipeline monitoring --output tests/golden/monitoring_pipeline.yaml
 	$(BIN)/python -m tests.model.test_golden_losses tests/golden/losses.json
+	$(BIN)/python -m tests.k8s.render
 	-@git --no-pager diff --stat -- tests/golden
+
+images: ## Build the container images with docker, podman or buildah (TARGETS="slim cuda mlflow" REGISTRY=host/path)
+	@components/build_images.sh
 
 bench: $(STAMP) ## Measure quality against the baselines (needs MTREC_DATA)
 	$(BIN)/python -m benchmarks.quality $(ARGS)

@@ -7,3 +7,6 @@ IMAGE = f"mtrec/python:{__version__}"
 
 The name holds the word python because kfp's local runner warns about any other.
 """
+
+TRAINER_IMAGE = f"mtrec/python-cuda:{__version__}"
+"""The same with CUDA, for training on GPUs."""

@@ -14,9 +14,13 @@ def code_revision() -> str:
     """The revision of the code that runs.
 
     Returns:
-        In a git checkout the commit; with local changes `<commit>-dirty+<hash of the sources>`. Elsewhere
-        `sources-<hash of the installed package's sources>`. Equal text means equal code.
+        In an image what it was built from, as in its label. In a git checkout the commit; with local changes
+        `<commit>-dirty+<hash of the sources>`. Elsewhere `sources-<hash of the installed package's sources>`.
+        Equal text means equal code; an image of uncommitted code says `<commit>-dirty+<hash of its sources>`.
     """
+    if (built := _PACKAGE / "REVISION").is_file():
+        revision = built.read_text(encoding="utf-8").strip()
+        return f"{revision}+{_hash_files([_PACKAGE])}" if revision.endswith("-dirty") else revision
     root = _checkout()
     if root is None:
         return f"sources-{_hash_files([_PACKAGE])}"

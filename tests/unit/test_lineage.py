@@ -38,6 +38,16 @@ def test_without_git_the_sources_are_hashed(package: Path) -> None:
     assert code_revision() != before
 
 
+def test_an_image_tells_the_commit_it_was_built_from(package: Path) -> None:
+    (package / "REVISION").write_text("0123abcd\n")
+    assert code_revision() == "0123abcd"
+    (package / "REVISION").write_text("0123abcd-dirty\n")
+    dirty = code_revision()
+    assert dirty.startswith("0123abcd-dirty+")
+    (package / "__init__.py").write_text("x = 3\n")
+    assert code_revision() != dirty
+
+
 def test_in_a_checkout_the_commit_is_the_revision_until_code_changes(package: Path, tmp_path: Path) -> None:
     _git(tmp_path, "init", "-q")
     _git(tmp_path, "add", ".")

@@ -1,0 +1,184 @@
+"""The rules of k8s/check.py hold for what is committed, and each is noticed when it is broken."""
+
+import copy
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.k8s.render import ROOT, documents, golden, render, renderer
+
+Documents = list[dict[str, Any]]
+
+
+def test_dev_keeps_every_rule(dev: Documents, check: ModuleType) -> None:
+    assert check.problems(dev) == []
+    assert check.wanted_secrets(dev) == {}
+
+
+def test_dev_is_nothing_for_production(dev: Documents, check: ModuleType) -> None:
+    found = check.problems(dev, prod=True)
+    assert "Secret mlflow/mlflow-admin" in " ".join(re.sub(r"-[0-9a-z]{10}:", ":", line) for line in found)
+    assert any("image mtrec/mlflow:3.17.2 is not pinned" in line for line in found)
+
+
+def test_prod_is_refused_until_the_images_are_named_by_digest() -> None:
+    command = [sys.executable, str(ROOT / "k8s" / "check.py"), "--prod"]
+    text = golden("prod").read_text(encoding="utf-8")
+    done = subprocess.run(command, input=text, capture_output=True, text=True)
+    assert done.returncode == 1
+    first, *others = done.stderr.splitlines()
+    assert first == (
+        "mtrec: Deployment mlflow/mlflow: container mlflow: image registry.invalid/mtrec/mlflow:name-it-by-digest "
+        "is not pinned: name registry.invalid/mtrec/mlflow by newName and digest under images: in your own overlay"
+    )
+    assert all("is not pinned" in line for line in others), done.stderr
+    pinned = re.sub(
+        r"registry\.invalid/(\S+):name-it-by-digest", rf"registry.example.com/\1@sha256:{'1' * 64}", text
+    )
+    done = subprocess.run(command, input=pinned, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "yours to make: Secret mlflow/mlflow-admin with flask-key, password\n" in done.stdout
+
+
+@pytest.mark.skipif(renderer() is None, reason="neither kustomize nor kubectl 1.27 is installed")
+def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType) -> None:
+    own = documents(render(ROOT / "tests" / "k8s" / "own"))
+    assert check.problems(own, prod=True) == []
+    assert check.wanted_secrets(own) == {
+        "mlflow/mlflow-database": {"host", "port", "database", "user", "password"},
+        "mlflow/mlflow-object-store": {"access-key", "secret-key"},
+        "mlflow/mlflow-admin": {"password", "flask-key"},
+        "mlflow/mlflow-users": {"trainer", "approver"},
+        "mtrec/mtrec-mlflow": {"username", "password"},
+    }
+    (job,) = [d for d in own if d["metadata"]["name"] == "mtrec-monitor"]
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["command"] == ["mtrec", "schedule", "create", "monitoring"]
+    assert container["image"].startswith("registry.example.com/mtrec/python@sha256:")
+
+
+def test_the_secrets_that_prod_wants_are_in_the_guide(check: ModuleType) -> None:
+    wanted = check.wanted_secrets(documents(golden("prod").read_text(encoding="utf-8")))
+    guide = (ROOT / "k8s" / "README.md").read_text(encoding="utf-8")
+    for name, keys in wanted.items():
+        assert f"`{name}`" in guide
+        for key in keys:
+            assert key in guide, f"{name}: {key}"
+
+
+def test_pods_are_really_looked_into(manifests: Documents, check: ModuleType, overlay: str) -> None:
+    seen = {check.name_of(d): len(list(check.templates(d))) for d in manifests if list(check.templates(d))}
+    ours = {"Deployment mlflow/mlflow", "Job mlflow/mlflow-permissions"}
+    theirs = {
+        "dev": {"StatefulSet mlflow/postgres", "Deployment mlflow/objectstore", "Job mlflow/buckets"},
+        "prod": set(),
+    }
+    home = {"dev": "kubeflow", "prod": "mtrec"}[overlay]
+    assert set(seen) == ours | theirs[overlay] | {f"TrainingRuntime {home}/mtrec-torch"}
+
+
+def _pod(change: Callable[[dict[str, Any]], Any]) -> Callable[[Documents], None]:
+    return lambda all_: change(_server(all_)["spec"]["template"]["spec"]) and None
+
+
+def _container(change: Callable[[dict[str, Any]], Any]) -> Callable[[Documents], None]:
+    return lambda all_: change(_server(all_)["spec"]["template"]["spec"]["containers"][0]) and None
+
+
+def _server(all_: Documents) -> dict[str, Any]:
+    return next(d for d in all_ if d["kind"] == "Deployment" and d["metadata"]["name"] == "mlflow")
+
+
+def _without(all_: Documents, kind: str, *names: str) -> None:
+    all_[:] = [d for d in all_ if d["kind"] != kind or d["metadata"]["name"] not in names]
+
+
+def _change(name: str, key: str, value: Any) -> Callable[[Documents], None]:
+    def change(all_: Documents) -> None:
+        next(d for d in all_ if d["kind"] == name)["data"][key] = value
+
+    return change
+
+
+BROKEN = {
+    "host network": (_pod(lambda p: p.update(hostNetwork=True)), "hostNetwork is on"),
+    "host path": (
+        _pod(lambda p: p["volumes"].append({"name": "x", "hostPath": {"path": "/"}})),
+        "volume x is a hostPath",
+    ),
+    "token": (_pod(lambda p: p.pop("automountServiceAccountToken")), "automountServiceAccountToken is not false"),
+    "root": (_pod(lambda p: p["securityContext"].update(runAsUser=0)), "runAsUser is root"),
+    "perhaps root": (_pod(lambda p: p["securityContext"].pop("runAsNonRoot")), "runAsNonRoot is not true"),
+    "seccomp": (_pod(lambda p: p["securityContext"].pop("seccompProfile")), "no seccompProfile"),
+    "account": (_pod(lambda p: p.update(serviceAccountName="who")), "ServiceAccount who is not there"),
+    "init container": (
+        _pod(lambda p: p.update(initContainers=[{"name": "first", "image": "x:1"}])),
+        "container first: allowPrivilegeEscalation is not false",
+    ),
+    "privileged": (_container(lambda c: c["securityContext"].update(privileged=True)), "mlflow: privileged"),
+    "root after all": (_container(lambda c: c["securityContext"].update(runAsUser=0)), "runAsUser is root"),
+    "capability": (
+        _container(lambda c: c["securityContext"]["capabilities"].update(add=["SYS_ADMIN"])),
+        "capabilities are not dropped",
+    ),
+    "file system": (_container(lambda c: c["securityContext"].pop("readOnlyRootFilesystem")), "can be written"),
+    "host port": (_container(lambda c: c["ports"][0].update(hostPort=80)), "hostPort is used"),
+    "limits": (_container(lambda c: c["resources"]["limits"].pop("memory")), "no limits of memory"),
+    "requests": (_container(lambda c: c["resources"].pop("requests")), "no requests of cpu and memory"),
+    "probe": (_container(lambda c: c.pop("livenessProbe")), "no livenessProbe"),
+    "latest": (_container(lambda c: c.update(image="mtrec/mlflow:latest")), "changes under its name"),
+    "no tag": (_container(lambda c: c.update(image="host:5000/mtrec/mlflow")), "changes under its name"),
+    "port": (_container(lambda c: c["ports"][0].update(name="web")), "no port of its pods is called http"),
+    "config map": (lambda all_: _without(all_, "ConfigMap", "mtrec-env"), "ConfigMap mtrec-env is not there"),
+    "claim": (
+        lambda all_: _without(all_, "PersistentVolumeClaim", "mtrec-work"),
+        "PersistentVolumeClaim mtrec-work",
+    ),
+    "secret": (lambda all_: _without(all_, "Secret", "mtrec-mlflow"), "Secret mtrec-mlflow is not there"),
+    "budget": (lambda all_: _without(all_, "PodDisruptionBudget", "mlflow"), "no PodDisruptionBudget"),
+    "network": (
+        lambda all_: _without(all_, "NetworkPolicy", "mlflow", "nothing", "names"),
+        "no NetworkPolicy limits its ingress",
+    ),
+    "password": (_change("ConfigMap", "URL", "postgresql://u:secret@host/db"), "URL holds a password"),
+    "written out": (
+        _container(lambda c: c["env"].append({"name": "MY_PASSWORD", "value": "x"})),
+        "MY_PASSWORD is written out",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_rule_is_named(dev: Documents, check: ModuleType, case: str) -> None:
+    change, said = BROKEN[case]
+    before = set(check.problems(dev, prod=True))
+    changed = copy.deepcopy(dev)
+    change(changed)
+    new = [line for line in check.problems(changed, prod=True) if line not in before]
+    new += [line for line in check.problems(changed) if line not in new]
+    assert any(said in line for line in new), new
+
+
+def test_an_empty_file_is_no_success() -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "k8s" / "check.py")], input="", capture_output=True, text=True
+    )
+    assert done.returncode == 1
+
+
+def test_prod_holds_no_secret_at_all(check: ModuleType) -> None:
+    prod = documents(golden("prod").read_text(encoding="utf-8"))
+    assert not [d for d in prod if d["kind"] == "Secret"]
+    assert "dev-only" not in yaml.safe_dump_all(prod)
+    (runtime,) = [d for d in prod if d["kind"] == "TrainingRuntime"]
+    (template,) = check.templates(runtime)
+    assert template["spec"]["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+    ]
+    assert template["spec"]["nodeSelector"] == {"nvidia.com/gpu.present": "true"}
