@@ -313,8 +313,8 @@ def working(lease: Lease, what: str | None = None) -> Iterator[Lease]:
 
     Args:
         lease: see `Lease.join`.
-        what: what the run is for, told to others. The first step gives it and acquires the lease, or goes on with it
-            when it is tried again; later steps give none.
+        what: what the run is for, told to others. The first step gives it and acquires the lease, or, when it is
+            tried again, goes on with it; later steps give none.
 
     Raises:
         Held: the first step found it with another run; the block does not run.
