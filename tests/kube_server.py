@@ -26,6 +26,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+
+from mtrec import kube
+
 Object = dict[str, Any]
 
 _KINDS = {
@@ -336,6 +340,24 @@ class KubeServer:
     def _stamped(self, made: Object) -> Object:
         self._revision += 1
         return {**made, "metadata": {**made["metadata"], "resourceVersion": str(self._revision)}}
+
+
+@contextmanager
+def cluster(folder: Path, monkeypatch: pytest.MonkeyPatch, *, namespace: str = "default") -> Iterator[KubeServer]:
+    """A cluster that this process, and those that it starts, find by KUBECONFIG.
+
+    Args:
+        folder: gets the kubeconfig.
+        monkeypatch: of the test.
+        namespace: made, and that of the kubeconfig.
+    """
+    with KubeServer() as server:
+        server.add("namespaces", namespace)
+        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(folder / "kubeconfig", namespace=namespace)))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        kube.api_client.cache_clear()
+        yield server
+        kube.api_client.cache_clear()
 
 
 def check_lease(lease: Object) -> None:

@@ -10,6 +10,7 @@ import pytest
 from mtrec import kube
 from pipelines.cli import main
 from pipelines.cluster_check import Line, Wanted, check_cluster
+from tests import kube_server
 from tests.kube_server import KubeServer
 
 DEFINITIONS = (
@@ -25,13 +26,9 @@ PASSWORD = base64.b64encode(b"a password").decode()
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
     """A cluster that has everything."""
-    with KubeServer() as server:
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        kube.api_client.cache_clear()
+    with kube_server.cluster(tmp_path, monkeypatch) as server:
         furnish(server)
         yield server
-        kube.api_client.cache_clear()
 
 
 def furnish(server: KubeServer) -> None:

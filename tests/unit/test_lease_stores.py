@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mtrec import kube
 from mtrec.errors import InputError, RunError
-from mtrec.lease import Away, FileStore, Held, Lease, LeaseStore, Lost, Store, holding
+from mtrec.lease import Away, FileStore, Held, Lease, LeaseStore, Lost, Store, holding, working
+from tests import kube_server
 from tests.kube_server import KubeServer
 
 Make = Callable[..., Lease]
@@ -20,13 +22,8 @@ Make = Callable[..., Lease]
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
-    with KubeServer() as server:
-        server.add("namespaces", "shops")
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", namespace="shops")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        kube.api_client.cache_clear()
+    with kube_server.cluster(tmp_path, monkeypatch, namespace="shops") as server:
         yield server
-        kube.api_client.cache_clear()
 
 
 @pytest.fixture(params=["file", "kubernetes"])
@@ -52,7 +49,7 @@ def cluster() -> LeaseStore:
     return LeaseStore("shops", "mtrec-shop-training", labels={"mtrec/kind": "training"})
 
 
-def lease_in(store: Store, clock: Time, **options: float) -> Lease:
+def lease_in(store: Store, clock: Time, **options: Any) -> Lease:
     if isinstance(store, FileStore):
         return Lease(store, clock=clock, **options)
     return Lease(store, **options)
@@ -157,6 +154,28 @@ def test_the_processes_of_a_run_share_its_token(store: Store) -> None:
     assert Lease.join(place, "run 8").acquire("training of shop") == 2
 
 
+def test_a_run_keeps_it_from_step_to_step(store: Store, server: KubeServer) -> None:
+    clock = Time(server)
+
+    def step(run: str) -> Lease:
+        lease = lease_in(store, clock, seconds=2, holder=run)
+        return Lease.join(lease.as_place(), run) if isinstance(store, LeaseStore) else lease
+
+    with working(step("run 7"), "training of shop") as first:
+        time.sleep(3.5)
+        with pytest.raises(Held, match=r"training of shop is under way already \(run 7\)"):
+            step("run 8").acquire("training of shop")
+    clock.passes(5)
+    if isinstance(store, LeaseStore):
+        with working(step("run 7")) as later:  # late, and nobody has come meanwhile
+            assert later.token == first.token
+    clock.passes(5)
+    with working(step("run 8"), "training of shop") as other:
+        assert other.token == 2
+        with pytest.raises(Lost), working(step("run 7")):
+            pytest.fail("another run trains")
+
+
 # A cluster
 
 
@@ -230,6 +249,10 @@ def test_a_change_that_leaves_the_holder_is_no_loss(server: KubeServer) -> None:
     lease.renew()
     with lease.guarded():
         pass
+    step = Lease.from_text(lease.as_text())
+    step.renew()
+    labels = server.objects["leases", "shops", "mtrec-shop-training"]["metadata"]["labels"]
+    assert labels == {"mtrec/kind": "training", "seen": "yes"}
 
 
 def test_time_is_the_api_servers(server: KubeServer, monkeypatch: pytest.MonkeyPatch) -> None:

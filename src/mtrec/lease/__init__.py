@@ -31,7 +31,7 @@ from mtrec.lease.kubernetes import LeaseStore
 from mtrec.lease.state import Away, Changed, Held, Lost, State, Store, Version
 from mtrec.processes import me
 
-__all__ = ["Away", "FileStore", "Held", "Lease", "LeaseStore", "Lost", "State", "Store", "holding"]
+__all__ = ["Away", "FileStore", "Held", "Lease", "LeaseStore", "Lost", "State", "Store", "holding", "working"]
 
 T = TypeVar("T")
 
@@ -126,7 +126,8 @@ class Lease:
         if "path" in given:
             return cls(Path(given["path"]), seconds=seconds, holder=holder)
         place = given["kubernetes"]
-        return cls(LeaseStore(place["namespace"], place["name"]), seconds=seconds, holder=holder)
+        store = LeaseStore(place["namespace"], place["name"], labels=place.get("labels"))
+        return cls(store, seconds=seconds, holder=holder)
 
     def acquire(self, what: str) -> int:
         """Become the holder, or fail at once.
@@ -146,9 +147,9 @@ class Lease:
 
     def _acquire(self, what: str) -> int:
         found, version = self.store.read()
-        if self._adopt(found, version):
-            assert self.token is not None
-            return self.token
+        if found is not None and self._adopt(found, version):
+            self._extend(found, version)
+            return found.token
         if found is not None and self._lives(found):
             left = found.expires - self.clock()
             raise Held(
@@ -170,8 +171,8 @@ class Lease:
         return state.token
 
     def _adopt(self, found: State | None, version: Version) -> bool:
-        """Take up the token of the holder of the same name, where the name is shared and it holds the lease."""
-        if not self._shared or found is None or found.holder != self.holder or not self._lives(found):
+        """Take up the token of the holder of the same name, where the name is shared and nobody came after it."""
+        if not self._shared or found is None or found.holder != self.holder or found.expires == 0:
             return False
         self.token, self._uid = found.token, version.uid
         return True
@@ -304,6 +305,28 @@ def holding(lease: Lease, what: str) -> Iterator[Lease]:
     finally:
         with suppress(Away):  # then it expires by itself
             lease.release()
+
+
+@contextmanager
+def working(lease: Lease, what: str | None = None) -> Iterator[Lease]:
+    """Renew the lease of a run for the time of one of its steps; afterwards it stays the run's until it expires.
+
+    Args:
+        lease: see `Lease.join`.
+        what: what the run is for, told to others. The first step gives it and acquires the lease, or, when it is
+            tried again, goes on with it; later steps give none.
+
+    Raises:
+        Held: the first step found it with another run; the block does not run.
+        Lost: a later step found that the run does not hold it; the block does not run.
+        Away: the store cannot be reached; the block does not run.
+    """
+    if what is None:
+        lease.renew()
+    else:
+        lease.acquire(what)
+    with _renewing(lease):
+        yield lease
 
 
 @contextmanager

@@ -53,8 +53,8 @@ class LeaseStore:
 
     @property
     def place(self) -> dict[str, Any]:
-        """Namespace and name."""
-        return {"kubernetes": {"namespace": self.namespace, "name": self.name}}
+        """Namespace and name, and the labels for who makes it."""
+        return {"kubernetes": {"namespace": self.namespace, "name": self.name, "labels": self.labels}}
 
     @contextmanager
     def alone(self, patience: float) -> Iterator[None]:
@@ -98,7 +98,12 @@ class LeaseStore:
         renewed = state.expires - seconds if state.expires else self.now()
         stamp = datetime.fromtimestamp(renewed, UTC).strftime(_MICRO)
         told = {"mtrec/what": state.what, "mtrec/host": socket.gethostname()}
-        meta = {"name": self.name, "namespace": self.namespace, "labels": self.labels, "annotations": told}
+        meta = {
+            "name": self.name,
+            "namespace": self.namespace,
+            "labels": {**version.others.get("labels", {}), **self.labels},
+            "annotations": {**version.others.get("annotations", {}), **told},
+        }
         spec = {"leaseDurationSeconds": duration, "leaseTransitions": state.token, "renewTime": stamp}
         if state.expires:
             spec |= {"holderIdentity": state.holder}
@@ -173,4 +178,6 @@ def state_of(lease: dict[str, Any]) -> State:
 
 
 def _version(lease: dict[str, Any]) -> Version:
-    return Version(lease["metadata"]["uid"], lease["metadata"]["resourceVersion"])
+    meta = lease["metadata"]
+    others = {kind: meta.get(kind) or {} for kind in ("labels", "annotations")}
+    return Version(meta["uid"], meta["resourceVersion"], others)

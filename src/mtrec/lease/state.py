@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -38,6 +39,8 @@ class Version(NamedTuple):
     uid: str = ""
     """Of the object: one that was deleted and made again counts its tokens from the beginning."""
     revision: str = ""
+    others: Mapping[str, Mapping[str, str]] = {}
+    """Labels and annotations of the object, which a write leaves to it."""
 
 
 class Held(RunError):

@@ -44,9 +44,19 @@ def lease_of(name: str, uri: str, what: str = "promotion") -> Lease:
         InputError: MTREC_LEASES is wrong.
     """
     if (namespace := _namespace()) is not None:
-        labels = {"mtrec/kind": what, "mtrec/scenario": name}
-        return Lease(LeaseStore(namespace, f"mtrec-{name}-{what}", labels=labels), seconds=LEASE_SECONDS)
+        return Lease(_object(name, namespace, what), seconds=LEASE_SECONDS)
     return Lease(_locks(uri) / f"{name}.{what}.json", seconds=LEASE_SECONDS)
+
+
+def run_lease(name: str, namespace: str, hours: float = 6.0) -> str:
+    """What the parameter `lease` of a pipeline on a cluster is: where the lease is that its run holds.
+
+    Args:
+        name: the scenario.
+        namespace: of the Lease objects.
+        hours: how long the lease lasts when no step renews it: between steps, while a pod waits for a machine.
+    """
+    return Lease(_object(name, namespace, "training"), seconds=3600 * hours).as_place()
 
 
 def trainings(uri: str) -> list[str]:
@@ -74,6 +84,11 @@ def _namespace() -> str | None:
     if kind not in ("", "files", "kubernetes") or (namespace and kind != "kubernetes"):
         raise InputError(f"{VARIABLE}={given}: unknown; give files, kubernetes or kubernetes:NAMESPACE")
     return (namespace or default_namespace()) if kind == "kubernetes" else None
+
+
+def _object(name: str, namespace: str, what: str) -> LeaseStore:
+    labels = {"mtrec/kind": what, "mtrec/scenario": name}
+    return LeaseStore(namespace, f"mtrec-{name}-{what}", labels=labels)
 
 
 def _locks(uri: str) -> Path:

@@ -18,8 +18,9 @@ from mtrec.data.versioning import EMBEDDED
 from mtrec.errors import RunError
 from mtrec.lease import Lease, holding
 from mtrec.stages import decide
-from mtrec.tracking import attempts, finish_run, log_outcome, pipeline_run, training_lease
+from mtrec.tracking import attempts, finish_run, log_outcome, pipeline_run, training_lease, trainings
 from mtrec.tracking.connection import connected
+from tests import kube_server
 from tests.unit.stages.conftest import later
 
 
@@ -125,6 +126,25 @@ def test_none_begins_while_another_is_under_way(place: Place) -> None:
         assert place.decide()["reason"].startswith("training of tiny (")
         assert place.decide(lease=lease.as_text())["verdict"] == "retrain", "the run's own lease"
     assert place.decide()["verdict"] == "retrain"
+
+
+def test_on_a_cluster_the_run_that_retrains_holds_the_lease_from_the_decision_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its pods are given where the lease is, and join under the name of their run."""
+    monkeypatch.setenv("MTREC_LEASES", "kubernetes")
+    with kube_server.cluster(place.folder, monkeypatch) as server:
+        where = training_lease(place.scenario.name, place.uri).as_place()
+        assert place.decide(lease=where)["verdict"] == "retrain"
+        (lease,) = (found for (kind, _, _), found in server.objects.items() if kind == "leases")
+        assert lease["spec"]["holderIdentity"] == "second"
+        assert place.decide(lease=where)["verdict"] == "retrain", "the same step of the same run, tried again"
+        told = place.decide("third", lease=where)
+        under_way = f"retraining of {place.scenario.name} (second) is under way already"
+        assert (told["verdict"], told["reason"]) == ("skip", under_way)
+        assert trainings(place.uri) == [f"retraining of {place.scenario.name} (second)"]
+        with Lease.join(where, "second").guarded() as token:
+            assert token == 1
 
 
 def test_where_no_lease_is_shared_a_training_run_of_mlflow_is_under_way(

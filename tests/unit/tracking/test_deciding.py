@@ -5,26 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from mtrec import kube
 from mtrec.errors import InputError
-from mtrec.lease import Held, holding
+from mtrec.lease import Held, Lease, holding
 from mtrec.tracking import resolve_uri, training_lease, trainings
 from mtrec.tracking.connection import connected
-from mtrec.tracking.deciding import LEASE_SECONDS, deciding, lease_of
+from mtrec.tracking.deciding import LEASE_SECONDS, deciding, lease_of, run_lease
+from tests import kube_server
 from tests.kube_server import KubeServer
 
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
-    with KubeServer() as server:
-        server.add("namespaces", "shops")
+    monkeypatch.chdir(tmp_path)
+    with kube_server.cluster(tmp_path, monkeypatch, namespace="shops") as server:
         server.add("namespaces", "others")
-        monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(tmp_path / "kubeconfig", namespace="shops")))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        monkeypatch.chdir(tmp_path)
-        kube.api_client.cache_clear()
         yield server
-        kube.api_client.cache_clear()
 
 
 @pytest.mark.parametrize(("given", "namespace"), [("kubernetes", "shops"), ("kubernetes:others", "others")])
@@ -44,6 +39,18 @@ def test_a_cluster_holds_them_where_it_is_said(
         "mtrec-tiny-shop-training",
     ]
     assert not Path(".mtrec/locks").exists()
+
+
+def test_a_run_on_a_cluster_is_told_where_its_lease_is(
+    cluster: KubeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Lease.join(run_lease("tiny-shop", "others", hours=2), "run 7")
+    step.acquire("training of tiny-shop")
+    monkeypatch.setenv("MTREC_LEASES", "kubernetes:others")
+    cluster.ahead += 7100
+    assert trainings("http://mlflow") == ["training of tiny-shop (run 7)"]
+    cluster.ahead += 200
+    assert trainings("http://mlflow") == []
 
 
 def test_one_decides_at_a_time(cluster: KubeServer, monkeypatch: pytest.MonkeyPatch) -> None:
