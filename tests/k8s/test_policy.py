@@ -61,7 +61,7 @@ def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType)
     (settings,) = [d["data"] for d in own if "MLFLOW_ARTIFACTS_DESTINATION" in d.get("data", {})]
     assert settings["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://my-bucket/mlflow"
     assert "mlflow.mlflow.svc.cluster.local:5000" in settings["MLFLOW_SERVER_ALLOWED_HOSTS"]
-    (job,) = [d for d in own if d["metadata"]["name"] == "mlflow-permissions"]
+    (job,) = [d for d in own if (d["kind"], d["metadata"]["name"]) == ("Job", "mlflow-permissions")]
     assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["my-shop"]
     guide = (ROOT / "k8s" / "README.md").read_text(encoding="utf-8")
     for part in ("replacements:", "configMapGenerator:", "patches:"):
