@@ -145,6 +145,8 @@ def container_problems(container: Document, pod_context: Document, *, prod: bool
     elif ":" not in image.rsplit("/", 1)[-1] or image.endswith(":latest"):
         yield f"image {image} changes under its name"
     for variable in container.get("env", []):
+        if prod and str(variable.get("value", "")).startswith("registry.invalid/"):
+            yield f"{variable['name']} names no image of yours: copy it with replacements: in your own overlay"
         if prod and "value" in variable and SECRET_NAME.search(variable["name"]) and not is_path(variable):
             yield f"{variable['name']} is written out: take it from a Secret"
 

@@ -70,6 +70,14 @@ def test_every_install_keeps_to_the_tested_versions(repository: Path) -> None:
                 assert "-c " in install or "--no-deps" in install, install
 
 
+def test_no_pin_contradicts_the_tested_versions(repository: Path) -> None:
+    """With `-c constraints.txt` pip refuses two versions of one package, and the image could not be built."""
+    tested = dict(re.findall(r"^([\w.-]+)==(\S+)$", (repository / "constraints.txt").read_text(), re.M))
+    for file in FILES:
+        for name, version in re.findall(r"\b([\w-]+)(?:\[\w+\])?==([\w.]+)", (repository / file).read_text()):
+            assert tested.get(name, version) == version, f"{file}: {name}=={version}"
+
+
 def test_only_what_is_needed_is_sent_to_the_engine(repository: Path) -> None:
     lines = (repository / ".dockerignore").read_text().split("\n")
     assert "*" in lines

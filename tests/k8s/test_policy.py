@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from pipelines.cli import app
 from tests.k8s.render import ROOT, documents, golden, render, renderer
 
 Documents = list[dict[str, Any]]
@@ -57,10 +58,23 @@ def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType)
         "mlflow/mlflow-users": {"trainer", "approver"},
         "mtrec/mtrec-mlflow": {"username", "password"},
     }
+    (settings,) = [d["data"] for d in own if "MLFLOW_ARTIFACTS_DESTINATION" in d.get("data", {})]
+    assert settings["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://my-bucket/mlflow"
+    assert "mlflow.mlflow.svc.cluster.local:5000" in settings["MLFLOW_SERVER_ALLOWED_HOSTS"]
+    (job,) = [d for d in own if (d["kind"], d["metadata"]["name"]) == ("Job", "mlflow-permissions")]
+    assert job["spec"]["template"]["spec"]["containers"][0]["args"] == ["my-shop"]
+    guide = (ROOT / "k8s" / "README.md").read_text(encoding="utf-8")
+    for part in ("replacements:", "configMapGenerator:", "patches:"):
+        shown = (ROOT / "tests" / "k8s" / "own" / "kustomization.yaml").read_text(encoding="utf-8")
+        assert shown[shown.index(part) :].splitlines()[:3] == guide[guide.index(part) :].splitlines()[:3]
     (job,) = [d for d in own if d["metadata"]["name"] == "mtrec-monitor"]
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["command"] == ["mtrec", "schedule", "create", "monitoring"]
     assert container["image"].startswith("registry.example.com/mtrec/python@sha256:")
+    assert {"name": "STEPS_IMAGE", "value": container["image"]} in container["env"]
+    job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "registry.invalid/mtrec/python:x"
+    (left,) = check.problems(own, prod=True)
+    assert "STEPS_IMAGE names no image of yours" in left
 
 
 def test_the_secrets_that_prod_wants_are_in_the_guide(check: ModuleType) -> None:
@@ -70,6 +84,21 @@ def test_the_secrets_that_prod_wants_are_in_the_guide(check: ModuleType) -> None
         assert f"`{name}`" in guide
         for key in keys:
             assert key in guide, f"{name}: {key}"
+
+
+@pytest.mark.skipif(
+    "schedule" not in {group.name for group in app.registered_groups}, reason="no mtrec schedule yet"
+)
+def test_the_command_that_makes_the_schedule_is_one() -> None:
+    import typer.main
+
+    (job,) = documents((ROOT / "k8s" / "schedule" / "monitor.yaml").read_text(encoding="utf-8"))
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    command: Any = typer.main.get_command(app)
+    for word in container["command"][1:3]:
+        command = command.commands[word]
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word.split("=")[0] for word in container["args"]} <= known
 
 
 def test_pods_are_really_looked_into(manifests: Documents, check: ModuleType, overlay: str) -> None:
