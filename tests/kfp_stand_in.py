@@ -27,6 +27,7 @@ import yaml
 
 from tests import kfp_schema
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGERS = {"int": int, "str": str, "bool": bool, "float": float}
 _SORT = re.compile(r"(|(created_at|display_name|name|id|status)( (asc|desc))?)")
 _CRON_FIELD = re.compile(r"[\d*/,?A-Z-]+")
@@ -350,7 +351,7 @@ class StandIn:
             raise Refuse(409, f"Already exist error: The name {name} already exist")
         if not isinstance(request.body, dict) or "uploadfile" not in request.body:
             raise Refuse(400, "Failed to find the file uploadfile")
-        documents = list(yaml.safe_load_all(request.body["uploadfile"]))
+        documents = list(yaml.load_all(request.body["uploadfile"], Loader=_LOADER))
         self._check_spec(documents)
         made, moment = self._new("version")
         answer = {
