@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -94,6 +94,7 @@ class StandIn:
         self.runs: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
         self._asked: dict[str, int] = {}
+        self._moments: dict[tuple[str, str, str], str] = {}
         self._lock = threading.Lock()
         self._count = 0
         self.url = ""
@@ -307,8 +308,11 @@ class StandIn:
 
     def _new(self, kind: str) -> tuple[str, str]:
         self._count += 1
-        moment = datetime.now(UTC) + timedelta(milliseconds=self._count)
-        return f"{kind}-{self._count}", moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return f"{kind}-{self._count}", self._now()
+
+    @staticmethod
+    def _now() -> str:
+        return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
     # Pipelines
 
@@ -457,22 +461,26 @@ class StandIn:
             if frame.error:
                 found["error"] = {"code": 13, "message": frame.error}
         ended = found["state"] in ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-        found["finished_at"] = found["created_at"] if ended else "1970-01-01T00:00:00Z"
+        now = self._moments.setdefault((run, "", "ended"), self._now()) if ended else "1970-01-01T00:00:00Z"
+        found["finished_at"] = now
         return self._answer(found, "V2beta1Run")
 
     def _nodes(self, run: str, frame: Frame) -> Iterator[dict[str, Any]]:
         """The nodes of the workflow: for each task the DAG, its driver, and the executor."""
-        moment = self.runs[run]["created_at"]
+        now = self._now()
 
         def node(name: str, state: str) -> dict[str, Any]:
             ended = state in ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
+            began = self._moments.setdefault((run, name, "began"), now)
             return {
                 "run_id": run,
                 "task_id": f"{run}-{name}",
                 "display_name": name,
-                "create_time": moment,
-                "start_time": moment,
-                "end_time": moment if ended else "1970-01-01T00:00:00Z",
+                "create_time": began,
+                "start_time": began,
+                "end_time": (
+                    self._moments.setdefault((run, name, "ended"), now) if ended else "1970-01-01T00:00:00Z"
+                ),
                 "state": state,
             }
 

@@ -129,7 +129,13 @@ def test_ctrl_c_leaves_the_run_running(tmp_path: Path) -> None:
         stand_in.play = [Frame("RUNNING", {"ingest-data": "RUNNING"})]
         command = [sys.executable, "-m", "pipelines.cli", "submit", "training", "--follow", "--host", stand_in.url]
         child = subprocess.Popen(
-            command, cwd=tmp_path, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=tmp_path,
+            env=os.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have it ignored
         )
         while not any(request.path.endswith("/runs/run-4") for request in stand_in.requests):
             assert child.poll() is None, child.communicate()
