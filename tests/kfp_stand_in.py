@@ -11,6 +11,7 @@ are told as a server tells them: the nodes of the workflow, with neither errors 
 
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -100,7 +102,8 @@ class StandIn:
         self.url = ""
 
     @contextmanager
-    def running(self) -> Iterator["StandIn"]:
+    def running(self, certificate: Path | None = None) -> Iterator["StandIn"]:
+        """Serve while the block runs; by TLS with a certificate and its key in one PEM file."""
         stand_in = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -116,7 +119,11 @@ class StandIn:
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{server.server_port}"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
             yield self
