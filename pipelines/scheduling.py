@@ -1,7 +1,7 @@
 """Recurring runs on a cluster: the training or the monitor, by the server's clock.
 
-One run of a schedule at a time, and what was missed while it was paused or the server away is not made up for: two
-trainings of one scenario wait for each other anyway, and the newest data is what counts.
+One run of a schedule at a time, and what was missed while it was paused or the server away is not made up for: the
+newest data is what counts. The server counts the schedule's own runs alone, so one started by hand may overlap.
 """
 
 from __future__ import annotations

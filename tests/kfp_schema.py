@@ -7,6 +7,7 @@ Of the installed version the packages are asked directly. For 2.14 the same was 
     PYTHONPATH=kfp-server-api-2.14.6 python tests/kfp_schema.py FOLDER_WITH_kfp > tests/golden/kfp_2_14.json
 """
 
+import functools
 import importlib
 import importlib.util
 import json
@@ -20,6 +21,7 @@ RECORDED = Path(__file__).parent / "golden" / "kfp_2_14.json"
 _FREE = ("google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue", "google.protobuf.Any")
 
 
+@functools.cache
 def schema(version: str) -> dict[str, Any]:
     """models: name → JSON key → type; enums: name → values; messages: name → field → its message, or nothing."""
     if version == "2.14":

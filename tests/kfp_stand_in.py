@@ -11,15 +11,17 @@ are told as a server tells them: the nodes of the workflow, with neither errors 
 
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email.parser import BytesParser
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -27,6 +29,7 @@ import yaml
 
 from tests import kfp_schema
 
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGERS = {"int": int, "str": str, "bool": bool, "float": float}
 _SORT = re.compile(r"(|(created_at|display_name|name|id|status)( (asc|desc))?)")
 _CRON_FIELD = re.compile(r"[\d*/,?A-Z-]+")
@@ -93,12 +96,14 @@ class StandIn:
         self.runs: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
         self._asked: dict[str, int] = {}
+        self._moments: dict[tuple[str, str, str], str] = {}
         self._lock = threading.Lock()
         self._count = 0
         self.url = ""
 
     @contextmanager
-    def running(self) -> Iterator["StandIn"]:
+    def running(self, certificate: Path | None = None) -> Iterator["StandIn"]:
+        """Serve while the block runs; by TLS with a certificate and its key in one PEM file."""
         stand_in = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -114,7 +119,11 @@ class StandIn:
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{server.server_port}"
+        self.url = f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}"
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         try:
             yield self
@@ -306,8 +315,11 @@ class StandIn:
 
     def _new(self, kind: str) -> tuple[str, str]:
         self._count += 1
-        moment = datetime.now(UTC) + timedelta(milliseconds=self._count)
-        return f"{kind}-{self._count}", moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return f"{kind}-{self._count}", self._now()
+
+    @staticmethod
+    def _now() -> str:
+        return datetime.now(UTC).isoformat().replace("+00:00", "Z")
 
     # Pipelines
 
@@ -350,7 +362,7 @@ class StandIn:
             raise Refuse(409, f"Already exist error: The name {name} already exist")
         if not isinstance(request.body, dict) or "uploadfile" not in request.body:
             raise Refuse(400, "Failed to find the file uploadfile")
-        documents = list(yaml.safe_load_all(request.body["uploadfile"]))
+        documents = list(yaml.load_all(request.body["uploadfile"], Loader=_LOADER))
         self._check_spec(documents)
         made, moment = self._new("version")
         answer = {
@@ -456,22 +468,26 @@ class StandIn:
             if frame.error:
                 found["error"] = {"code": 13, "message": frame.error}
         ended = found["state"] in ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED")
-        found["finished_at"] = found["created_at"] if ended else "1970-01-01T00:00:00Z"
+        now = self._moments.setdefault((run, "", "ended"), self._now()) if ended else "1970-01-01T00:00:00Z"
+        found["finished_at"] = now
         return self._answer(found, "V2beta1Run")
 
     def _nodes(self, run: str, frame: Frame) -> Iterator[dict[str, Any]]:
         """The nodes of the workflow: for each task the DAG, its driver, and the executor."""
-        moment = self.runs[run]["created_at"]
+        now = self._now()
 
         def node(name: str, state: str) -> dict[str, Any]:
             ended = state in ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
+            began = self._moments.setdefault((run, name, "began"), now)
             return {
                 "run_id": run,
                 "task_id": f"{run}-{name}",
                 "display_name": name,
-                "create_time": moment,
-                "start_time": moment,
-                "end_time": moment if ended else "1970-01-01T00:00:00Z",
+                "create_time": began,
+                "start_time": began,
+                "end_time": (
+                    self._moments.setdefault((run, name, "ended"), now) if ended else "1970-01-01T00:00:00Z"
+                ),
                 "state": state,
             }
 

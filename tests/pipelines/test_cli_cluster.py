@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from pipelines import following_cluster
 from pipelines.cli import main
+from pipelines.reference import commands
 from tests.kfp_stand_in import Frame, StandIn
 
 TASKS = [name.replace("_", "-") for name in following_cluster.STEPS]
@@ -124,12 +126,27 @@ def test_wrong_input_is_exit_code_2(
     assert len(err.splitlines()) == 1
 
 
+def test_the_commands_in_the_documentation_exist(repository: Path) -> None:
+    known = {name: {opt for one in command.params for opt in one.opts} for name, command in commands()}
+    lines = re.findall(r"^mtrec .*", (repository / "docs/cluster.md").read_text(), flags=re.MULTILINE)
+    assert len(lines) > 5
+    for line in lines:
+        name = max((name for name in known if line.startswith(name)), key=len)
+        assert {word for word in line.split() if word.startswith("--")} <= known[name], line
+
+
 def test_ctrl_c_leaves_the_run_running(tmp_path: Path) -> None:
     with StandIn().running() as stand_in:
         stand_in.play = [Frame("RUNNING", {"ingest-data": "RUNNING"})]
         command = [sys.executable, "-m", "pipelines.cli", "submit", "training", "--follow", "--host", stand_in.url]
         child = subprocess.Popen(
-            command, cwd=tmp_path, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=tmp_path,
+            env=os.environ,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have it ignored
         )
         while not any(request.path.endswith("/runs/run-4") for request in stand_in.requests):
             assert child.poll() is None, child.communicate()

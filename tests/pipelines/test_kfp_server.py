@@ -1,4 +1,6 @@
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -186,6 +188,20 @@ def test_cookies_are_sent(tmp_path: Path) -> None:
     (tmp_path / "cookies").write_text("session=abc")
     with StandIn().running() as stand_in, connect(Access(host=stand_in.url, cookies_file=tmp_path / "cookies")):
         assert stand_in.requests[0].headers["Cookie"] == "session=abc"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+def test_a_certificate_by_an_authority_of_ones_own(tmp_path: Path) -> None:
+    file = tmp_path / "both.pem"
+    options = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=mtrec -addext subjectAltName=IP:127.0.0.1"
+    command = ["openssl", *options.split(), "-keyout", str(tmp_path / "key"), "-out", str(tmp_path / "certificate")]
+    subprocess.run(command, check=True, capture_output=True)
+    file.write_text((tmp_path / "key").read_text() + (tmp_path / "certificate").read_text())
+    with StandIn().running(certificate=file) as stand_in:
+        with pytest.raises(Away, match=r"not trusted .*give --ca-file"), connect(Access(host=stand_in.url)):
+            pass
+        with connect(Access(host=stand_in.url, ca_file=tmp_path / "certificate")) as server:
+            assert server.runs(1) == []
 
 
 @pytest.mark.parametrize("text", [None, "", "two\nlines"])

@@ -1,4 +1,5 @@
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class Inputs:
     tracking_uri: str
     pipeline_run: str
     lineage: dict[str, Any]
-    lease: str
+    lease: str | None = None
     dvc_root: Path | None = None
 
 
@@ -29,7 +30,7 @@ class Outputs:
 
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     behave("register")
-    with Lease.from_text(inputs.lease).guarded():
+    with Lease.from_text(inputs.lease).guarded() if inputs.lease else nullcontext():
         return _register(inputs, outputs, scenario)
 
 
