@@ -18,6 +18,7 @@ def ingest_data(
     code_revision: str = "",
     pipeline_run: str = "",
     job_id: str = "",
+    lease: str = "",
 ) -> NamedTuple("Ingested", [("data_version", str), ("code_revision", str), ("pipeline_run", str)]):  # type: ignore[valid-type]
     """Read raw data from its source, write the three contract tables, and push them to DVC's remote.
 
@@ -31,6 +32,7 @@ def ingest_data(
         code_revision: Revision of the code. Empty: asked from the image.
         pipeline_run: Name that ties this run's MLflow run together. Empty: the workflow's job id.
         job_id: The workflow's job id.
+        lease: The lease that the run takes before it trains, as JSON text. Empty: none, or it is held already.
     """
     from collections import namedtuple
 
@@ -42,6 +44,9 @@ def ingest_data(
         inputs={"data": data, "dvc_root": dvc_root},
         outputs={"tables": tables.path, "summary": summary.path},
         scenario=scenario,
+        lease=lease,
+        pipeline_run=pipeline_run or job_id,
+        begins="training",
     )
     tables.metadata["data_version"] = result["data_version"]
     for key in ("num_users", "num_items", "num_interactions"):

@@ -1,4 +1,4 @@
-"""Component, the exit task: how the monitoring run ended → MLflow."""
+"""Component, the exit task: how a run ended → MLflow."""
 
 from kfp import dsl
 
@@ -12,8 +12,10 @@ def record_outcome(
     pipeline_run: str = "",
     job_id: str = "",
     tracking_uri: str = "",
+    lease: str = "",
+    of: str = "monitoring",
 ) -> str:
-    """Record what came of a look at the data: skipped, registered, refused by the gate, or failed and why.
+    """Record what came of a run: skipped, registered, refused by the gate, or failed and why; end its lease.
 
     Args:
         scenario: The whole scenario as JSON text.
@@ -21,6 +23,8 @@ def record_outcome(
         pipeline_run: Name that ties this run's MLflow runs together. Empty: the workflow's job id.
         job_id: The workflow's job id.
         tracking_uri: MLflow tracking server. Empty: the environment's.
+        lease: The lease under which the run trained, as JSON text. Empty: nobody's.
+        of: What ran: monitoring or training.
 
     Returns:
         The outcome in words.
@@ -35,6 +39,8 @@ def record_outcome(
                 "pipeline_run": pipeline_run or job_id,
                 "failure": (status.error_message or "a step failed") if failed else "",
                 "tracking_uri": tracking_uri,
+                "lease": lease,
+                "of": of,
             },
             outputs={},
             scenario=scenario,

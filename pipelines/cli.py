@@ -22,8 +22,11 @@ from pipelines import (
     cli_tune,
 )
 from pipelines.cli_options import (
+    ClusterOption,
     DataOption,
     DebugOption,
+    GpusOption,
+    ImageOption,
     ScenarioOption,
     SetOption,
     TrackingOption,
@@ -31,6 +34,7 @@ from pipelines.cli_options import (
     fail,
     misused,
     new_app,
+    placing,
     reset,
     scenario_from,
 )
@@ -116,13 +120,12 @@ def compile_command(
         typer.Option("--scenario", "-s", metavar="NAME|FILE", help="Scenario to fill in as the default."),
     ] = None,
     settings: SetOption = None,
-    image: Annotated[
-        str | None, typer.Option("--image", metavar="NAME", help="Container image of every component.")
-    ] = None,
+    cluster: ClusterOption = None,
+    image: ImageOption = None,
     release: Annotated[
         bool, typer.Option("--release", help="Refuse an image that is not pinned by @sha256: digest.")
     ] = False,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs that fine-tuning asks for.")] = 0,
+    gpus: GpusOption = None,
     pipeline: Annotated[
         str, typer.Option("--pipeline", metavar="NAME", help="training, or monitoring, which contains it.")
     ] = "training",
@@ -131,22 +134,21 @@ def compile_command(
     """Compile a pipeline for Kubeflow, after checking it for what KFP gets silently wrong."""
     import json
 
-    from components.images import IMAGE
     from mtrec.errors import InputError
-    from pipelines.compiling import compile_monitoring, compile_training
+    from pipelines.compiling import FOR_CLUSTERS
     from pipelines.targets import new_file
     from pipelines.workspace import shown
 
-    known = {"training": compile_training, "monitoring": compile_monitoring}
-    if pipeline not in known:
-        raise InputError(f"--pipeline {pipeline}: unknown; choose one of {', '.join(known)}")
+    if pipeline not in FOR_CLUSTERS:
+        raise InputError(f"--pipeline {pipeline}: unknown; choose one of {', '.join(FOR_CLUSTERS)}")
+    placed = placing(cluster, image=image, gpus=gpus)
     file = f"{pipeline}_pipeline.yaml"
     output = output or Path(file)
     target = new_file(output, "--output", file)
     parameters = {}
     if scenario is not None:
         parameters["scenario"] = json.dumps(scenario_from(scenario, settings).as_dict())
-    known[pipeline](target, image=image or IMAGE, release=release, gpus=gpus, parameters=parameters)
+    FOR_CLUSTERS[pipeline](target, placed, release=release, parameters=parameters)
     typer.echo(f"{shown(output)} written")
 
 

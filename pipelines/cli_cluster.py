@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipelines.cli_options import DebugOption, ScenarioOption, SetOption, console, new_app, scenario_from
+from pipelines.cli_options import (
+    ClusterOption,
+    DebugOption,
+    GpusOption,
+    ImageOption,
+    ScenarioOption,
+    SetOption,
+    console,
+    new_app,
+    placing,
+    scenario_from,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -98,36 +109,35 @@ def _order(
             help="Raw data as the pods see it, or dvc: and a version; for monitoring a drop or a folder of drops.",
         ),
     ] = "",
-    image: Annotated[
-        str | None, typer.Option("--image", metavar="NAME", help="Container image of every component.")
-    ] = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs that fine-tuning asks for.")] = 0,
+    cluster: ClusterOption = None,
+    image: ImageOption = None,
+    gpus: GpusOption = None,
     experiment: Annotated[
         str,
         typer.Option("--experiment", metavar="NAME", help="Experiment of the run. Default: the scenario's name."),
     ] = "",
     service_account: Annotated[
-        str, typer.Option("--service-account", metavar="NAME", help="Of the pods. Default: the server's.")
+        str, typer.Option("--service-account", metavar="NAME", help="Of the pods. Default: the cluster's.")
     ] = "",
     pipeline_root: Annotated[
-        str, typer.Option("--pipeline-root", metavar="URI", help="Where artifacts go. Default: the server's.")
+        str, typer.Option("--pipeline-root", metavar="URI", help="Where artifacts go. Default: the cluster's.")
     ] = "",
     tracking_uri: Annotated[
         str, typer.Option("--tracking-uri", metavar="URI", help="MLflow as the pods reach it. Default: their own.")
     ] = "",
     dvc_root: Annotated[
-        str, typer.Option("--dvc-root", metavar="PATH", help="DVC repository in the pods. Default: none.")
+        str, typer.Option("--dvc-root", metavar="PATH", help="DVC repository in the pods. Default: the cluster's.")
     ] = "",
     checkpoints: Annotated[
-        str, typer.Option("--checkpoints", metavar="PATH", help="Checkpoints in the pods. Default: none are kept.")
+        str, typer.Option("--checkpoints", metavar="PATH", help="Checkpoints in the pods. Default: the cluster's.")
     ] = "",
     text_cache: Annotated[
-        str, typer.Option("--text-cache", metavar="PATH", help="Encoded texts in the pods. Default: in memory.")
+        str, typer.Option("--text-cache", metavar="PATH", help="Encoded texts in the pods. Default: the cluster's.")
     ] = "",
 ) -> Order:
-    from components.images import IMAGE
     from pipelines.submitting import Order
 
+    placed = placing(cluster, image=image, gpus=gpus)
     parameters = {
         "drop" if kind == "monitoring" else "data": data,
         "tracking_uri": tracking_uri,
@@ -139,11 +149,10 @@ def _order(
         kind=kind,
         scenario=scenario_from(scenario, settings),
         parameters=parameters,
-        image=image or IMAGE,
-        gpus=gpus,
+        placed=placed,
         experiment=experiment,
-        service_account=service_account,
-        pipeline_root=pipeline_root,
+        service_account=service_account or (placed.cluster.service_account if placed.cluster else ""),
+        pipeline_root=pipeline_root or (placed.cluster.pipeline_root if placed.cluster else ""),
     )
 
 

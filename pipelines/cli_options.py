@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from mtrec.config import Scenario
+    from pipelines.placing import Placing
 
 
 class _Mode:
@@ -50,6 +51,19 @@ TrackingOption = Annotated[
     typer.Option(
         "--tracking-uri", metavar="URI", help="MLflow. Default: MLFLOW_TRACKING_URI, else .mtrec/mlflow.db here."
     ),
+]
+ClusterOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--cluster", "-c", metavar="FILE", help="Resources, storage, secrets and retries, as k8s/cluster.yaml."
+    ),
+]
+ImageOption = Annotated[
+    str | None, typer.Option("--image", metavar="NAME", help="Container image of every component.")
+]
+GpusOption = Annotated[
+    int | None,
+    typer.Option("--gpus", min=0, help="GPUs that fine-tuning asks for; with --cluster the file says it."),
 ]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, is_eager=True)
@@ -101,6 +115,25 @@ def scenario_from(name: str, settings: list[str] | None, seed: int | None = None
     if seed is not None:
         overrides.append(f"training.seed={seed}")
     return load_scenario(name, overrides)
+
+
+def placing(cluster: Path | None, *, image: str | None, gpus: int | None) -> Placing:
+    """Where and with what the tasks of a pipeline run, from the command line.
+
+    Raises:
+        ConfigError: the cluster's configuration is wrong.
+        InputError: GPUs are asked for twice.
+    """
+    from components.images import IMAGE
+    from mtrec.errors import InputError
+    from pipelines.cluster_config import load_cluster
+    from pipelines.placing import Placing
+
+    if cluster is None:
+        return Placing(image=image or IMAGE, gpus=gpus or 0)
+    if gpus is not None:
+        raise InputError(f"--gpus and --cluster: set steps.fine_tune_model.gpus in {cluster} instead")
+    return Placing(cluster=load_cluster(cluster, image=image))
 
 
 def misused(error: Any) -> int:

@@ -12,36 +12,26 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
 
-from components.images import IMAGE
 from mtrec.data.contract import replacing_file
 from mtrec.errors import ConfigError
+from pipelines.placing import Placing
 
 _CONDITIONS = ("If", "Elif", "Condition")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
-def compile_training(
-    path: Path,
-    *,
-    image: str = IMAGE,
-    release: bool = False,
-    gpus: int = 0,
-    cache_key: str | None = None,
-    parameters: Mapping[str, str] | None = None,
-) -> Path:
-    """Compile the training pipeline.
+def compile_training(path: Path, placed: Placing = Placing(), **settings: Any) -> Path:
+    """Compile the training pipeline as it runs here: whoever calls it gets its artifacts.
 
     Args:
         path: the YAML file to write.
-        image: container image of every component.
-        release: refuse an image that is not pinned by digest.
-        gpus: accelerators that fine-tuning asks for.
-        cache_key: see `training_pipeline`; for the local runner.
-        parameters: new defaults of pipeline parameters, for example the scenario.
+        placed: where and with what its tasks run.
+        settings: `release` and `parameters` of `compile_pipeline`.
 
     Returns:
         The path.
@@ -51,37 +41,34 @@ def compile_training(
     """
     from pipelines import training
 
-    compile_pipeline(
-        lambda: training.training_pipeline(image=image, gpus=gpus, cache_key=cache_key),
-        path,
-        source=Path(inspect.getfile(training)),
-        side_effects=training.SIDE_EFFECTS,
-        release=release,
-        parameters=parameters,
-    )
-    return path
+    return _compile(training, training.training_pipeline, path, placed, settings)
 
 
-def compile_monitoring(
-    path: Path,
-    *,
-    image: str = IMAGE,
-    release: bool = False,
-    gpus: int = 0,
-    cache_key: str | None = None,
-    parameters: Mapping[str, str] | None = None,
-) -> Path:
+def compile_guarded(path: Path, placed: Placing = Placing(), **settings: Any) -> Path:
+    """Compile the training pipeline for a cluster; arguments, result and errors are those of `compile_training`."""
+    from pipelines import guarded
+
+    return _compile(guarded, guarded.guarded_training_pipeline, path, placed, settings)
+
+
+def compile_monitoring(path: Path, placed: Placing = Placing(), **settings: Any) -> Path:
     """Compile the monitoring pipeline; arguments, result and errors are those of `compile_training`."""
     from pipelines import monitoring
 
-    compile_pipeline(
-        lambda: monitoring.monitoring_pipeline(image=image, gpus=gpus, cache_key=cache_key),
-        path,
-        source=Path(inspect.getfile(monitoring)),
-        side_effects=monitoring.SIDE_EFFECTS,
-        release=release,
-        parameters=parameters,
-    )
+    return _compile(monitoring, monitoring.monitoring_pipeline, path, placed, settings)
+
+
+FOR_CLUSTERS = {"training": compile_guarded, "monitoring": compile_monitoring}
+"""What can be sent to a cluster, by the name that people give."""
+
+
+def _compile(
+    module: ModuleType, build: Callable[[Placing], Any], path: Path, placed: Placing, settings: dict[str, Any]
+) -> Path:
+    from pipelines import training
+
+    sources = [Path(inspect.getfile(one)) for one in dict.fromkeys((module, training))]  # which all contain
+    compile_pipeline(lambda: build(placed), path, sources=sources, side_effects=module.SIDE_EFFECTS, **settings)
     return path
 
 
@@ -89,7 +76,7 @@ def compile_pipeline(
     build: Callable[[], Any],
     path: Path,
     *,
-    source: Path | None = None,
+    sources: Sequence[Path] = (),
     side_effects: Sequence[str] = (),
     release: bool = False,
     parameters: Mapping[str, str] | None = None,
@@ -100,7 +87,7 @@ def compile_pipeline(
         build: returns the pipeline, a function decorated with `dsl.pipeline`. KFP checks the graph while it is
             decorated, so that has to happen in here.
         path: the YAML file to write.
-        source: the Python file that holds the pipeline; None to check the compiled file only.
+        sources: the Python files that hold the pipeline; without any only the compiled file is checked.
         side_effects: tasks (as named in the compiled file: register-model) that must never be cached.
         release: refuse images that are not pinned by digest.
         parameters: new defaults of pipeline parameters.
@@ -111,7 +98,7 @@ def compile_pipeline(
     from kfp import compiler
     from kfp.compiler.compiler_utils import InvalidTopologyException
 
-    problems = check_source(source) if source else []
+    problems = [problem for source in sources for problem in check_source(source)]
     if problems:
         raise ConfigError("; ".join(problems))
     with replacing_file(path) as temporary:
@@ -128,7 +115,7 @@ def compile_pipeline(
                 raise ConfigError(f"pipeline {spec['pipelineInfo']['name']}: {'; '.join(problems)}")
             compiled.replace(temporary)
         except (InvalidTopologyException, AttributeError, TypeError, ValueError) as error:
-            raise ConfigError(f"{source or 'pipeline'}: does not compile: {error}") from error
+            raise ConfigError(f"{sources[0] if sources else 'pipeline'}: does not compile: {error}") from error
         finally:
             compiled.unlink(missing_ok=True)
 

@@ -29,6 +29,7 @@ from mtrec.tracking import (
 )
 from pipelines.compiling import compile_monitoring, compile_training
 from pipelines.job import Job
+from pipelines.placing import Placing
 from pipelines.preflight import preflight
 from pipelines.results import RunResult, collect
 from pipelines.workspace import Run, Workspace
@@ -122,7 +123,7 @@ def run_training(
         if not cache and not job.resumed:
             shutil.rmtree(workspace.checkpoints / key, ignore_errors=True)
         cache_key = key if cache else _key(key, str(time.time_ns()))
-        compiled = compile_training(run.folder / "pipeline.yaml", image=image, cache_key=cache_key)
+        compiled = compile_training(run.folder / "pipeline.yaml", Placing(image=image, cache_key=cache_key))
         steps, artifacts = job.execute(compiled, {"data": str(data or ""), "code_revision": revision})
         if steps.steps["register_model"].state == "done":
             artifacts["registration"] = _made(run, _MADE_BY["registration"])
@@ -190,7 +191,7 @@ def run_monitoring(
     with job.begun("monitoring", f"{scenario.name}-monitoring", drop) as run:
         # the merged data depends on the champion too: nothing is taken from the cache
         compiled = compile_monitoring(
-            run.folder / "pipeline.yaml", image=image, cache_key=_key(key, str(time.time_ns()))
+            run.folder / "pipeline.yaml", Placing(image=image, cache_key=_key(key, str(time.time_ns())))
         )
         steps, _ = job.execute(compiled, {"drop": str(drop), "code_revision": revision, "now": now})
         kept = workspace.drift / scenario.name

@@ -12,34 +12,26 @@ from typing import Any
 from kfp import dsl
 
 from components.decide_retraining import decide_retraining
-from components.images import IMAGE
 from components.monitor_data import monitor_data
 from components.record_outcome import record_outcome
 from pipelines import training
+from pipelines.placing import Placing
 
 NAME = "mtrec-monitoring"
 SIDE_EFFECTS = ("monitor-data", "decide-retraining", "record-outcome", *training.SIDE_EFFECTS)
 """Tasks that must never be served from a cache."""
 
 
-def monitoring_pipeline(
-    *, image: str = IMAGE, gpus: int = 0, gpu_type: str = "nvidia.com/gpu", cache_key: str | None = None
-) -> Any:
+def monitoring_pipeline(placed: Placing) -> Any:
     """Build the monitoring pipeline.
 
     Args:
-        image: container image of every component.
-        gpus: accelerators that fine-tuning asks for; no effect on one machine's local runner.
-        gpu_type: resource name of the accelerator.
-        cache_key: see `training_pipeline`.
+        placed: where and with what its tasks run.
 
     Returns:
         The pipeline, ready to compile or to call.
     """
-    train = training.training_pipeline(image=image, gpus=gpus, gpu_type=gpu_type, cache_key=cache_key)
-
-    def configured(task: Any) -> Any:
-        return task.set_container_image(image).set_caching_options(False)
+    train = training.training_pipeline(placed)
 
     @dsl.pipeline(name=NAME, description="From a data drop to a decision, and where it says so to a new candidate.")
     def monitoring(
@@ -69,11 +61,17 @@ def monitoring_pipeline(
             lease: The lease under which the run trains, as JSON text. Empty: nobody's.
         """
         job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-        record = configured(
-            record_outcome(scenario=scenario, pipeline_run=pipeline_run, job_id=job_id, tracking_uri=tracking_uri)
+        record = placed(
+            record_outcome(
+                scenario=scenario,
+                pipeline_run=pipeline_run,
+                job_id=job_id,
+                tracking_uri=tracking_uri,
+                lease=lease,
+            )
         )
         with dsl.ExitHandler(record, name="whatever-happens"):
-            monitor = configured(
+            monitor = placed(
                 monitor_data(
                     scenario=scenario,
                     drop=drop,
@@ -86,11 +84,11 @@ def monitoring_pipeline(
                 )
             )
             revision, run = monitor.outputs["code_revision"], monitor.outputs["pipeline_run"]
-            decide = configured(
+            decide = placed(
                 decide_retraining(
                     scenario=scenario,
                     code_revision=revision,
-                    image=image,
+                    image=placed.shown_image,
                     pipeline_run=run,
                     observed=monitor.outputs["observed"],
                     tables=monitor.outputs["tables"],

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import yaml
 
-from components.images import IMAGE
 from mtrec import __version__
 from mtrec.config import Scenario
 from mtrec.errors import ConfigError, InputError
-from pipelines.compiling import compile_monitoring, compile_training
+from mtrec.tracking.deciding import run_lease
+from pipelines.compiling import FOR_CLUSTERS
 from pipelines.kfp_server import Server
+from pipelines.placing import Placing
 from pipelines.server_versions import adapt
 
-KINDS = {"training": compile_training, "monitoring": compile_monitoring}
 _MAX_SCENARIO = 100_000
 
 
@@ -29,31 +29,29 @@ _MAX_SCENARIO = 100_000
 class Order:
     """What shall run, and with what.
 
-    A cluster's configuration belongs here: what it says about a task goes to the compiler in `Order.compiled`, the
-    rest are the fields below the scenario.
+    What a cluster's configuration says about tasks goes to the compiler, the rest is in the fields below.
     """
 
     kind: str
-    """One of `KINDS`."""
+    """One of `FOR_CLUSTERS`."""
     scenario: Scenario
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Of the pipeline, beside the scenario; empty ones keep the pipeline's default."""
-    image: str = IMAGE
-    gpus: int = 0
+    placed: Placing = Placing()
     experiment: str = ""
     """Empty: named after the scenario."""
     service_account: str = ""
     pipeline_root: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise InputError(f"'{self.kind}': no such pipeline; choose one of {', '.join(KINDS)}")
+        if self.kind not in FOR_CLUSTERS:
+            raise InputError(f"'{self.kind}': no such pipeline; choose one of {', '.join(FOR_CLUSTERS)}")
         if self.kind == "monitoring" and not self.parameters.get("drop"):
             raise InputError("monitoring needs --data: a data drop, or a folder of drops, as the pods see it")
 
     def compiled(self, path: Path) -> Path:
         """Write the compiled pipeline."""
-        return KINDS[self.kind](path, image=self.image, gpus=self.gpus)
+        return FOR_CLUSTERS[self.kind](path, self.placed)
 
     @property
     def given(self) -> dict[str, str]:
@@ -66,7 +64,17 @@ class Order:
         if len(text) > _MAX_SCENARIO:
             length = f"{len(text)} characters as JSON, at most {_MAX_SCENARIO}"
             raise ConfigError(f"scenario {self.scenario.name}: {length}")
-        return {"scenario": text, **{name: value for name, value in self.parameters.items() if value}}
+        given = {name: value for name, value in self.parameters.items() if value}
+        return {"scenario": text, **self._of_cluster(), **given}
+
+    def _of_cluster(self) -> dict[str, str]:
+        cluster = self.placed.cluster
+        if cluster is None:
+            return {}
+        if cluster.lease_hours is None:
+            return cluster.parameters()
+        lease = run_lease(self.scenario.name, cluster.namespace, cluster.lease_hours)
+        return cluster.parameters() | {"lease": lease}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,13 +15,14 @@ from kfp import dsl
 from components.evaluate_model import evaluate_model
 from components.fine_tune_model import fine_tune_model
 from components.gate_model import gate_model
-from components.images import IMAGE
 from components.ingest_data import ingest_data
 from components.preprocess_data import preprocess_data
 from components.register_model import register_model
 from components.validate_data import validate_data
+from pipelines.placing import Placing
 
 NAME = "mtrec-training"
+DESCRIPTION = "From interaction data to a registered, gated multi-task recommender."
 SIDE_EFFECTS = ("ingest-data", "fine-tune-model", "evaluate-model", "gate-model", "register-model")
 """Tasks that must never be served from a cache."""
 
@@ -38,26 +39,17 @@ class Results(NamedTuple):
     report: dsl.HTML
 
 
-def training_pipeline(
-    *, image: str = IMAGE, gpus: int = 0, gpu_type: str = "nvidia.com/gpu", cache_key: str | None = None
-) -> Any:
+def training_pipeline(placed: Placing) -> Any:
     """Build the training pipeline.
 
     Args:
-        image: container image of every component.
-        gpus: accelerators that fine-tuning asks for; no effect on one machine's local runner.
-        gpu_type: resource name of the accelerator.
-        cache_key: replaces the backend's cache key of validate and preprocess. The local runner needs it: its
-            own key holds the path of the ingested tables, which is new in every run.
+        placed: where and with what its tasks run.
 
     Returns:
         The pipeline, ready to compile or to call.
     """
 
-    def configured(task: Any, *, cached: bool = False) -> Any:
-        return task.set_container_image(image).set_caching_options(cached, cache_key if cached else None)
-
-    @dsl.pipeline(name=NAME, description="From interaction data to a registered, gated multi-task recommender.")
+    @dsl.pipeline(name=NAME, description=DESCRIPTION)
     def training(
         scenario: str,
         data: str = "",
@@ -83,7 +75,7 @@ def training_pipeline(
             text_cache: Folder that keeps the work of the encoder's frozen layers for later runs. Empty: in memory.
             lease: The lease under which the run trains, as JSON text. Empty: nobody's.
         """
-        ingest = configured(
+        ingest = placed(
             ingest_data(
                 scenario=scenario,
                 data=data,
@@ -91,14 +83,15 @@ def training_pipeline(
                 code_revision=code_revision,
                 pipeline_run=pipeline_run,
                 job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+                lease=lease,
             )
         )
         version, revision, run = (ingest.outputs[key] for key in ("data_version", "code_revision", "pipeline_run"))
         made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
-        validate = configured(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
-        preprocess = configured(preprocess_data(tables=validate.outputs["validated"], **made_from), cached=True)
+        validate = placed(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
+        preprocess = placed(preprocess_data(tables=validate.outputs["validated"], **made_from), cached=True)
         dataset = preprocess.outputs["dataset"]
-        fine_tune = configured(
+        fine_tune = placed(
             fine_tune_model(
                 pipeline_run=run,
                 dataset=dataset,
@@ -108,14 +101,12 @@ def training_pipeline(
                 **made_from,
             )
         )
-        if gpus:
-            fine_tune.set_accelerator_type(gpu_type).set_accelerator_limit(gpus)
         model = fine_tune.outputs["model"]
-        evaluate = configured(
+        evaluate = placed(
             evaluate_model(scenario=scenario, dataset=dataset, model=model, tracking_uri=tracking_uri)
         )
-        candidate = {**made_from, "pipeline_run": run, "image": image}
-        gate = configured(
+        candidate = {**made_from, "pipeline_run": run, "image": placed.shown_image}
+        gate = placed(
             gate_model(
                 evaluation=evaluate.outputs["evaluation"],
                 losses=fine_tune.outputs["losses"],
@@ -125,7 +116,7 @@ def training_pipeline(
             )
         )
         with dsl.If(gate.outputs["Output"] == "pass", name="gate-passed"):
-            configured(
+            placed(
                 register_model(
                     model=model,
                     evaluation=evaluate.outputs["evaluation"],

@@ -17,7 +17,7 @@ import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -36,6 +36,9 @@ class Frozen(BaseModel):
     """A configuration object: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+
+Settings = TypeVar("Settings", bound=Frozen)
 
 
 # ------------------------------------------------------------------------------------------------- data
@@ -833,6 +836,31 @@ def read_yaml(text: str) -> Any:
     return yaml.load(text, Loader=_Loader)
 
 
+def read_mapping(path: Path, what: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: the file.
+        what: what it should be, for the message: a scenario.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        raw = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}; give the YAML file of {what}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: {what} is a mapping of keys, found {type(raw).__name__}")
+    return raw
+
+
 def scenario_path(name_or_path: str | Path) -> Path:
     """Find a scenario file by path, by name under ./scenarios, or by name among those shipped.
 
@@ -866,16 +894,7 @@ def load_scenario(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Sc
         ConfigError: no such scenario, broken YAML, or wrong keys (all listed in one message).
     """
     path = scenario_path(name_or_path)
-    try:
-        raw = read_yaml(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a scenario is a mapping of keys, found {type(raw).__name__}")
+    raw = read_mapping(path, "a scenario")
     for item in overrides:
         _apply_override(raw, item)
     return parse_scenario(raw, where=str(path), overridden=[item.partition("=")[0] for item in overrides])
@@ -892,17 +911,22 @@ def parse_scenario(raw: Mapping[str, Any], where: str = "scenario", overridden: 
     Raises:
         ConfigError: one line that lists every wrong key with its place.
     """
+    return parse(Scenario, raw, where, overridden)
+
+
+def parse(kind: type[Settings], raw: Mapping[str, Any], where: str, overridden: Sequence[str] = ()) -> Settings:
+    """Check plain data against any configuration; see `parse_scenario`."""
     try:
-        return Scenario.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(_explain(error, where, overridden)) from error
+        raise ConfigError(_explain(error, kind, where, overridden)) from error
 
 
-def _explain(error: ValidationError, where: str, overridden: Sequence[str]) -> str:
+def _explain(error: ValidationError, kind: type[Frozen], where: str, overridden: Sequence[str]) -> str:
     """One line for every wrong key: first those of the file, then those of `--set`."""
     in_file, in_set = [], []
     for item in error.errors():
-        place, known = _place(item["loc"])
+        place, known = _place(item["loc"], kind)
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             message = "unknown key" + _suggestion(place, known)
@@ -918,9 +942,9 @@ def _explain(error: ValidationError, where: str, overridden: Sequence[str]) -> s
     return "; ".join([f"{where}: {'; '.join(in_file)}", *in_set] if in_file else in_set)
 
 
-def _place(parts: Sequence[int | str]) -> tuple[str, list[str]]:
-    """A place as it is written in a scenario, without the types that pydantic adds, and the keys known there."""
-    kinds: list[type[BaseModel]] = [Scenario]
+def _place(parts: Sequence[int | str], root: type[BaseModel]) -> tuple[str, list[str]]:
+    """A place as it is written in the file, without the types that pydantic adds, and the keys known there."""
+    kinds: list[type[BaseModel]] = [root]
     names: list[str] = []
     known: list[str] = []
     for part in parts:
@@ -930,9 +954,13 @@ def _place(parts: Sequence[int | str]) -> tuple[str, list[str]]:
             kinds = tagged
             continue
         names.append(str(part))
-        if isinstance(part, str) and names != ["tasks", part]:  # a place in a list or a task's own name is no key
+        if isinstance(part, str) and names[:-1] not in _NAMED:  # a place in a list or a task's own name is no key
             kinds = [found for kind in kinds for found in _models(_annotation(kind, str(part)))]
     return ".".join(names), known
+
+
+_NAMED = (["tasks"], ["steps"])
+"""Mappings whose keys are names of the user's."""
 
 
 def _annotation(kind: type[BaseModel], name: str) -> Any:

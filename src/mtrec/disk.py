@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mtrec.errors import InputError, MtrecError, RunError
+from mtrec.errors import InputError, MtrecError, Unavailable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REASONS = {
@@ -36,7 +36,7 @@ def explain(error: BaseException) -> MtrecError | None:
     """Say in one line what the file system refused.
 
     Returns:
-        An `InputError` where the path is at fault, a `RunError` for a full disk, None where `error` is not about
+        An `InputError` where the path is at fault, an `Unavailable` for a full disk, None where `error` is not about
         writing to the file system.
     """
     number = _number(error)
@@ -47,7 +47,9 @@ def explain(error: BaseException) -> MtrecError | None:
     if path is not None:
         path = Path(*(_TEMPORARY.sub(r"\1", part) for part in path.parts))
     if number in _FULL:
-        return RunError(f"cannot write{f' {path}' if path else ''}: {_room(path or Path.cwd())}; make room there")
+        return Unavailable(
+            f"cannot write{f' {path}' if path else ''}: {_room(path or Path.cwd())}; make room there"
+        )
     if refused:
         return InputError(f"cannot write {path}: no file can be made there; give another path")
     if path is None or number not in _REASONS or not isinstance(error, OSError):

@@ -6,7 +6,8 @@
     │   ├── DataError          a data file or table                         exit code 2
     │   └── ModelError         a model name, folder or weights file         exit code 2
     ├── RunError               a stage of a run failed                      exit code 1
-    │   └── Diverged           training left the finite numbers             exit code 1
+    │   ├── Diverged           training left the finite numbers             exit code 1
+    │   └── Unavailable        a server or a disk is away; may work later   exit code 1
     └── GateRefused            the run succeeded, the gate said no          exit code 3
 
 A message says what is wrong, where, and how to mend it, in one line. The command line prints it as
@@ -44,6 +45,10 @@ class RunError(MtrecError):
 
 class Diverged(RunError):
     """Training left the finite numbers: its settings, not the machine, are to blame."""
+
+
+class Unavailable(RunError):
+    """A server, a network or a disk that is needed is away or full: the same may work later, or elsewhere."""
 
 
 class GateRefused(MtrecError):

@@ -2,7 +2,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,17 @@ from kfp import dsl
 
 from mtrec.config import load_scenario
 from mtrec.errors import ConfigError
-from pipelines.compiling import check_source, check_spec, compile_monitoring, compile_pipeline, compile_training
+from pipelines.cluster_config import load_cluster
+from pipelines.compiling import (
+    FOR_CLUSTERS,
+    check_source,
+    check_spec,
+    compile_guarded,
+    compile_monitoring,
+    compile_pipeline,
+    compile_training,
+)
+from pipelines.placing import Placing
 from pipelines.training import SIDE_EFFECTS
 
 DIGEST = "registry.example/mtrec/python@sha256:" + "a" * 64
@@ -72,7 +81,7 @@ def test_one_comparison_is_accepted(tmp_path: Path) -> None:
 def test_a_dropped_condition_stops_the_compilation_and_writes_nothing(tmp_path: Path) -> None:
     source = _pipeline_file(tmp_path, "(a.output == 'x') and (b.output == 'y')")
     with pytest.raises(ConfigError, match="'and' keeps one side"):
-        compile_pipeline(_plain_pipeline, tmp_path / "out.yaml", source=source)
+        compile_pipeline(_plain_pipeline, tmp_path / "out.yaml", sources=[source])
     assert [path.name for path in tmp_path.iterdir()] == ["bad.py"]
 
 
@@ -151,17 +160,30 @@ def test_an_uncached_exit_task_is_accepted(tmp_path: Path) -> None:
     assert "clean-up" in spec["root"]["dag"]["tasks"]
 
 
-@pytest.mark.parametrize(("name", "compiler"), [("training", compile_training), ("monitoring", compile_monitoring)])
-def test_a_pipeline_equals_its_golden_file(
-    name: str, compiler: Callable[[Path], Path], tmp_path: Path, repository: Path
-) -> None:
-    golden = repository / "tests" / "golden" / f"{name}_pipeline.yaml"
-    compiled = compiler(tmp_path / "compiled.yaml")
+@pytest.mark.parametrize("kind", ["pipeline", "cluster"])
+@pytest.mark.parametrize("name", FOR_CLUSTERS)
+def test_a_pipeline_equals_its_golden_file(name: str, kind: str, tmp_path: Path, repository: Path) -> None:
+    golden = repository / "tests" / "golden" / f"{name}_{kind}.yaml"
+    cluster = load_cluster(repository / "k8s" / "cluster.yaml") if kind == "cluster" else None
+    compiled = FOR_CLUSTERS[name](tmp_path / "compiled.yaml", Placing(cluster=cluster))
     assert compiled.read_text() == golden.read_text(), "the pipeline changed: look at it, then `make golden`"
 
 
+def test_a_cluster_trains_with_the_pipeline_that_runs_here_and_an_exit_task_around_it(tmp_path: Path) -> None:
+    here = yaml.safe_load(compile_training(tmp_path / "here.yaml").read_text())
+    there = yaml.safe_load(compile_guarded(tmp_path / "there.yaml").read_text())
+    assert there["root"]["inputDefinitions"] == here["root"]["inputDefinitions"]
+    assert there["root"]["dag"]["tasks"]["record-outcome"]["triggerPolicy"]["strategy"] == (
+        "ALL_UPSTREAM_TASKS_COMPLETED"
+    )
+    nested = there["components"]["comp-mtrec-training"]
+    assert nested["dag"] == here["root"]["dag"]
+    for name, executor in here["deploymentSpec"]["executors"].items():
+        assert there["deploymentSpec"]["executors"][name] == executor
+
+
 def test_monitoring_trains_with_the_training_pipeline_on_what_was_monitored(tmp_path: Path) -> None:
-    compiled = compile_monitoring(tmp_path / "digest.yaml", image=DIGEST, release=True)
+    compiled = compile_monitoring(tmp_path / "digest.yaml", Placing(image=DIGEST), release=True)
     spec = yaml.safe_load(compiled.read_text())
     assert {e["container"]["image"] for e in spec["deploymentSpec"]["executors"].values()} == {DIGEST}
     outer = spec["root"]["dag"]["tasks"]
@@ -179,9 +201,9 @@ def test_monitoring_trains_with_the_training_pipeline_on_what_was_monitored(tmp_
 
 def test_a_release_takes_an_image_by_digest_and_refuses_a_tag(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="can change under its name"):
-        compile_training(tmp_path / "tag.yaml", image="registry.example/mtrec/python:1.0", release=True)
+        compile_training(tmp_path / "tag.yaml", Placing(image="registry.example/mtrec/python:1.0"), release=True)
     assert not (tmp_path / "tag.yaml").exists()
-    compiled = compile_training(tmp_path / "digest.yaml", image=DIGEST, release=True)
+    compiled = compile_training(tmp_path / "digest.yaml", Placing(image=DIGEST), release=True)
     spec = yaml.safe_load(compiled.read_text())
     images = {e["container"]["image"] for e in spec["deploymentSpec"]["executors"].values()}
     assert images == {DIGEST}
@@ -210,7 +232,7 @@ def test_training_and_registration_are_told_the_same_code_revision(tmp_path: Pat
 
 
 def test_gpus_are_asked_for_by_fine_tuning_only(tmp_path: Path) -> None:
-    spec = yaml.safe_load(compile_training(tmp_path / "training.yaml", gpus=2).read_text())
+    spec = yaml.safe_load(compile_training(tmp_path / "training.yaml", Placing(gpus=2)).read_text())
     executors = spec["deploymentSpec"]["executors"]
     asked = {name: e["container"].get("resources") for name, e in executors.items()}
     assert asked.pop("exec-fine-tune-model")["accelerator"]["count"] == "2"

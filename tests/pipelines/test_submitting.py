@@ -11,6 +11,7 @@ from mtrec.config import load_scenario
 from mtrec.errors import ConfigError, InputError
 from pipelines import submitting
 from pipelines.kfp_server import Access, Server, connect
+from pipelines.placing import Placing
 from pipelines.submitting import Order, prepare, submit
 from tests.kfp_stand_in import StandIn
 
@@ -56,7 +57,7 @@ def test_the_same_again_is_the_same_version_and_another_image_another(stand_in: 
     assert not again.prepared.uploaded
     assert first.prepared.version == again.prepared.version
     assert first.id != again.id
-    assert submit(order(image="other/python:2"), server).prepared.uploaded
+    assert submit(order(placed=Placing(image="other/python:2")), server).prepared.uploaded
     assert len(stand_in.pipelines) == 1
     assert len(stand_in.versions) == 2
 
@@ -93,7 +94,7 @@ def test_what_the_compiler_writes_for_secrets_is_taken_by_an_old_server(
         texts = ("data_version", "code_revision", "pipeline_run", "image", "tracking_uri")
         return {**importers, **dict.fromkeys(texts, "")}
 
-    monkeypatch.setitem(submitting.KINDS, "training", with_secret)
+    monkeypatch.setitem(submitting.FOR_CLUSTERS, "training", with_secret)
     started = submit(order(), server)
     documents = stand_in.documents[started.prepared.version_id]
     assert "AWS_SECRET_ACCESS_KEY" in yaml.safe_dump(documents[1])

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrec.data.contract import replacing_file
-from mtrec.errors import ConfigError, DataError, RunError
+from mtrec.errors import ConfigError, DataError, RunError, Unavailable
 
 if TYPE_CHECKING:
     from dvc_data.hashfile.db import HashFileDB
@@ -43,7 +43,9 @@ def explained(root: Path) -> Iterator[None]:
         yield
     except (RepositoryConfigError, RemoteMissingDepsError) as error:
         raise ConfigError(f"{root / '.dvc' / 'config'}: {one_line(error)}") from error
-    except (DvcException, AuthError, ObjectDBError, OSError) as error:
+    except OSError as error:
+        raise Unavailable(f"DVC remote of {root}: {one_line(error)}") from error
+    except (DvcException, AuthError, ObjectDBError) as error:
         raise RunError(f"DVC remote of {root}: {one_line(error)}") from error
 
 
@@ -178,7 +180,7 @@ def _upload(store: HashFileDB, source: Any, objects: dict[str, str]) -> None:
         on_error=lambda oid, error: failures.append(one_line(error)),
     )
     if failures:
-        raise RunError(f"{store.path}: {len(failures)} of {len(objects)} files not stored ({failures[0]})")
+        raise Unavailable(f"{store.path}: {len(failures)} of {len(objects)} files not stored ({failures[0]})")
 
 
 def read_tree(store: HashFileDB, version: str) -> Tree | None:

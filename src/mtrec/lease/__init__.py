@@ -31,7 +31,19 @@ from mtrec.lease.kubernetes import LeaseStore
 from mtrec.lease.state import Away, Changed, Held, Lost, State, Store, Version
 from mtrec.processes import me
 
-__all__ = ["Away", "FileStore", "Held", "Lease", "LeaseStore", "Lost", "State", "Store", "holding", "working"]
+__all__ = [
+    "Away",
+    "FileStore",
+    "Held",
+    "Lease",
+    "LeaseStore",
+    "Lost",
+    "State",
+    "Store",
+    "holding",
+    "leave",
+    "of_run",
+]
 
 T = TypeVar("T")
 
@@ -305,6 +317,41 @@ def holding(lease: Lease, what: str) -> Iterator[Lease]:
     finally:
         with suppress(Away):  # then it expires by itself
             lease.release()
+
+
+@contextmanager
+def of_run(text: str, run: str, begins: str | None = None) -> Iterator[None]:
+    """Work under the lease that the steps of a run on a cluster hold together; it stays the run's afterwards.
+
+    Args:
+        text: what `as_place` wrote. Nothing is done for an empty text, nor for what `as_text` wrote, whose holder
+            lives through all steps and renews it.
+        run: the run, which holds it.
+        begins: see `working`.
+
+    Raises:
+        Held, Lost, Away: see `working`; the block does not run.
+    """
+    if not _is_place(text):
+        yield
+        return
+    with working(Lease.join(text, run), begins):
+        yield
+
+
+def leave(text: str, run: str) -> None:
+    """Give back the lease of a run whose last step this is; see `of_run` for the arguments.
+
+    Raises:
+        Away: the store cannot be reached; it expires.
+    """
+    if _is_place(text) and (lease := Lease.join(text, run)).token is not None:
+        lease.release()
+
+
+def _is_place(text: str) -> bool:
+    with _lease_text(text):
+        return bool(text) and "token" not in json.loads(text)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from mtrec.errors import RunError
+from mtrec.errors import RunError, Unavailable
 from mtrec.processes import is_gone
 
 
@@ -51,7 +51,7 @@ class Lost(RunError):
     """The lease expired and may be another's by now: whatever was to be written must not be."""
 
 
-class Away(RunError):
+class Away(Unavailable):
     """Where the lease is kept cannot be reached now."""
 
 

@@ -4,7 +4,8 @@ Every stage module has frozen dataclasses `Inputs` and `Outputs` and a function 
 here as text, because that is what a pipeline parameter or a command line holds, and get their types here.
 
 A component that fails writes one marked line with the message, so that whoever runs the pipeline can print
-`mtrec: <message>` instead of a traceback of the workflow engine.
+`mtrec: <message>` instead of a traceback of the workflow engine. On a cluster it also says whether to try again, see
+`retrying`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from typing import Any, NoReturn
 from mtrec.config import Scenario, parse_scenario
 from mtrec.disk import explain
 from mtrec.errors import ConfigError, MtrecError, RunError
+from mtrec.lease import of_run
 from mtrec.progress import line_writer, listening
+from mtrec.stages import retrying
 
 STAGES = ("ingest", "validate", "preprocess", "fine_tune", "evaluate", "gate", "register")
 """The stages of a training run, in order."""
@@ -62,7 +65,14 @@ def run_stage(
 
 
 def run_component(
-    name: str, *, inputs: Mapping[str, Any], outputs: Mapping[str, Any], scenario: str
+    name: str,
+    *,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    scenario: str,
+    lease: str = "",
+    pipeline_run: str = "",
+    begins: str | None = None,
 ) -> dict[str, Any]:
     """Run a stage as the body of a KFP component: progress and failure become marked lines on stderr.
 
@@ -71,6 +81,10 @@ def run_component(
         inputs: field of the stage's `Inputs` → value, as in `run_stage`.
         outputs: field of the stage's `Outputs` → path.
         scenario: the whole scenario as JSON text; as a dict, KFP would turn every number into a float.
+        lease: the lease that the steps of a run on a cluster hold together, see `mtrec.lease.of_run`; empty: none,
+            or the stage sees to it itself.
+        pipeline_run: the run, where there is a lease.
+        begins: what the run is for, where this step acquires the lease.
 
     Returns:
         The stage's summary.
@@ -78,12 +92,18 @@ def run_component(
     Raises:
         SystemExit: the stage failed; the code is the error's exit code (2 wrong input, 1 failed run).
     """
+    if (failed := retrying.earlier()) and (failure := read_failure(ERROR_MARK + failed)):
+        _exit_marked(failure)
     try:
         with listening(line_writer()):
             parsed = parse_scenario(json.loads(scenario), where="scenario")
-            return run_stage(name, inputs=inputs, outputs=outputs, scenario=parsed)
+            with of_run(lease, pipeline_run, begins and f"{begins} of {parsed.name}"):
+                return run_stage(name, inputs=inputs, outputs=outputs, scenario=parsed)
     except Exception as error:
-        _exit_marked(error)
+        failure = _failure_of(error)
+        if retrying.comes_again(explain(error) or error):
+            retrying.note(json.dumps(dataclasses.asdict(failure)))
+        _exit_marked(failure)
 
 
 def lineage(scenario: str, data_version: str, code_revision: str, image: str, pipeline_run: str) -> str:
@@ -107,12 +127,11 @@ def check_data_version(metadata: Mapping[str, Any], data_version: str) -> None:
     """
     found = metadata.get("data_version")
     if found != data_version:
-        _exit_marked(
-            RunError(
-                f"the dataset was made from data version {found}, this run ingested {data_version}: "
-                "a cached step is out of date; run again with --no-cache"
-            )
+        stale = RunError(
+            f"the dataset was made from data version {found}, this run ingested {data_version}: "
+            "a cached step is out of date; run again with --no-cache"
         )
+        _exit_marked(_failure_of(stale))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,14 +157,17 @@ def read_failure(line: str) -> Failure | None:
         return None
 
 
-def _exit_marked(error: Exception) -> NoReturn:
+def _failure_of(error: Exception) -> Failure:
     told = error if isinstance(error, MtrecError) else explain(error)
-    failure = Failure(
+    return Failure(
         message=" ".join((str(told) if told else f"{type(error).__name__}: {error}").split()),
         exit_code=told.exit_code if told else 1,
         expected=told is not None,
         traceback="".join(traceback.format_exception(error)),
     )
+
+
+def _exit_marked(failure: Failure) -> NoReturn:
     sys.stderr.write(f"{failure.traceback}{ERROR_MARK}{json.dumps(dataclasses.asdict(failure))}\n")
     sys.stderr.write(f"mtrec: {failure.message}\n")
     sys.stderr.flush()

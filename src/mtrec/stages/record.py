@@ -1,13 +1,14 @@
-"""Record: how a look at the data ended, whatever happened, as the last thing of a monitoring run."""
+"""Record: how a run ended, whatever happened, as the last thing of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mtrec.config import Scenario
+from mtrec.lease import leave
 from mtrec.progress import report
-from mtrec.tracking import log_outcome
+from mtrec.tracking import log_outcome, log_training_outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +18,11 @@ class Inputs:
     pipeline_run: str
     failure: str | None = None
     """What went wrong; None where every step came to its end."""
+    of: Literal["monitoring", "training"] = "monitoring"
+    """What ran."""
     tracking_uri: str | None = None
+    lease: str | None = None
+    """The lease under which the run trained, which ends with it, see `mtrec.lease.of_run`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +34,15 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """Record the outcome.
 
     Returns:
-        outcome: skipped, registered, refused by the gate, or failed, with the reason.
+        outcome: skipped (of monitoring), registered, refused by the gate, or failed, with the reason.
 
     Raises:
         RunError: MLflow cannot be used.
     """
-    outcome = log_outcome(scenario, inputs.pipeline_run, inputs.failure, inputs.tracking_uri)
+    log = log_outcome if inputs.of == "monitoring" else log_training_outcome
+    try:
+        outcome = log(scenario, inputs.pipeline_run, inputs.failure, inputs.tracking_uri)
+    finally:
+        leave(inputs.lease or "", inputs.pipeline_run)
     report("record", 1.0, outcome)
     return {"outcome": outcome}

@@ -42,6 +42,7 @@ from mtrec.tracking.retraining import (
     forgotten_in,
     log_decision,
     log_outcome,
+    log_training_outcome,
     running,
     trained_in,
 )
@@ -90,6 +91,7 @@ __all__ = [
     "log_losses",
     "log_metrics",
     "log_outcome",
+    "log_training_outcome",
     "log_values",
     "logged_steps",
     "pipeline_run",

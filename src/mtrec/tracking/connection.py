@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtrec.errors import InputError, RunError
+from mtrec.errors import InputError, RunError, Unavailable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,7 +56,8 @@ def connected(uri: str) -> Iterator[MlflowClient]:
 
     Raises:
         InputError: MLflow knows no such kind of URI.
-        RunError: MLflow cannot be reached or refuses, or the SQLite file is none; one line that names the URI
+        Unavailable: MLflow cannot be reached, or fails.
+        RunError: MLflow refuses, or the SQLite file is none; one line that names the URI
             without a password.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -84,14 +85,15 @@ def connected(uri: str) -> Iterator[MlflowClient]:
             ) from error
         except MlflowException as error:
             if not is_denied(error):
-                raise RunError(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
+                kind = Unavailable if error.get_http_status_code() >= 500 else RunError
+                raise kind(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
             user = os.environ.get("MLFLOW_TRACKING_USERNAME", "without a name")
             raise RunError(
                 f"MLflow at {redacted(uri)}: permission denied to user '{user}'; let somebody do it who may, "
                 "or ask for the permission"
             ) from error
         except (SQLAlchemyError, requests.RequestException) as error:
-            raise RunError(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
+            raise Unavailable(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
 
 
 @contextmanager
@@ -172,7 +174,7 @@ def _probe(uri: str) -> None:
             return
         except requests.RequestException as error:
             if attempt == _PROBES - 1:
-                raise RunError(
+                raise Unavailable(
                     f"MLflow at {redacted(uri)}: no answer ({type(error).__name__}); is it up? "
                     "The address comes from --tracking-uri or MLFLOW_TRACKING_URI"
                 ) from error

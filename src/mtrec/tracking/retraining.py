@@ -192,13 +192,42 @@ def log_outcome(scenario: Scenario, name: str, failure: str | None, tracking_uri
     return outcome
 
 
+def log_training_outcome(
+    scenario: Scenario, name: str, failure: str | None, tracking_uri: str | None = None
+) -> str:
+    """End the run of a training that nobody stays to watch, with what came of it.
+
+    Args:
+        scenario: names the experiment.
+        name: the pipeline run.
+        failure: what went wrong; None where every step came to its end.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Returns:
+        The outcome in words: failed, refused by the gate, or registered.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    run = pipeline_run(scenario, name, tracking_uri=tracking_uri)
+    with connected(run.tracking_uri) as client:
+        outcome = f"failed: {failure}" if failure else _judged(client.get_run(run.run_id))
+        client.set_tag(run.run_id, OUTCOME, outcome[:_LONGEST])
+        client.set_terminated(run.run_id, status="FAILED" if failure else "FINISHED")
+    return outcome
+
+
+def _judged(trained: MlflowRun) -> str:
+    return "registered" if trained.data.tags.get("mtrec.gate") == "pass" else "refused by the gate"
+
+
 def _outcome(own: MlflowRun | None, trained: MlflowRun | None, failure: str | None) -> str:
     if failure:
         return f"failed: {failure}"
     told = own.data.tags if own else {}
     if trained is None or told.get(VERDICT) != "retrain":  # a run that was taken up again may decide otherwise
         return f"skipped: {told.get(REASON, 'no decision was made')}"
-    return "registered" if trained.data.tags.get("mtrec.gate") == "pass" else "refused by the gate"
+    return _judged(trained)
 
 
 def _monitoring(scenario: Scenario) -> str:

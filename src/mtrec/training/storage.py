@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mtrec.errors import ConfigError, RunError
+from mtrec.errors import ConfigError, RunError, Unavailable
 
 if TYPE_CHECKING:
     from optuna.storages import RDBStorage
@@ -126,7 +126,7 @@ class Storage:
         except UpdateFinishedTrialError as error:
             raise TakenOver("another process has taken the trial over") from error
         except (SQLAlchemyError, StorageInternalError) as error:
-            raise RunError(f"study storage {self.shown}: {_reason(error)}") from error
+            raise Unavailable(f"study storage {self.shown}: {_reason(error)}") from error
         finally:
             optuna.logging.set_verbosity(before)
 
