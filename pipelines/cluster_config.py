@@ -1,4 +1,4 @@
-"""How a cluster runs the pipelines: images, resources, storage, secrets, retries. One YAML file, beside the scenario.
+"""How a cluster runs the pipelines: images, resources, storage, secrets, retries. A YAML file beside the scenario.
 
 It is no part of the scenario: more memory or another queue of nodes does not make another model.
 """
@@ -163,7 +163,7 @@ class Cluster(Frozen):
     pipeline_root: str = ""
     """Where artifacts go, e.g. s3://bucket/path. Empty: the server's."""
     run_as_user: int | None = Field(default=None, gt=0)
-    """User of the pods, as Pod Security "restricted" wants it; Kubeflow Pipelines 2.17 or newer. Empty: the server's."""
+    """User of the pods, as Pod Security "restricted" wants it, from KFP 2.17 on. Empty: the server's."""
     tmp_size: Memory = "4Gi"
     """Size of /tmp, so that the root file system may be read-only."""
     lease_hours: float | None = Field(default=None, gt=0)

@@ -19,13 +19,13 @@ import yaml
 
 from mtrec.data.contract import replacing_file
 from mtrec.errors import ConfigError
-from pipelines.placing import Placing
+from pipelines.placing import PLAIN, Placing
 
 _CONDITIONS = ("If", "Elif", "Condition")
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 
-def compile_training(path: Path, placed: Placing = Placing(), **settings: Any) -> Path:
+def compile_training(path: Path, placed: Placing = PLAIN, **settings: Any) -> Path:
     """Compile the training pipeline as it runs here: whoever calls it gets its artifacts.
 
     Args:
@@ -44,14 +44,14 @@ def compile_training(path: Path, placed: Placing = Placing(), **settings: Any) -
     return _compile(training, training.training_pipeline, path, placed, settings)
 
 
-def compile_guarded(path: Path, placed: Placing = Placing(), **settings: Any) -> Path:
+def compile_guarded(path: Path, placed: Placing = PLAIN, **settings: Any) -> Path:
     """Compile the training pipeline for a cluster; arguments, result and errors are those of `compile_training`."""
     from pipelines import guarded
 
     return _compile(guarded, guarded.guarded_training_pipeline, path, placed, settings)
 
 
-def compile_monitoring(path: Path, placed: Placing = Placing(), **settings: Any) -> Path:
+def compile_monitoring(path: Path, placed: Placing = PLAIN, **settings: Any) -> Path:
     """Compile the monitoring pipeline; arguments, result and errors are those of `compile_training`."""
     from pipelines import monitoring
 

@@ -16,7 +16,7 @@ from pipelines.cluster_config import TRAINER, Cluster, Retries, Step
 
 NODE = "MTREC_NODE"
 FAILURES = "MTREC_FAILURES"
-"""Environment of a step that may be tried again: which try it is, and where tries note that another is of no use."""
+"""Environment of a step that may be tried again: which try it is, and where a try notes that more are of no use."""
 _TO_LAUNCH = 1800
 """Seconds that a TrainJob may wait for nodes, beyond the time that it may run."""
 _NODE_NAME = "metadata.annotations['workflows.argoproj.io/node-name']"
@@ -31,8 +31,8 @@ class Placing:
     gpus: int = 0
     """GPUs that fine-tuning asks for, where there is none."""
     cache_key: str | None = None
-    """Replaces the backend's cache key of cached tasks. The local runner needs it: its own key holds the path of the
-    ingested tables, which is new in every run."""
+    """Replaces the backend's cache key of cached tasks. The local runner needs it: its own key holds the path of
+    the ingested tables, which is new in every run."""
     cluster: Cluster | None = None
 
     def __call__(self, task: Any, *, cached: bool = False) -> Any:
@@ -53,6 +53,10 @@ class Placing:
     def trainer(self) -> str:
         """See `Cluster.trainer`."""
         return "" if self.cluster is None else self.cluster.trainer()
+
+
+PLAIN = Placing()
+"""As the components say."""
 
 
 def place(task: Any, cluster: Cluster) -> Any:

@@ -19,7 +19,7 @@ from mtrec.errors import ConfigError, InputError
 from mtrec.tracking.deciding import run_lease
 from pipelines.compiling import FOR_CLUSTERS
 from pipelines.kfp_server import Server
-from pipelines.placing import Placing
+from pipelines.placing import PLAIN, Placing
 from pipelines.server_versions import adapt
 
 _MAX_SCENARIO = 100_000
@@ -37,7 +37,7 @@ class Order:
     scenario: Scenario
     parameters: Mapping[str, str] = field(default_factory=dict)
     """Of the pipeline, beside the scenario; empty ones keep the pipeline's default."""
-    placed: Placing = Placing()
+    placed: Placing = PLAIN
     experiment: str = ""
     """Empty: named after the scenario."""
     service_account: str = ""

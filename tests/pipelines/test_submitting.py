@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kfp import compiler, dsl, kubernetes
 
-from components.gate_model import gate_model
 from mtrec.config import load_scenario
 from mtrec.errors import ConfigError, InputError
 from pipelines import submitting
+from pipelines.cluster_config import load_cluster
 from pipelines.kfp_server import Access, Server, connect
 from pipelines.placing import Placing
 from pipelines.submitting import Order, prepare, submit
@@ -74,28 +73,23 @@ def test_two_who_upload_at_once_have_one_version(stand_in: StandIn, server: Serv
     assert len(stand_in.versions) == 1
 
 
-def test_what_the_compiler_writes_for_secrets_is_taken_by_an_old_server(
-    stand_in: StandIn, server: Server, monkeypatch: pytest.MonkeyPatch
+def test_what_a_cluster_is_configured_with_goes_along(
+    stand_in: StandIn, server: Server, repository: Path, tmp_path: Path
 ) -> None:
-    def with_secret(path: Path, **_: object) -> Path:
-        @dsl.pipeline(name="mtrec-training")
-        def one(scenario: str) -> None:
-            task = gate_model(scenario=scenario, **rest())
-            kubernetes.use_secret_as_env(task, "store", {"key": "AWS_SECRET_ACCESS_KEY"})
-
-        compiler.Compiler().compile(one, str(path))
-        return path
-
-    def rest() -> dict[str, object]:
-        importers = {
-            name: dsl.importer(artifact_uri="s3://b/x", artifact_class=dsl.Artifact).output
-            for name in ("evaluation", "losses", "validation")
-        }
-        texts = ("data_version", "code_revision", "pipeline_run", "image", "tracking_uri")
-        return {**importers, **dict.fromkeys(texts, "")}
-
-    monkeypatch.setitem(submitting.FOR_CLUSTERS, "training", with_secret)
-    started = submit(order(), server)
+    cluster = load_cluster(repository / "k8s" / "cluster.yaml")
+    if server.version == (2, 14):
+        with pytest.raises(ConfigError, match=r"needs Kubeflow Pipelines 2\.17: .*sets a security context"):
+            submit(order(placed=Placing(cluster=cluster)), server)
+        assert not stand_in.runs
+        cluster = cluster.model_copy(update={"run_as_user": None})
+    started = submit(order(placed=Placing(cluster=cluster), parameters={"text_cache": "/else/where"}), server)
+    given = stand_in.runs[started.id]["runtime_config"]["parameters"]
+    paths = {name: given[name] for name in ("dvc_root", "checkpoints", "text_cache")}
+    assert paths == {"dvc_root": "/mtrec/dvc", "checkpoints": "/mtrec/checkpoints", "text_cache": "/else/where"}
+    lease = json.loads(given["lease"])
+    assert lease["kubernetes"]["name"] == "mtrec-ecommerce-training"
+    assert lease["kubernetes"]["namespace"] == "mtrec"
+    assert lease["seconds"] == 6 * 3600
     documents = stand_in.documents[started.prepared.version_id]
     assert "AWS_SECRET_ACCESS_KEY" in yaml.safe_dump(documents[1])
 

@@ -13,7 +13,7 @@ import pytest
 
 from mtrec import kube
 from mtrec.errors import InputError, RunError
-from mtrec.lease import Away, FileStore, Held, Lease, LeaseStore, Lost, Store, holding, working
+from mtrec.lease import Away, FileStore, Held, Lease, LeaseStore, Lost, Store, holding, leave, of_run, working
 from tests import kube_server
 from tests.kube_server import KubeServer
 
@@ -176,7 +176,35 @@ def test_a_run_keeps_it_from_step_to_step(store: Store, server: KubeServer) -> N
             pytest.fail("another run trains")
 
 
+def test_a_step_that_is_told_of_no_lease_or_of_one_with_a_holder_leaves_it_alone(store: Store) -> None:
+    lease = Lease(store, seconds=60)
+    lease.acquire("a run on one machine")
+    before = lease.state()
+    for text in ("", lease.as_text()):
+        with of_run(text, "run 7", "training of shop"):
+            assert lease.state() == before
+        leave(text, "run 7")
+        assert lease.state() == before
+
+
 # A cluster
+
+
+def test_the_steps_of_a_run_hold_it_until_the_last_one_leaves(server: KubeServer) -> None:
+    place = Lease(cluster(), seconds=600).as_place()
+    with of_run(place, "run 7", "training of shop"):
+        pass
+    with of_run(place, "run 7"):
+        with pytest.raises(Held, match=r"\(run 7\)"), of_run(place, "run 8", "training of shop"):
+            pytest.fail("two at once")
+        leave(place, "run 8")  # it never had it
+        assert Lease(cluster()).holding() is not None
+    leave(place, "run 7")
+    assert Lease(cluster()).holding() is None
+    with pytest.raises(Lost), of_run(place, "run 7"):
+        pytest.fail("the run is over")
+    with of_run(place, "run 8", "training of shop"):
+        pass
 
 
 HOLDER = (

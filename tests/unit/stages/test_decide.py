@@ -18,6 +18,7 @@ from mtrec.data.versioning import EMBEDDED
 from mtrec.errors import RunError
 from mtrec.lease import Lease, holding
 from mtrec.stages import decide
+from mtrec.stages.execution import run_stage
 from mtrec.tracking import attempts, finish_run, log_outcome, pipeline_run, training_lease, trainings
 from mtrec.tracking.connection import connected
 from tests import kube_server
@@ -199,6 +200,28 @@ def test_the_outcome_is_recorded(place: Place) -> None:
         client.set_tag(run.run_id, "mtrec.gate", "fail")
     assert log_outcome(place.scenario, "second", None, place.uri) == "refused by the gate"
     assert log_outcome(place.scenario, "never heard of", None, place.uri) == "skipped: no decision was made"
+
+
+@pytest.mark.parametrize(
+    ("failure", "gate", "outcome", "status"),
+    [
+        ("a step failed", "", "failed: a step failed", "FAILED"),
+        ("", "fail", "refused by the gate", "FINISHED"),
+        ("", "pass", "registered", "FINISHED"),
+    ],
+)
+def test_the_outcome_of_a_training_that_nobody_watched(
+    place: Place, failure: str, gate: str, outcome: str, status: str
+) -> None:
+    run = pipeline_run(place.scenario, "third", tracking_uri=place.uri)
+    with connected(place.uri) as client:
+        client.set_tag(run.run_id, "mtrec.gate", gate)
+    given = {"pipeline_run": "third", "failure": failure, "of": "training", "tracking_uri": place.uri}
+    told = run_stage("record", inputs=given, outputs={}, scenario=place.scenario)
+    assert told == {"outcome": outcome}
+    with connected(place.uri) as client:
+        ended = client.get_run(run.run_id)
+    assert (ended.info.status, ended.data.tags["mtrec.outcome"]) == (status, outcome)
 
 
 def test_the_outcome_is_that_of_the_newest_decision(place: Place) -> None:

@@ -1,0 +1,134 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mtrec.errors import ConfigError
+from pipelines.cluster_config import COMPONENTS, Cluster, Step, Toleration, load_cluster
+
+STORAGE = {"claim": "mtrec-work"}
+
+
+def read(tmp_path: Path, content: Any, **changes: Any) -> Cluster:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return load_cluster(path, **changes)
+
+
+def test_every_component_gets_something_without_a_word(tmp_path: Path) -> None:
+    cluster = read(tmp_path, {})
+    assert len(COMPONENTS) >= 10
+    for name in COMPONENTS:
+        step = cluster.step(name)
+        assert (step.cpu, step.cpu_limit, step.memory, step.memory_limit) == ("500m", "2", "1Gi", "4Gi")
+    assert cluster.trainer() == ""
+    assert cluster.parameters() == {}
+
+
+def test_a_step_is_laid_over_the_defaults_and_these_over_the_standard(tmp_path: Path) -> None:
+    given = {
+        "defaults": {"memory": "3Gi", "secrets": {"mlflow": {"password": "P"}}, "tolerations": [{"key": "spot"}]},
+        "steps": {
+            "fine_tune_model": {
+                "cpu": "2",
+                "gpus": 1,
+                "secrets": {"store": {"key": "K"}},
+                "tolerations": [{"key": "spot"}, {"key": "gpu", "effect": "NoSchedule"}],
+            }
+        },
+    }
+    cluster = read(tmp_path, given)
+    step = cluster.step("fine_tune_model")
+    assert (step.cpu, step.cpu_limit, step.memory, step.memory_limit, step.gpus) == ("2", "2", "3Gi", "4Gi", 1)
+    assert step.secrets == {"mlflow": {"password": "P"}, "store": {"key": "K"}}
+    assert step.tolerations == [Toleration(key="spot"), Toleration(key="gpu", effect="NoSchedule")]
+    assert cluster.step("gate_model").secrets == {"mlflow": {"password": "P"}}
+    assert cluster.step("gate_model").gpus is None
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ({"stepps": {}}, ["stepps: unknown key; did you mean steps?"]),
+        ({"steps": {"fine_tune": {}}}, ["steps: fine_tune: no such component (known: decide_retraining, "]),
+        ({"steps": {"gate_model": {"cpus": 1}}}, ["steps.gate_model.cpus: unknown key; did you mean"]),
+        ({"defaults": {"memory": "1.5Gi"}}, ["defaults.memory: String should match pattern", "(got '1.5Gi')"]),
+        ({"defaults": {"cpu": "3"}}, ["defaults: cpu 3 is more than cpu_limit 2"]),
+        (
+            {"steps": {"gate_model": {"memory": "8Gi"}}},
+            ["steps.gate_model: memory 8Gi is more than memory_limit 4Gi"],
+        ),
+        ({"retries": {}}, ["retries need storage"]),
+        ({"train_job": {"nodes": 2}}, ["several nodes or GPUs needs storage"]),
+        ({"steps": {"fine_tune_model": {"gpus": 2}}}, ["several nodes or GPUs needs storage"]),
+        ({"storage": {"claim": "a", "mount": "mtrec"}}, ["storage.mount"]),
+        ({"defaults": {"tolerations": [{"key": "a", "operator": "Equal"}]}}, ["value goes with operator: Equal"]),
+        ({"namespace": "Mine", "shards": 0}, ["namespace: String should match", "shards: Input should be greater"]),
+        ([], ["a cluster's configuration is a mapping of keys, found list"]),
+        ("a: [", ["cluster.yaml:", "not valid YAML"]),
+    ],
+)
+def test_what_is_wrong_is_one_line_that_names_every_place(tmp_path: Path, given: Any, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, given)
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path / "cluster.yaml"))
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_no_file_names_one_to_begin_with(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.yaml: no such file; k8s/cluster.yaml is one to begin with"):
+        load_cluster(tmp_path / "nowhere.yaml")
+
+
+def test_what_is_given_beside_the_file_counts(tmp_path: Path) -> None:
+    assert read(tmp_path, {"image": "a/python:1"}, image="b/python:2").image == "b/python:2"
+    assert read(tmp_path, {"image": "a/python:1"}, image=None).image == "a/python:1"
+
+
+def test_training_on_several_nodes_is_told_where_they_are(tmp_path: Path) -> None:
+    given = {
+        "namespace": "shops",
+        "storage": STORAGE,
+        "train_job": {"nodes": 2, "runtime": "fast"},
+        "steps": {
+            "fine_tune_model": {"image": "cuda/python:1", "gpus": 4, "cpu_limit": "8", "timeout_minutes": 90}
+        },
+    }
+    place = json.loads(read(tmp_path, given).trainer())
+    assert place == {
+        "num_nodes": 2,
+        "gpus_per_node": 4,
+        "gpu_type": "nvidia.com/gpu",
+        "image": "cuda/python:1",
+        "runtime": "fast",
+        "namespace": "shops",
+        "work": "/mtrec/training",
+        "cpu": "8",
+        "memory": "4Gi",
+        "deadline_seconds": 5400,
+    }
+    assert read(tmp_path, given | {"train_job": {}, "steps": {}}).trainer() == ""
+
+
+def test_paths_are_below_the_mount_and_empty_ones_are_left_out(tmp_path: Path) -> None:
+    cluster = read(tmp_path, {"storage": STORAGE | {"mount": "/data/", "checkpoints": ""}})
+    assert cluster.parameters() == {"dvc_root": "/data/dvc", "text_cache": "/data/texts"}
+
+
+def test_the_file_in_the_repository_is_right(repository: Path) -> None:
+    cluster = load_cluster(repository / "k8s" / "cluster.yaml")
+    assert cluster.step("fine_tune_model").gpus == 1
+    assert cluster.step("ingest_data").secrets.keys() == {"mtrec-mlflow", "mtrec-object-store"}
+    assert cluster.step("gate_model").secrets.keys() == {"mtrec-mlflow"}
+    assert cluster.retries is not None
+
+
+def test_nothing_of_a_step_is_lost_when_it_is_laid_over_another() -> None:
+    step = Step(cpu="1", shared_memory="1Gi", node_selector={"a": "b"}, labels={"c": "d"})
+    assert step.over(Step()) == step
+    assert Step().over(step) == step
