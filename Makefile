@@ -64,7 +64,7 @@ images: ## Build the container images with docker, podman or buildah (TARGETS="s
 bench: $(STAMP) ## Measure quality against the baselines (needs MTREC_DATA)
 	$(BIN)/python -m benchmarks.quality $(ARGS)
 
-docs: $(STAMP) ## Renew docs/cli.md and docs/scenario.md from the code
+docs: $(STAMP) ## Renew docs/cli.md, scenario.md and cluster-file.md from the code
 	$(BIN)/python -m pipelines.reference docs
 
 constraints: $(STAMP) ## Renew constraints.txt from what .venv holds

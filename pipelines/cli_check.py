@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from pipelines.cli_options import DebugOption, console, new_app
+from pipelines.cli_options import ClusterOption, DebugOption, console, new_app
 
 app = new_app("What a Kubernetes cluster has for mtrec's pipelines, and what it lacks.")
 
@@ -18,9 +18,10 @@ def _group() -> None:
 
 @app.command("check")
 def check(
+    cluster: ClusterOption = None,
     namespace: Annotated[
-        str, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the runs.")
-    ] = "mtrec",
+        str | None, typer.Option("--namespace", "-n", metavar="NAME", help="Namespace of the runs. Default: mtrec.")
+    ] = None,
     kfp_namespace: Annotated[
         str, typer.Option("--kfp-namespace", metavar="NAME", help="Namespace of Kubeflow Pipelines.")
     ] = "kubeflow",
@@ -43,43 +44,48 @@ def check(
         typer.Option("--claim", metavar="NAME", help="Volume claim, instead of that of k8s/. Repeatable."),
     ] = None,
     runtime: Annotated[
-        str, typer.Option("--runtime", metavar="NAME", help="Training runtime of Kubeflow Trainer.")
-    ] = "mtrec-torch",
+        str | None, typer.Option("--runtime", metavar="NAME", help="Training runtime. Default: mtrec-torch.")
+    ] = None,
     mlflow: Annotated[
         str, typer.Option("--mlflow", metavar="NAMESPACE/SERVICE:PORT", help="Service of the MLflow server.")
     ] = "mlflow/mlflow:5000",
-    nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes of one training.")] = 1,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs of each of them.")] = 0,
+    nodes: Annotated[int | None, typer.Option("--nodes", min=1, help="Nodes of one training. Default: 1.")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=0, help="GPUs of each of them. Default: 0.")] = None,
     gpu_type: Annotated[
-        str, typer.Option("--gpu-type", metavar="NAME", help="Resource by which nodes offer GPUs.")
-    ] = "nvidia.com/gpu",
+        str | None,
+        typer.Option("--gpu-type", metavar="NAME", help="Resource that offers GPUs. Default: nvidia.com/gpu."),
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Say line by line what a cluster has, what it lacks, why that matters and how to mend it.
 
     Looks with the rights of the kubeconfig (or of the pod), changes nothing, and
-    reads of secrets only the names of their keys. Exit codes: 0 nothing is
-    missing, 1 something is, 2 wrong input or no kubeconfig.
+    reads of secrets only the names of their keys. With --cluster it looks for what
+    that file names. Exit codes: 0 nothing is missing, 1 something is, 2 wrong
+    input or no kubeconfig.
     """
     from collections import Counter
+    from dataclasses import replace
 
     from mtrec.errors import RunError
     from mtrec.kube import api_client
-    from pipelines.cluster_check import Wanted, check_cluster
+    from pipelines.cluster_check import Wanted, check_cluster, wanted_by
+    from pipelines.cluster_config import load_cluster
 
-    standard = Wanted()
-    wanted = Wanted(
-        namespace=namespace,
-        kfp_namespace=kfp_namespace,
-        accounts=account or standard.accounts,
-        secrets=dict(map(_secret, secret)) if secret else standard.secrets,
-        claims=claim or standard.claims,
-        runtime=runtime,
-        mlflow=_service(mlflow),
-        nodes=nodes,
-        gpus=gpus,
-        gpu_type=gpu_type,
-    )
+    given: dict[str, Any] = {
+        "namespace": namespace,
+        "kfp_namespace": kfp_namespace,
+        "accounts": account,
+        "secrets": dict(map(_secret, secret)) if secret else None,
+        "claims": claim,
+        "runtime": runtime,
+        "mlflow": _service(mlflow),
+        "nodes": nodes,
+        "gpus": gpus,
+        "gpu_type": gpu_type,
+    }
+    expected = wanted_by(load_cluster(cluster)) if cluster else Wanted()
+    wanted = replace(expected, **{name: value for name, value in given.items() if value is not None})
     output, found = console(), Counter[str]()
     for line in check_cluster(api_client(context), wanted):
         found[line.verdict] += 1

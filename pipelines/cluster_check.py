@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mtrec.errors import RunError
 from mtrec.kube import answering, reason, request
+from pipelines.cluster_config import COMPONENTS, TRAINER, Cluster
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -64,6 +65,30 @@ class Wanted:
     gpus: int = 0
     """Of each node."""
     gpu_type: str = "nvidia.com/gpu"
+    tolerated: Sequence[str] = ()
+    """Keys of taints that training puts up with; an empty one means any."""
+
+
+def wanted_by(cluster: Cluster) -> Wanted:
+    """What a cluster's configuration names; for the rest the names in k8s/."""
+    standard = Wanted()
+    secrets: dict[str, set[str]] = {}
+    for component in COMPONENTS:
+        for name, keys in cluster.step(component).secrets.items():
+            secrets.setdefault(name, set()).update(keys)
+    node = cluster.step(TRAINER)
+    trainer, *others = standard.accounts
+    return Wanted(
+        namespace=cluster.namespace,
+        accounts=[cluster.service_account or trainer, *others],
+        secrets={name: sorted(keys) for name, keys in secrets.items()},
+        claims=[cluster.storage.claim] if cluster.storage else [],
+        runtime=cluster.train_job.runtime,
+        nodes=cluster.train_job.nodes,
+        gpus=node.gpus or 0,
+        gpu_type=node.gpu_type or standard.gpu_type,
+        tolerated=[toleration.key or "" for toleration in node.tolerations],
+    )
 
 
 @dataclass(frozen=True)
@@ -386,9 +411,9 @@ def _gpus(cluster: _Cluster) -> Iterator[Line]:
         taint["key"]
         for node in fitting
         for taint in (node.get("spec") or {}).get("taints") or []
-        if taint.get("effect") in ("NoSchedule", "NoExecute") and taint["key"] != wanted.gpu_type
-    }
-    if taints:
+        if taint.get("effect") in ("NoSchedule", "NoExecute")
+    } - {wanted.gpu_type, *wanted.tolerated}
+    if taints and "" not in wanted.tolerated:
         fix = "give tolerations for them in the cluster configuration and the training runtime"
         yield Line("warning", f"taints of nodes with {wanted.gpu_type}", ", ".join(sorted(taints)), fix)
 

@@ -1,6 +1,6 @@
 """The reference of the command line, docs/cli.md, written from the commands themselves.
 
-`python -m pipelines.reference docs` writes it into the folder docs, with that of scenario files beside it.
+`python -m pipelines.reference docs` writes it into the folder docs, beside it those of scenario and cluster files.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrec.data.contract import replacing_file
+from pipelines.cluster_reference import cluster_reference
 from pipelines.scenario_reference import scenario_reference
 
 _HEAD = """# The `mtrec` command
@@ -21,8 +22,9 @@ Written by `make docs` from the command's own help; a test fails when it is out 
 
 
 def write_references(folder: Path) -> None:
-    """Write cli.md, every command and option, and scenario.md, every key of a scenario."""
-    for name, text in {"cli.md": reference(), "scenario.md": scenario_reference()}.items():
+    """Write cli.md, every command and option, and every key of a scenario and of a cluster file."""
+    pages = {"cli.md": reference(), "scenario.md": scenario_reference(), "cluster-file.md": cluster_reference()}
+    for name, text in pages.items():
         with replacing_file(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 

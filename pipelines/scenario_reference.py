@@ -97,7 +97,7 @@ def scenario_reference() -> str:
 
     parts = [_HEAD, "| table | columns |", "|---|---|"]
     parts += [f"| {table} | {', '.join(f'`{name}`' for name in names)} |" for table, names in REQUIRED.items()]
-    parts += [_AFTER_TABLES, "## Top level", "", *_table(Scenario)]
+    parts += [_AFTER_TABLES, "## Top level", "", *table(Scenario)]
     for paths, model in sections():
         parts += _section(paths, model)
     return "\n".join(parts).rstrip() + "\n"
@@ -109,7 +109,7 @@ def sections() -> list[tuple[list[str], type[BaseModel]]]:
     from mtrec.data.sources.simulated import Dials
 
     found: dict[type[BaseModel], list[str]] = {}
-    for path, model in _walk(Scenario, ""):
+    for path, model in walk(Scenario):
         found.setdefault(model, []).append(path)
         if path == "source":
             found[Dials] = ["source.options"]
@@ -146,13 +146,14 @@ def describe(model: type[BaseModel], name: str) -> str:
     return ""
 
 
-def _walk(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, type[BaseModel]]]:
+def walk(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Every model within a model, with the place where it stands."""
     for name, field in model.model_fields.items():
         mapping = get_origin(field.annotation) is dict
         for child in _models(field.annotation):
             path = f"{prefix}{name}.NAME" if mapping else f"{prefix}{name}"
             yield path, child
-            yield from _walk(child, f"{path}.")
+            yield from walk(child, f"{path}.")
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
@@ -172,15 +173,16 @@ metric of a task is `task.metric`, e.g. `rating.rmse`.
 def _section(paths: list[str], model: type[BaseModel]) -> list[str]:
     about = ["", inspect.cleandoc(model.__doc__ or ""), ""]
     if paths != ["tasks.NAME"]:
-        return [f"## {', '.join(f'`{path}`' for path in paths)}", *about, *_table(model)]
+        return [f"## {', '.join(f'`{path}`' for path in paths)}", *about, *table(model)]
     kind, all_metrics = str(get_args(model.model_fields["type"].annotation)[0]), metrics()
     lines = [_TASKS] if kind == next(iter(all_metrics)) else []
     lines += [f"### `tasks.NAME`, `type: {kind}`", *about]
     lines += [f"Metrics: {', '.join(f'`{name}`' for name in all_metrics[kind])}. The gate compares the first.", ""]
-    return lines + _table(model, leave_out=("type", "label") if kind == "next_item" else ("type",))
+    return lines + table(model, leave_out=("type", "label") if kind == "next_item" else ("type",))
 
 
-def _table(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> list[str]:
+def table(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> list[str]:
+    """The keys of a model as the lines of a table in Markdown."""
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         if name not in leave_out:

@@ -9,7 +9,8 @@ import pytest
 
 from mtrec import kube
 from pipelines.cli import main
-from pipelines.cluster_check import Line, Wanted, check_cluster
+from pipelines.cluster_check import Line, Wanted, check_cluster, wanted_by
+from pipelines.cluster_config import load_cluster
 from tests import kube_server
 from tests.kube_server import KubeServer
 
@@ -224,6 +225,8 @@ def test_gpus_and_taints(server: KubeServer) -> None:
     server.change("nodes", "node-1", spec={"taints": [{"key": "team-a", "effect": "NoSchedule"}]})
     taints = only(gpus=4)
     assert (taints.verdict, taints.why) == ("warning", "team-a")
+    for tolerated in ("team-a", ""):
+        assert not [line for line in lines(gpus=4, tolerated=[tolerated]) if line.verdict != "ok"]
 
 
 def test_a_namespace_without_pod_security(server: KubeServer) -> None:
@@ -259,3 +262,20 @@ def test_names_of_ones_own(server: KubeServer) -> None:
     )
     missing = {line.what for line in found if line.verdict == "missing"}
     assert {"service account runner", "secret own", "claim disk", "MLflow at m.kubeflow"} <= missing
+
+
+def test_what_the_cluster_file_names_is_looked_for(server: KubeServer, repository: Path, tmp_path: Path) -> None:
+    standard = wanted_by(load_cluster(repository / "k8s" / "cluster.yaml"))
+    assert standard == Wanted(
+        accounts=["mtrec-trainer", *Wanted().accounts[1:]],
+        secrets={"mtrec-mlflow": ["password", "username"], "mtrec-object-store": ["access-key", "secret-key"]},
+        claims=["mtrec-work"],
+        gpus=1,
+        tolerated=["nvidia.com/gpu"],
+    )
+    file = tmp_path / "mine.yaml"
+    file.write_text("namespace: shops\nsteps: {gate_model: {secrets: {own: {key: KEY}}}}\n")
+    wanted = wanted_by(load_cluster(file))
+    assert (wanted.namespace, wanted.secrets, wanted.claims) == ("shops", {"own": ["key"]}, [])
+    main_code(["cluster", "check", "--cluster", str(file)], 1)
+    main_code(["cluster", "check", "--cluster", str(repository / "k8s" / "cluster.yaml")], 0)

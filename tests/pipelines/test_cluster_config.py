@@ -7,6 +7,8 @@ import yaml
 
 from mtrec.errors import ConfigError
 from pipelines.cluster_config import COMPONENTS, Cluster, Step, Toleration, load_cluster
+from pipelines.cluster_reference import cluster_reference
+from pipelines.scenario_reference import describe, walk
 
 STORAGE = {"claim": "mtrec-work"}
 
@@ -132,3 +134,11 @@ def test_nothing_of_a_step_is_lost_when_it_is_laid_over_another() -> None:
     step = Step(cpu="1", shared_memory="1Gi", node_selector={"a": "b"}, labels={"c": "d"})
     assert step.over(Step()) == step
     assert Step().over(step) == step
+
+
+def test_the_reference_is_up_to_date(repository: Path) -> None:
+    page = (repository / "docs" / "cluster-file.md").read_text(encoding="utf-8")
+    assert page == cluster_reference(), "the configuration's models changed: run `make docs`"
+    for model in (Cluster, *(model for _, model in walk(Cluster))):
+        for name in model.model_fields:
+            assert describe(model, name), f"{model.__name__}.{name} is not described"
