@@ -136,6 +136,7 @@ def compile_command(
 
     from mtrec.errors import InputError
     from pipelines.compiling import FOR_CLUSTERS
+    from pipelines.submitting import parameters_of
     from pipelines.targets import new_file
     from pipelines.workspace import shown
 
@@ -147,7 +148,8 @@ def compile_command(
     target = new_file(output, "--output", file)
     parameters = {}
     if scenario is not None:
-        parameters["scenario"] = json.dumps(scenario_from(scenario, settings).as_dict())
+        loaded = scenario_from(scenario, settings)
+        parameters = {"scenario": json.dumps(loaded.as_dict()), **parameters_of(placed.cluster, loaded)}
     FOR_CLUSTERS[pipeline](target, placed, release=release, parameters=parameters)
     typer.echo(f"{shown(output)} written")
 

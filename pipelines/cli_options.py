@@ -55,7 +55,10 @@ TrackingOption = Annotated[
 ClusterOption = Annotated[
     Path | None,
     typer.Option(
-        "--cluster", "-c", metavar="FILE", help="Resources, storage, secrets and retries, as k8s/cluster.yaml."
+        "--cluster",
+        "-c",
+        metavar="FILE",
+        help="Resources, storage, secrets and retries, as k8s/cluster/cluster.yaml.",
     ),
 ]
 ImageOption = Annotated[

@@ -67,6 +67,8 @@ class Wanted:
     gpu_type: str = "nvidia.com/gpu"
     tolerated: Sequence[str] = ()
     """Keys of taints that training puts up with; an empty one means any."""
+    images: Sequence[str] = ()
+    """Images of the steps, where a cluster file names them."""
 
 
 def wanted_by(cluster: Cluster) -> Wanted:
@@ -88,6 +90,7 @@ def wanted_by(cluster: Cluster) -> Wanted:
         gpus=node.gpus or 0,
         gpu_type=node.gpu_type or standard.gpu_type,
         tolerated=[toleration.key or "" for toleration in node.tolerations],
+        images=sorted({cluster.step(name).image or cluster.image for name in COMPONENTS}),
     )
 
 
@@ -418,6 +421,17 @@ def _gpus(cluster: _Cluster) -> Iterator[Line]:
         yield Line("warning", f"taints of nodes with {wanted.gpu_type}", ", ".join(sorted(taints)), fix)
 
 
+def _images(cluster: _Cluster) -> Iterator[Line]:
+    for name in cluster.wanted.images:
+        if "@sha256:" in name:
+            yield Line("ok", f"image {name}", "by digest")
+        else:
+            why = "another can take its name: a schedule would run it unseen, and KFP's cache would not notice"
+            yield Line(
+                "warning", f"image {name}", why, "name it by digest in the cluster file; make images prints it"
+            )
+
+
 def _lease(cluster: _Cluster) -> Iterator[Line]:
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
@@ -485,6 +499,7 @@ _CHECKS: Mapping[str, Callable[[_Cluster], Iterator[Line]]] = {
     "secrets": _secrets,
     "claims": _claims,
     "GPU nodes": _gpus,
+    "images": _images,
     "Lease objects": _lease,
     "MLflow": _mlflow,
 }

@@ -18,7 +18,7 @@ from mtrec.errors import ConfigError
 Cpu = Annotated[str, Field(pattern=r"^(\d*\.)?\d+m?$")]
 Memory = Annotated[str, Field(pattern=r"^\d+([EPTGMK]i?)?$")]
 Minutes = Annotated[int, Field(gt=0)]
-EXAMPLE = "k8s/cluster.yaml"
+EXAMPLE = "k8s/cluster/cluster.yaml"
 COMPONENTS = tuple(
     sorted(path.stem for path in Path(images.__file__).parent.glob("*_*.py") if not path.stem.startswith("_"))
 )

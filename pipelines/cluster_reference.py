@@ -11,8 +11,9 @@ from pipelines.scenario_reference import table, walk
 _HEAD = """# The cluster file
 
 How a cluster runs the pipelines; `mtrec submit`, `mtrec schedule create`, `mtrec compile` and `mtrec cluster check`
-take it with `--cluster`. [k8s/cluster.yaml](../k8s/cluster.yaml) fits the manifests in k8s/. It is no part of the
-scenario: with more memory the same model is trained. Written by `make docs` from `pipelines/cluster_config.py`.
+take it with `--cluster`. [k8s/cluster/cluster.yaml](../k8s/cluster/cluster.yaml) fits the manifests in k8s/. It is
+no part of the scenario: with more memory the same model is trained. Written by `make docs` from
+`pipelines/cluster_config.py`.
 """
 
 

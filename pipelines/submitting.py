@@ -17,6 +17,7 @@ from mtrec import __version__
 from mtrec.config import Scenario
 from mtrec.errors import ConfigError, InputError
 from mtrec.tracking.deciding import run_lease
+from pipelines.cluster_config import Cluster
 from pipelines.compiling import FOR_CLUSTERS
 from pipelines.kfp_server import Server
 from pipelines.placing import PLAIN, Placing
@@ -65,16 +66,16 @@ class Order:
             length = f"{len(text)} characters as JSON, at most {_MAX_SCENARIO}"
             raise ConfigError(f"scenario {self.scenario.name}: {length}")
         given = {name: value for name, value in self.parameters.items() if value}
-        return {"scenario": text, **self._of_cluster(), **given}
+        return {"scenario": text, **parameters_of(self.placed.cluster, self.scenario), **given}
 
-    def _of_cluster(self) -> dict[str, str]:
-        cluster = self.placed.cluster
-        if cluster is None:
-            return {}
-        if cluster.lease_hours is None:
-            return cluster.parameters()
-        lease = run_lease(self.scenario.name, cluster.namespace, cluster.lease_hours)
-        return cluster.parameters() | {"lease": lease}
+
+def parameters_of(cluster: Cluster | None, scenario: Scenario) -> dict[str, str]:
+    """The pipeline's parameters that a cluster's configuration gives: where things are, and the lease of the run."""
+    if cluster is None:
+        return {}
+    if cluster.lease_hours is None:
+        return cluster.parameters()
+    return cluster.parameters() | {"lease": run_lease(scenario.name, cluster.namespace, cluster.lease_hours)}
 
 
 @dataclass(frozen=True, kw_only=True)

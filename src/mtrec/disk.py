@@ -36,8 +36,8 @@ def explain(error: BaseException) -> MtrecError | None:
     """Say in one line what the file system refused.
 
     Returns:
-        An `InputError` where the path is at fault, an `Unavailable` for a full disk, None where `error` is not about
-        writing to the file system.
+        An `InputError` where the path is at fault, an `Unavailable` for a full disk, None where `error` is not
+        about writing to the file system.
     """
     number = _number(error)
     name = getattr(error, "filename2", None) or getattr(error, "filename", None)

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from mtrec.config import parse
 from pipelines.cli import app
+from pipelines.cluster_config import Cluster
 from tests.k8s.render import ROOT, documents, golden, render, renderer
 
 Documents = list[dict[str, Any]]
@@ -72,6 +74,10 @@ def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType)
     assert container["command"] == ["mtrec", "schedule", "create", "monitoring"]
     assert container["image"].startswith("registry.example.com/mtrec/python@sha256:")
     assert {"name": "STEPS_IMAGE", "value": container["image"]} in container["env"]
+    (file,) = [d["data"]["cluster.yaml"] for d in own if d["metadata"]["name"] == "mtrec-cluster"]
+    cluster = parse(Cluster, yaml.safe_load(file), "cluster.yaml")
+    assert cluster.image == container["image"]
+    assert "@sha256:" in (cluster.step("fine_tune_model").image or "")
     job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "registry.invalid/mtrec/python:x"
     (left,) = check.problems(own, prod=True)
     assert "STEPS_IMAGE names no image of yours" in left
@@ -86,9 +92,6 @@ def test_the_secrets_that_prod_wants_are_in_the_guide(check: ModuleType) -> None
             assert key in guide, f"{name}: {key}"
 
 
-@pytest.mark.skipif(
-    "schedule" not in {group.name for group in app.registered_groups}, reason="no mtrec schedule yet"
-)
 def test_the_command_that_makes_the_schedule_is_one() -> None:
     import typer.main
 

@@ -229,6 +229,12 @@ def test_gpus_and_taints(server: KubeServer) -> None:
         assert not [line for line in lines(gpus=4, tolerated=[tolerated]) if line.verdict != "ok"]
 
 
+def test_images_by_tag(server: KubeServer) -> None:
+    pinned = "registry.example/python@sha256:" + "a" * 64
+    found = only(images=[pinned, "registry.example/python:1"])
+    assert (found.verdict, found.what) == ("warning", "image registry.example/python:1")
+
+
 def test_a_namespace_without_pod_security(server: KubeServer) -> None:
     server.change("namespaces", "mtrec", metadata={"labels": {"pod-security.kubernetes.io/enforce": "baseline"}})
     assert (only().verdict, only().what) == ("warning", "Pod Security of mtrec")
@@ -265,17 +271,18 @@ def test_names_of_ones_own(server: KubeServer) -> None:
 
 
 def test_what_the_cluster_file_names_is_looked_for(server: KubeServer, repository: Path, tmp_path: Path) -> None:
-    standard = wanted_by(load_cluster(repository / "k8s" / "cluster.yaml"))
+    standard = wanted_by(load_cluster(repository / "k8s" / "cluster" / "cluster.yaml"))
     assert standard == Wanted(
         accounts=["mtrec-trainer", *Wanted().accounts[1:]],
         secrets={"mtrec-mlflow": ["password", "username"], "mtrec-object-store": ["access-key", "secret-key"]},
         claims=["mtrec-work"],
         gpus=1,
         tolerated=["nvidia.com/gpu"],
+        images=["mtrec/python-cuda:0.1.0", "mtrec/python:0.1.0"],
     )
     file = tmp_path / "mine.yaml"
     file.write_text("namespace: shops\nsteps: {gate_model: {secrets: {own: {key: KEY}}}}\n")
     wanted = wanted_by(load_cluster(file))
     assert (wanted.namespace, wanted.secrets, wanted.claims) == ("shops", {"own": ["key"]}, [])
     main_code(["cluster", "check", "--cluster", str(file)], 1)
-    main_code(["cluster", "check", "--cluster", str(repository / "k8s" / "cluster.yaml")], 0)
+    main_code(["cluster", "check", "--cluster", str(repository / "k8s" / "cluster" / "cluster.yaml")], 0)

@@ -83,7 +83,9 @@ def test_what_is_wrong_is_one_line_that_names_every_place(tmp_path: Path, given:
 
 
 def test_no_file_names_one_to_begin_with(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"nowhere.yaml: no such file; k8s/cluster.yaml is one to begin with"):
+    with pytest.raises(
+        ConfigError, match=r"nowhere.yaml: no such file; k8s/cluster/cluster.yaml is one to begin with"
+    ):
         load_cluster(tmp_path / "nowhere.yaml")
 
 
@@ -123,11 +125,19 @@ def test_paths_are_below_the_mount_and_empty_ones_are_left_out(tmp_path: Path) -
 
 
 def test_the_file_in_the_repository_is_right(repository: Path) -> None:
-    cluster = load_cluster(repository / "k8s" / "cluster.yaml")
+    cluster = load_cluster(repository / "k8s" / "cluster" / "cluster.yaml")
     assert cluster.step("fine_tune_model").gpus == 1
     assert cluster.step("ingest_data").secrets.keys() == {"mtrec-mlflow", "mtrec-object-store"}
     assert cluster.step("gate_model").secrets.keys() == {"mtrec-mlflow"}
     assert cluster.retries is not None
+
+
+def test_the_file_of_the_overlay_for_development_is_right(repository: Path) -> None:
+    overlay = repository / "k8s" / "overlays" / "dev"
+    cluster = load_cluster(overlay / "cluster.yaml")
+    assert f"namespace: {cluster.namespace}\n" in (overlay / "runs" / "kustomization.yaml").read_text()
+    assert not cluster.distributed
+    assert cluster.step("fine_tune_model").gpus is None
 
 
 def test_nothing_of_a_step_is_lost_when_it_is_laid_over_another() -> None:

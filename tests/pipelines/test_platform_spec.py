@@ -16,7 +16,7 @@ from pipelines.server_versions import adapt
 from tests.kfp_schema import schema
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = load_cluster(ROOT / "k8s" / "cluster.yaml")
+EXAMPLE = load_cluster(ROOT / "k8s" / "cluster" / "cluster.yaml")
 _STEPS = "ingest-data validate-data preprocess-data fine-tune-model evaluate-model gate-model register-model"
 TASKS = {"training": {*_STEPS.split(), "record-outcome"}}
 TASKS["monitoring"] = TASKS["training"] | {"monitor-data", "decide-retraining"}

@@ -76,7 +76,7 @@ def test_two_who_upload_at_once_have_one_version(stand_in: StandIn, server: Serv
 def test_what_a_cluster_is_configured_with_goes_along(
     stand_in: StandIn, server: Server, repository: Path, tmp_path: Path
 ) -> None:
-    cluster = load_cluster(repository / "k8s" / "cluster.yaml")
+    cluster = load_cluster(repository / "k8s" / "cluster" / "cluster.yaml")
     if server.version == (2, 14):
         with pytest.raises(ConfigError, match=r"needs Kubeflow Pipelines 2\.17: .*sets a security context"):
             submit(order(placed=Placing(cluster=cluster)), server)

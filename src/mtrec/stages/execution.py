@@ -4,8 +4,8 @@ Every stage module has frozen dataclasses `Inputs` and `Outputs` and a function 
 here as text, because that is what a pipeline parameter or a command line holds, and get their types here.
 
 A component that fails writes one marked line with the message, so that whoever runs the pipeline can print
-`mtrec: <message>` instead of a traceback of the workflow engine. On a cluster it also says whether to try again, see
-`retrying`.
+`mtrec: <message>` instead of a traceback of the workflow engine. On a cluster it also settles whether to try again,
+see `retrying`.
 """
 
 from __future__ import annotations
