@@ -70,7 +70,7 @@ class Order:
 
 
 def parameters_of(cluster: Cluster | None, scenario: Scenario) -> dict[str, str]:
-    """The pipeline's parameters that a cluster's configuration gives: where things are, and the lease of the run."""
+    """The parameters that a cluster's configuration gives: where things are, and the lease of the run."""
     if cluster is None:
         return {}
     if cluster.lease_hours is None:
