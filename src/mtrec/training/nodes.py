@@ -204,7 +204,7 @@ def stoppable() -> Iterator[None]:
 
     A second signal is ignored: by then it is being removed.
     """
-    previous: dict[int, Any] = {}
+    previous: dict[signal.Signals, Any] = {}
 
     def stop(number: int, frame: FrameType | None) -> NoReturn:
         for known in previous:

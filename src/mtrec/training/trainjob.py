@@ -1,10 +1,10 @@
 """The nodes of a job as a TrainJob of Kubeflow Trainer, through the kubeflow SDK.
 
-The TrainingRuntime of the cluster (k8s/base/runs/trainingruntime.yaml) brings account, secrets, volumes and security
-context; the TrainJob says only what one training has of its own: command, image, nodes, resources, time.
+The TrainingRuntime of the cluster (k8s/base/runs/trainingruntime.yaml) brings account, secrets, volumes and
+security context; the TrainJob says only what one training has of its own: command, image, nodes, resources, time.
 
-The SDK creates the TrainJob, reads its logs and events, and deletes it. Its state is read here: the SDK's takes four
-requests and leaves out why the job failed.
+The SDK creates the TrainJob, reads its logs and events, and deletes it. Its state is read here: the SDK's takes
+four requests and leaves out why the job failed.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Kubeflow:
         first, seen, pause = "", 0, self._poll
         while True:
             condition = _condition(self._answered(self._present))
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _LONGEST_PAUSE) if seen else self._poll
             for number, line in enumerate(self._log(0)):
                 if number == 0 and line != first:
                     first, seen = line, 0
@@ -193,12 +193,9 @@ class Kubeflow:
 
     def _usable(self, found: Mapping[str, Any]) -> bool:
         """Whether an earlier attempt's TrainJob is the same training, and has not failed."""
-        labels = found["metadata"].get("labels") or {}
-        condition = _condition(found)
-        failed = condition is not None and condition["type"] == "Failed"
-        return (
-            labels.get(_DIGEST) == self.job.digest and not found["metadata"].get("deletionTimestamp") and not failed
-        )
+        meta = found["metadata"]
+        same = (meta.get("labels") or {}).get(_DIGEST) == self.job.digest
+        return same and not meta.get("deletionTimestamp") and (_condition(found) or {}).get("type") != "Failed"
 
     def _gone(self) -> None:
         """Wait until neither the TrainJob nor a pod of it is left, so that two never write to one folder.
@@ -323,7 +320,7 @@ class _Conflict(RunError):
 
 @contextmanager
 def _asking(what: str) -> Iterator[None]:
-    """`kube.answering`, also for the SDK, which wraps what the client raises; 404 and 409 as errors of this module."""
+    """`kube.answering`, also for the SDK, which wraps what is raised; 404 and 409 as errors of this module."""
     from kubernetes.client import ApiException
     from urllib3.exceptions import HTTPError
 
