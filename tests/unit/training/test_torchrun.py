@@ -1,4 +1,4 @@
-"""Agents on this machine. What they run here is a few lines of Python; tests/unit/stages/test_launching.py trains."""
+"""Agents on this machine. What they run here is a few lines; tests/unit/stages/test_launching.py trains."""
 
 import os
 import signal
@@ -42,7 +42,8 @@ def run(job: Job) -> tuple[End, list[tuple[int, str]]]:
 
 
 def test_every_node_is_told_its_place() -> None:
-    code = "import os; e = os.environ; print(e['PET_NNODES'], e['PET_NODE_RANK'], e['PET_MASTER_ADDR'], e['MTREC_TOLD'])"
+    names = ["PET_NNODES", "PET_NODE_RANK", "PET_MASTER_ADDR", "MTREC_TOLD"]
+    code = f"import os; print(*map(os.environ.get, {names}))"
     end, lines = run(script(code))
     assert end == End(complete=True)
     assert lines == [(0, "2 0 127.0.0.1 this"), (1, "2 1 127.0.0.1 this")]
@@ -70,9 +71,14 @@ def test_one_that_fails_is_the_end_of_all(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_process_that_was_killed_is_no_failure_of_the_training() -> None:
-    """torchrun survives it and says so."""
-    code = "print('  exitcode  : -9 (pid: 77)'); raise SystemExit(1)"
-    end, _ = run(script(code, num_nodes=1))
+    @dataclass(frozen=True, kw_only=True)
+    class Killed(Job):
+        @property
+        def command(self) -> list[str]:
+            return ["torchrun", "--nproc-per-node", "1", "--no-python", "sh", "-c", "kill -9 $$"]
+
+    given = script("", num_nodes=1)
+    end, _ = run(Killed(name="n", label="l", place=given.place, arguments=()))
     assert end == End(
         complete=False, reason="a process of node 0 was killed, most often for want of memory", lost=True
     )
