@@ -19,7 +19,7 @@ from mtrec.data.contract import replacing_file, replacing_folder
 from mtrec.errors import DataError, InputError, RunError
 from mtrec.progress import read_line, report
 from mtrec.stages.execution import Failure, read_failure
-from mtrec.training.nodes import End, Job, Lost, Place, follow, job_name, run_label, stoppable
+from mtrec.training.nodes import LOCAL, End, Job, Lost, Place, follow, job_name, run_label, stoppable
 
 if TYPE_CHECKING:
     from mtrec.stages.fine_tune import Inputs, Outputs
@@ -72,6 +72,28 @@ def launch(place: Place, inputs: Inputs, outputs: Outputs, scenario: Scenario, k
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # another training of the run has its folder there
                 folder.parent.rmdir()
+
+
+def clean_up(place: Place, pipeline_run: str) -> list[str]:
+    """Remove what a step that was killed has left running and lying; for the run's exit handler.
+
+    Args:
+        place: that of the run's fine-tuning.
+        pipeline_run: the run.
+
+    Returns:
+        The names of the TrainJobs that were deleted.
+
+    Raises:
+        RunError: the cluster refused, or cannot be reached.
+    """
+    names: list[str] = []
+    if place.distributed and place.runtime != LOCAL:
+        from mtrec.training.trainjob import delete_trainjobs
+
+        names = delete_trainjobs(run_label(pipeline_run), place.namespace)
+    shutil.rmtree(place.work / run_label(pipeline_run), ignore_errors=True)
+    return names
 
 
 def _injected() -> dict[str, str]:

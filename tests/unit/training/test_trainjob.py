@@ -10,18 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
 
 from mtrec.errors import ConfigError, MtrecError, RunError
 from mtrec.progress import listening
 from mtrec.training.nodes import End, Job, Lost, Place
 from mtrec.training.trainjob import Kubeflow, delete_trainjobs
-from tests import kube_server
+from tests import kube_server, trainer
 from tests.kube_server import KubeServer
+from tests.trainer import GROUP, jobs
 
-RUNTIME = Path(__file__).parents[3] / "k8s/base/runs/trainingruntime.yaml"
-GROUP = "trainer.kubeflow.org"
 PLACE = Place(
     num_nodes=2, gpus_per_node=4, memory="64Gi", image="shop/mtrec@sha256:0", work=Path("/mtrec/training")
 )
@@ -32,10 +30,7 @@ JOB = Job(name="mtrec-shop-1", label="shop-1", place=PLACE, arguments=("--marked
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
     """A cluster with Trainer and the runtime of k8s/."""
     with kube_server.cluster(tmp_path, monkeypatch, namespace="mtrec") as server:
-        for resource in ("trainjobs", "trainingruntimes", "clustertrainingruntimes"):
-            server.add("customresourcedefinitions", f"{resource}.{GROUP}")
-        runtime = yaml.safe_load(RUNTIME.read_text())
-        server.add("trainingruntimes", "mtrec-torch", "mtrec", metadata=runtime["metadata"], spec=runtime["spec"])
+        trainer.install(server)
         yield server
 
 
@@ -55,27 +50,13 @@ class Cluster:
             self._look()
 
     def pod(self, node: int = 0, phase: str = "Running", **status: Any) -> None:
-        name = f"{JOB.name}-node-0-{node}"
-        if ("pods", "mtrec", name) in self.server.objects:
-            self.server.change("pods", name, "mtrec", status={"phase": phase, **status})
-            return
-        labels = {
-            "jobset.sigs.k8s.io/jobset-name": JOB.name,
-            "jobset.sigs.k8s.io/replicatedjob-name": "node",
-            "batch.kubernetes.io/job-completion-index": str(node),
-        }
-        spec = {"containers": [{"name": "node", "image": "shop/mtrec"}]}
-        self.server.add(
-            "pods", name, "mtrec", metadata={"labels": labels}, spec=spec, status={"phase": phase, **status}
-        )
+        trainer.set_pod(self.server, JOB.name, node, phase, **status)
 
     def log(self, *lines: str, node: int = 0) -> None:
-        self.server.logs["mtrec", f"{JOB.name}-node-0-{node}"] = "".join(f"{line}\n" for line in lines)
+        self.server.logs["mtrec", trainer.pod_of(JOB.name, node)] = "".join(f"{line}\n" for line in lines)
 
-    def ends(self, how: str, reason: str = "", message: str = "") -> None:
-        told = {"type": how, "status": "True", "reason": reason, "message": message}
-        told["lastTransitionTime"] = "2026-11-23T00:00:00Z"
-        self.server.change("trainjobs", JOB.name, "mtrec", status={"conditions": [told]})
+    def ends(self, how: str, **why: str) -> None:
+        trainer.end_job(self.server, JOB.name, how, **why)
 
 
 def ends(how: str = "Complete", **why: str) -> Callable[[Cluster], None]:
@@ -107,10 +88,6 @@ def run(adopt: bool = False, job: Job = JOB, **patience: Any) -> tuple[End, list
         return nodes.end(), lines
     finally:
         nodes.delete()
-
-
-def jobs(server: KubeServer) -> list[str]:
-    return [name for resource, _, name in server.objects if resource == "trainjobs"]
 
 
 def asked(server: KubeServer, method: str, resource: str) -> list[Any]:
@@ -193,7 +170,7 @@ def test_what_the_pods_wait_for_is_told_once_each_time_it_changes(server: KubeSe
 def test_a_log_that_is_cut_off_is_read_on_where_it_was(server: KubeServer) -> None:
     def cut(cluster: Cluster) -> None:
         says("one", "two", "three", "four")(cluster)
-        cluster.server.cut.add(("mtrec", f"{JOB.name}-node-0-0"))
+        cluster.server.cut.add(("mtrec", trainer.pod_of(JOB.name, 0)))
 
     Cluster(server, cut, nothing, nothing, ends())
     _, lines = run()
@@ -295,7 +272,7 @@ def test_events_tell_where_nothing_else_does(server: KubeServer) -> None:
             "events",
             f"e{number}",
             "mtrec",
-            involvedObject={"kind": "Pod", "name": f"{JOB.name}-node-0-0"},
+            involvedObject={"kind": "Pod", "name": trainer.pod_of(JOB.name, 0)},
             reason=reason,
             message=message,
             firstTimestamp=stamp,
@@ -349,7 +326,7 @@ def test_what_is_of_no_use_is_deleted_first(adopt: bool, left: dict[str, Any], s
 def test_the_new_one_waits_for_the_pods_of_the_old_one(server: KubeServer) -> None:
     leave(server, status=FAILED)
     Cluster(server, says("new"), ends()).pod(1)
-    threading.Timer(0.5, server.remove, ("pods", f"{JOB.name}-node-0-1", "mtrec")).start()
+    threading.Timer(0.5, server.remove, ("pods", trainer.pod_of(JOB.name, 1), "mtrec")).start()
     began = time.monotonic()
     assert run()[0].complete
     assert time.monotonic() - began > 0.4
