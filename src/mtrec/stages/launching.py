@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 _INJECTED = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_WORKSPACE", "MLFLOW_TRACKING_URI")
 """Where Kubeflow Pipelines gave this step a run in MLflow, `tracking.pipeline_run` finds the pipeline's run through
 it, and the first node, which logs the curves, would otherwise open a second one."""
+
+_SEEN_AFTER = 60.0
+"""Seconds after which every file server shows one node what another one wrote."""
 
 
 def launch(place: Place, inputs: Inputs, outputs: Outputs, scenario: Scenario, key: str) -> dict[str, Any]:
@@ -125,13 +129,15 @@ def _bring(inputs: Inputs, scenario: Scenario, folder: Path) -> None:
 
 
 def _fetch(folder: Path, outputs: Outputs, place: Place) -> dict[str, Any]:
-    try:
-        summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunError(
-            f"fine_tune: the nodes have ended, but wrote nothing to {folder}; {place.work} must be on a volume "
-            "that they and this step mount at the same place"
-        ) from error
+    give_up = time.monotonic() + _SEEN_AFTER
+    while not (folder / "summary.json").is_file():
+        if time.monotonic() > give_up:
+            raise RunError(
+                f"fine_tune: the nodes have ended, but wrote nothing to {folder}; {place.work} must be on a volume "
+                "that they and this step mount at the same place"
+            )
+        time.sleep(1)
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     with replacing_folder(outputs.model) as temporary:
         shutil.copytree(folder / "model", temporary, dirs_exist_ok=True)
     with replacing_file(outputs.losses) as temporary:

@@ -17,7 +17,7 @@ import pytest
 from mtrec.config import Scenario, parse_scenario
 from mtrec.errors import ConfigError, DataError, InputError, RunError
 from mtrec.progress import listening
-from mtrec.stages import fine_tune, preprocess
+from mtrec.stages import fine_tune, launching, preprocess
 from mtrec.stages.execution import ERROR_MARK, read_failure, run_component
 from mtrec.stages.launching import _Ears, clean_up, launch
 from mtrec.training.nodes import End, Lost, Place, run_label
@@ -243,7 +243,10 @@ def test_the_nodes_log_to_the_run_that_the_workflow_gave_this_step(
     assert "secret" not in json.dumps(request.body)
 
 
-def test_a_folder_that_the_nodes_do_not_share_is_one_line(folder: Path, tmp_path: Path, server: KubeServer) -> None:
+def test_a_folder_that_the_nodes_do_not_share_is_one_line(
+    folder: Path, tmp_path: Path, server: KubeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launching, "_SEEN_AFTER", 0.1)
     done(server, writes=False)
     with pytest.raises(
         RunError, match=r"wrote nothing to .*work must be on a volume that they and this step mount"
