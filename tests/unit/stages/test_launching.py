@@ -254,12 +254,21 @@ def test_a_folder_that_the_nodes_do_not_share_is_one_line(
         launched(folder, tmp_path)
 
 
-CHILD = """
-import sys
+CHILD = f"""
+import json, sys
+from dataclasses import make_dataclass
 from pathlib import Path
-from tests.unit.stages.test_launching import launched
-launched(Path(sys.argv[1]), Path(sys.argv[2]))
+from mtrec.config import parse_scenario
+from mtrec.stages.launching import launch
+from mtrec.training.nodes import Place
+
+folder, to = map(Path, sys.argv[1:])
+inputs = make_dataclass("Inputs", ["dataset", "pipeline_run"])(folder / "dataset", "{RUN}")
+outputs = make_dataclass("Outputs", ["model", "losses"])(to / "model", to / "losses.jsonl")
+scenario = parse_scenario(json.loads((folder / "scenario.json").read_text()))
+launch(Place(num_nodes=2, work=to / "work"), inputs, outputs, scenario, "a-key")
 """
+"""`launched` in a process of its own, without torch, which takes seconds to load."""
 
 
 def start_and_signal(folder: Path, to: Path, server: KubeServer, number: signal.Signals) -> int:

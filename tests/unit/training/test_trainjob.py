@@ -362,7 +362,9 @@ def test_what_a_killed_step_has_left_is_deleted_by_its_run(server: KubeServer) -
     ("verb", "resource"),
     [("get", "trainingruntimes"), ("get", "trainjobs"), ("create", "trainjobs"), ("get", "pods/log")],
 )
-def test_a_missing_right_is_one_line(verb: str, resource: str, server: KubeServer) -> None:
+def test_a_missing_right_is_one_line(
+    verb: str, resource: str, server: KubeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
     Cluster(server, says("a"), ends())
     server.forbidden.add((verb, resource))
     with pytest.raises(RunError) as error:
@@ -371,6 +373,7 @@ def test_a_missing_right_is_one_line(verb: str, resource: str, server: KubeServe
     assert f'cannot {verb} resource "{resource}"' in str(error.value)
     assert "mtrec cluster check" in str(error.value)
     assert "\n" not in str(error.value)
+    assert (jobs(server), capsys.readouterr().err) == ([], "")
 
 
 def test_a_runtime_that_is_not_there_is_one_line(server: KubeServer) -> None:
