@@ -20,6 +20,8 @@ from mtrec.progress import listening
 from mtrec.stages import fine_tune, launching, preprocess
 from mtrec.stages.execution import ERROR_MARK, read_failure, run_component
 from mtrec.stages.launching import _Ears, clean_up, launch
+from mtrec.tracking.connection import connected
+from mtrec.tracking.runs import PIPELINE_RUN
 from mtrec.training.nodes import End, Lost, Place, run_label
 from tests import kube_server, trainer
 from tests.kube_server import KubeServer
@@ -70,7 +72,8 @@ def local(work: Path, **settings: Any) -> Place:
 # The same training
 
 
-def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> None:
+def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, prepared_store: Path) -> None:
+    uri = f"sqlite:///{shutil.copy(prepared_store, tmp_path / 'mlflow.db')}"
     told: list[Any] = []
     with listening(told.append):
         summary = train(
@@ -78,6 +81,8 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> No
             "two",
             local(tmp_path / "work", processes_per_node=2),
             checkpoints=tmp_path / "checkpoints",
+            tracking_uri=uri,
+            pipeline_run=RUN,
         )
     check_equal(folder, "one", "two")
     assert summary["epochs"] == 1
@@ -88,6 +93,14 @@ def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path) -> No
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     assert list((tmp_path / "work").iterdir()) == [], "what went to the nodes is removed"
+    with connected(uri) as client:
+        experiment = client.get_experiment_by_name(scenario_of(folder).name)
+        runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags.get(PIPELINE_RUN) == RUN]
+    (child,) = [run for run in runs if run is not parent]
+    assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    assert child.info.status == "FINISHED"
+    assert "train/loss" in child.data.metrics
 
 
 @pytest.fixture

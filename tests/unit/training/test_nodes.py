@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,10 @@ def test_the_digest_is_of_all_that_the_nodes_are_told() -> None:
     ]
     assert len({job.digest for job in jobs}) == 4
     assert Job(**given).digest == jobs[0].digest
+
+
+def test_a_place_needs_neither_torch_nor_the_kubeflow_sdk() -> None:
+    modules = "mtrec.training.nodes, mtrec.training.trainjob, mtrec.training.torchrun"
+    code = f"import sys, {modules}; print({{'torch', 'kubeflow', 'kubernetes'}} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "set()\n"
