@@ -18,6 +18,7 @@ def fine_tune_model(
     tracking_uri: str = "",
     checkpoints: str = "",
     text_cache: str = "",
+    trainer: str = "",
 ) -> None:
     """Fine-tune the shared language model on all tasks together; curves go to MLflow.
 
@@ -32,6 +33,7 @@ def fine_tune_model(
         tracking_uri: MLflow tracking server. Empty: the environment's.
         checkpoints: Folder to resume from (same code, data and scenario) and to save to. Empty: none are kept.
         text_cache: Folder that keeps the work of the encoder's frozen layers for later runs. Empty: in memory.
+        trainer: Nodes, GPUs and processes to train on, as JSON text. Empty: this step's own process.
     """
     from mtrec.stages.execution import check_data_version, run_component
 
@@ -45,6 +47,7 @@ def fine_tune_model(
             "code_revision": code_revision,
             "tracking_uri": tracking_uri,
             "pipeline_run": pipeline_run,
+            "trainer": trainer,
         },
         outputs={"model": model.path, "losses": losses.path},
         scenario=scenario,

@@ -50,6 +50,7 @@ _KINDS = {
 }
 _NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
 _MICRO_TIME = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)$")
+_SET = re.compile(r"([^\s,]+) in \(([^)]*)\)")
 _REVIEWS = ("selfsubjectaccessreviews", "subjectaccessreviews")
 _PATH = re.compile(
     r"^/(?:api/(?P<core>v1)|apis/(?P<group>[^/]+/[^/]+))"
@@ -94,6 +95,7 @@ class KubeServer:
         version: what /version says.
         away: whether connections are closed without an answer.
         unanswered: methods whose next request is done, and its answer lost.
+        cut: pods, by (namespace, name), whose log is next broken off before its end.
     """
 
     def __init__(self, version: str = "v1.33.1") -> None:
@@ -104,6 +106,7 @@ class KubeServer:
         self.seen: list[Request] = []
         self.version, self.ahead, self.away = version, 0.0, False
         self.unanswered: set[str] = set()
+        self.cut: set[tuple[str, str]] = set()
         self._first: list[tuple[str, str, Callable[[], Any]]] = []
         self._lock = threading.RLock()
         self._revision = 100
@@ -259,7 +262,9 @@ class KubeServer:
             raise Refused(404, "NotFound", f'{resource} "{name}" not found') from None
 
     def _list(self, resource: str, place: str, request: Request) -> Object:
-        wanted = [part.partition("=") for part in request.query.get("labelSelector", "").split(",") if part]
+        selector = request.query.get("labelSelector", "")
+        sets = {key: re.split(r",\s*", values) for key, values in _SET.findall(selector)}
+        wanted = [part.partition("=") for part in _SET.sub("", selector).split(",") if part]
         items = [
             found
             for (kind, where, _), found in sorted(self.objects.items())
@@ -270,6 +275,7 @@ class KubeServer:
                 else key in (found["metadata"].get("labels") or {})
                 for key, equal, value in wanted
             )
+            and all((found["metadata"].get("labels") or {}).get(key) in values for key, values in sets.items())
         ]  # fmt: skip
         version, kind, _ = _KINDS[resource]
         meta = {"resourceVersion": str(self._revision)}
@@ -412,9 +418,9 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(url.query).items()}
         user = (self.headers.get("authorization") or "").partition(" ")[2] or "system:anonymous"
+        request = Request(self.command, unquote(url.path), query, user=user)
         try:
-            given = json.loads(body) if body else None
-            request = Request(self.command, unquote(url.path), query, given, user)
+            request.body = json.loads(body) if body else None
             code, said = kube.answer(request)
         except Refused as refused:
             code, said = refused.code, _status(refused)
@@ -430,6 +436,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/plain" if isinstance(said, str) else "application/json")
         self.send_header("Content-Length", str(len(text.encode())))
         self.end_headers()
+        if request.rest == "log" and (request.namespace, request.name) in kube.cut:
+            kube.cut.discard((request.namespace, request.name))
+            self.close_connection = True
+            text = text[: len(text) // 2]
         self.wfile.write(text.encode())
         self.wfile.flush()
 

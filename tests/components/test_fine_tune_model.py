@@ -57,3 +57,10 @@ def test_a_dataset_of_another_data_version_is_refused(
         )
     message = "mtrec: the dataset was made from data version 0.dir, this run ingested 1.dir"
     assert message in capfd.readouterr().out
+
+
+def test_where_to_train_reaches_the_stage(run_component: Any, made: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    given = {"data_version": "1.dir", "code_revision": "abc", "pipeline_run": "r", "trainer": '{"num_nodes": 2}'}
+    with pytest.raises(RuntimeError):
+        run_component(fine_tune_model, {"dataset": made.dataset}, **given)
+    assert "mtrec: trainer: work: Field required" in capfd.readouterr().out

@@ -18,6 +18,7 @@ from mtrec.evaluation import metrics
 from mtrec.evaluation.calibration import calibrate
 from mtrec.evaluation.predict import Predictions, predict
 from mtrec.evaluation.thresholds import choose_thresholds
+from mtrec.launch import launched
 from mtrec.lineage import code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
@@ -50,6 +51,8 @@ class Inputs:
     tracking_uri: str | None = None
     pipeline_run: str | None = None
     """Name of the pipeline run, under which MLflow keeps the curves; None: nothing is logged."""
+    trainer: str | None = None
+    """Where training runs, as JSON text of a `mtrec.training.nodes.Place`; None: in this process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,8 @@ class Outputs:
 def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """Train all tasks together; under torchrun, together with the other processes that it started.
 
-    The first process writes, logs and shows progress, and all return when it is done. See docs/training.md.
+    The first process writes, logs and shows progress, and all return when it is done. Where `inputs.trainer` asks
+    for several processes, this one starts them and waits for what they make. See docs/training.md.
 
     Returns:
         epochs, best_epoch, steps, seconds, seconds_per_step (None for very short epochs), parameters,
@@ -74,12 +78,19 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         distillation (of a student, `about_student`), and started_from (of a warm start, `Start.started_from`).
 
     Raises:
-        ConfigError: the encoder cannot be pretrained.
+        ConfigError: the encoder cannot be pretrained, or `inputs.trainer` is wrong.
         ModelError: the encoder cannot be loaded, or the teacher or the champion to start from cannot be used.
         DataError: the dataset folder is not whole.
         RunError: a checkpoint is damaged, MLflow cannot be used, or another process was lost.
         SystemExit: another process has failed and says why.
     """
+    if inputs.trainer and launched().size == 1:
+        from mtrec.stages.launching import launch
+        from mtrec.training.nodes import Place
+
+        place = Place.from_text(inputs.trainer)
+        if place.distributed:
+            return launch(place, inputs, outputs, scenario, _key(inputs, scenario))
     with joined(scenario.training) as processes:
         return _run(inputs, outputs, scenario, processes)
 

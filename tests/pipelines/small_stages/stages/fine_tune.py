@@ -14,6 +14,7 @@ class Inputs:
     code_revision: str | None
     tracking_uri: str | None
     pipeline_run: str
+    trainer: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
