@@ -19,6 +19,7 @@ def fine_tune_model(
     checkpoints: str = "",
     text_cache: str = "",
     trainer: str = "",
+    lease: str = "",
 ) -> None:
     """Fine-tune the shared language model on all tasks together; curves go to MLflow.
 
@@ -34,6 +35,7 @@ def fine_tune_model(
         checkpoints: Folder to resume from (same code, data and scenario) and to save to. Empty: none are kept.
         text_cache: Folder that keeps the work of the encoder's frozen layers for later runs. Empty: in memory.
         trainer: Nodes, GPUs and processes to train on, as JSON text. Empty: this step's own process.
+        lease: The lease that the run holds and this step renews, as JSON text. Empty: none, or somebody else does.
     """
     from mtrec.stages.execution import check_data_version, run_component
 
@@ -51,6 +53,8 @@ def fine_tune_model(
         },
         outputs={"model": model.path, "losses": losses.path},
         scenario=scenario,
+        lease=lease,
+        pipeline_run=pipeline_run,
     )
     for key in ("epochs", "best_epoch", "seconds"):
         model.metadata[key] = result[key]

@@ -14,6 +14,7 @@ def record_outcome(
     tracking_uri: str = "",
     lease: str = "",
     of: str = "monitoring",
+    trainer: str = "",
 ) -> str:
     """Record what came of a run: skipped, registered, refused by the gate, or failed and why; end its lease.
 
@@ -25,6 +26,7 @@ def record_outcome(
         tracking_uri: MLflow tracking server. Empty: the environment's.
         lease: The lease under which the run trained, as JSON text. Empty: nobody's.
         of: What ran: monitoring or training.
+        trainer: Where fine-tuning ran, as JSON text; what a killed step left there is removed. Empty: in its pod.
 
     Returns:
         The outcome in words.
@@ -41,6 +43,7 @@ def record_outcome(
                 "tracking_uri": tracking_uri,
                 "lease": lease,
                 "of": of,
+                "trainer": trainer,
             },
             outputs={},
             scenario=scenario,

@@ -34,7 +34,7 @@ def guarded_training_pipeline(placed: Placing) -> Any:
         given = dict(zip(parameters.parameters, values, strict=True))
         run = {name: given[name] for name in ("scenario", "pipeline_run", "tracking_uri", "lease")}
         job_id = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-        record = placed(record_outcome(job_id=job_id, of="training", **run))
+        record = placed(record_outcome(job_id=job_id, of="training", trainer=placed.trainer, **run))
         with dsl.ExitHandler(record, name="whatever-happens"):
             train(**given)
 

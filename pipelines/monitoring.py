@@ -68,6 +68,7 @@ def monitoring_pipeline(placed: Placing) -> Any:
                 job_id=job_id,
                 tracking_uri=tracking_uri,
                 lease=lease,
+                trainer=placed.trainer,
             )
         )
         with dsl.ExitHandler(record, name="whatever-happens"):

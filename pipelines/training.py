@@ -98,6 +98,8 @@ def training_pipeline(placed: Placing) -> Any:
                 tracking_uri=tracking_uri,
                 checkpoints=checkpoints,
                 text_cache=text_cache,
+                lease=lease,
+                trainer=placed.trainer,
                 **made_from,
             )
         )

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from mtrec.errors import ConfigError
+from mtrec.training.nodes import Place
 from pipelines.cluster_config import COMPONENTS, Cluster, Step, Toleration, load_cluster
 from pipelines.cluster_reference import cluster_reference
 from pipelines.scenario_reference import describe, walk
@@ -116,6 +117,7 @@ def test_training_on_several_nodes_is_told_where_they_are(tmp_path: Path) -> Non
         "memory": "4Gi",
         "deadline_seconds": 5400,
     }
+    assert Place.from_text(json.dumps(place)).distributed
     assert read(tmp_path, given | {"train_job": {}, "steps": {}}).trainer() == ""
 
 

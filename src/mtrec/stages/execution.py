@@ -101,7 +101,7 @@ def run_component(
                 return run_stage(name, inputs=inputs, outputs=outputs, scenario=parsed)
     except Exception as error:
         failure = _failure_of(error)
-        if retrying.comes_again(explain(error) or error):
+        if not failure.passing:
             retrying.note(json.dumps(dataclasses.asdict(failure)))
         _exit_marked(failure)
 
@@ -143,6 +143,8 @@ class Failure:
     expected: bool
     """Whether mtrec raised it on purpose; otherwise it is a bug or a broken machine."""
     traceback: str
+    passing: bool = False
+    """Whether the machine failed rather than the step, see `retrying.comes_again`."""
 
 
 def read_failure(line: str) -> Failure | None:
@@ -164,6 +166,7 @@ def _failure_of(error: Exception) -> Failure:
         exit_code=told.exit_code if told else 1,
         expected=told is not None,
         traceback="".join(traceback.format_exception(error)),
+        passing=not retrying.comes_again(told or error),
     )
 
 

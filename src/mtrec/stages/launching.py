@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file, replacing_folder
-from mtrec.errors import DataError, InputError, RunError
+from mtrec.errors import DataError, InputError, RunError, Unavailable
 from mtrec.progress import read_line, report
 from mtrec.stages.execution import Failure, read_failure
 from mtrec.training.nodes import LOCAL, End, Job, Lost, Place, follow, job_name, run_label, stoppable
@@ -169,6 +169,7 @@ class _Ears:
             InputError: what they were given is wrong.
             RunError: the training failed.
             Lost: they failed themselves.
+            Unavailable: a server was away that the training needs.
             RuntimeError: a bug, or a broken machine.
         """
         failure = self._failure
@@ -177,6 +178,8 @@ class _Ears:
         # A process that lost another one can only say so; those who run the nodes know what became of it.
         if end.lost or "another process was lost" in failure.message:
             raise Lost("; ".join([failure.message, *([end.reason] if end.lost else [])]))
+        if failure.passing:
+            raise Unavailable(failure.message)
         if not failure.expected:
             raise RuntimeError(failure.message) from _Elsewhere(failure.traceback)
         kind = InputError if failure.exit_code == InputError.exit_code else RunError

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from mtrec.config import Scenario
 from mtrec.lease import leave
 from mtrec.progress import report
+from mtrec.stages.launching import clean_up
 from mtrec.tracking import log_outcome, log_training_outcome
+from mtrec.training.nodes import Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +26,8 @@ class Inputs:
     tracking_uri: str | None = None
     lease: str | None = None
     """The lease under which the run trained, which ends with it, see `mtrec.lease.of_run`."""
+    trainer: str | None = None
+    """Where it trained, see `fine_tune.Inputs`: what a step that was killed has left there is removed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,12 +42,13 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         outcome: skipped (of monitoring), registered, refused by the gate, or failed, with the reason.
 
     Raises:
-        RunError: MLflow cannot be used.
+        RunError: MLflow cannot be used, or the cluster refuses to remove a TrainJob.
     """
     log = log_outcome if inputs.of == "monitoring" else log_training_outcome
-    try:
+    with ExitStack() as whatever_happens:
+        whatever_happens.callback(leave, inputs.lease or "", inputs.pipeline_run)
+        if inputs.trainer:
+            whatever_happens.callback(clean_up, Place.from_text(inputs.trainer), inputs.pipeline_run)
         outcome = log(scenario, inputs.pipeline_run, inputs.failure, inputs.tracking_uri)
-    finally:
-        leave(inputs.lease or "", inputs.pipeline_run)
     report("record", 1.0, outcome)
     return {"outcome": outcome}

@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mtrec.errors import ConfigError, RunError
+from mtrec.errors import ConfigError, Unavailable
 
 LOCAL = "local"
 """The `runtime` of a place that is this machine, or this pod."""
@@ -27,7 +27,7 @@ _KILLED = re.compile(r"exitcode\s*:\s*-9\b")
 """In the summary that torchrun prints when a process was killed, which it survives."""
 
 
-class Lost(RunError):
+class Lost(Unavailable):
     """The nodes failed rather than the training: out of memory, evicted, out of reach, out of time."""
 
 

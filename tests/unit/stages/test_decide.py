@@ -21,6 +21,8 @@ from mtrec.stages import decide
 from mtrec.stages.execution import run_stage
 from mtrec.tracking import attempts, finish_run, log_outcome, pipeline_run, training_lease, trainings
 from mtrec.tracking.connection import connected
+from mtrec.training.nodes import Place as Nodes
+from mtrec.training.nodes import run_label
 from tests import kube_server
 from tests.unit.stages.conftest import later
 
@@ -216,9 +218,14 @@ def test_the_outcome_of_a_training_that_nobody_watched(
     run = pipeline_run(place.scenario, "third", tracking_uri=place.uri)
     with connected(place.uri) as client:
         client.set_tag(run.run_id, "mtrec.gate", gate)
-    given = {"pipeline_run": "third", "failure": failure, "of": "training", "tracking_uri": place.uri}
+    left = place.folder / "work" / run_label("third") / "some" / "dataset"
+    left.mkdir(parents=True)
+    trainer = Nodes(num_nodes=2, runtime="local", work=place.folder / "work").as_text()
+    given = {"pipeline_run": "third", "failure": failure, "of": "training", "trainer": trainer}
+    given["tracking_uri"] = place.uri
     told = run_stage("record", inputs=given, outputs={}, scenario=place.scenario)
     assert told == {"outcome": outcome}
+    assert not left.exists()
     with connected(place.uri) as client:
         ended = client.get_run(run.run_id)
     assert (ended.info.status, ended.data.tags["mtrec.outcome"]) == (status, outcome)

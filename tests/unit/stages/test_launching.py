@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mtrec.config import Scenario, parse_scenario
-from mtrec.errors import ConfigError, DataError, InputError, RunError
+from mtrec.errors import ConfigError, DataError, InputError, RunError, Unavailable
 from mtrec.progress import listening
 from mtrec.stages import fine_tune, launching, preprocess
 from mtrec.stages.execution import ERROR_MARK, read_failure, run_component
@@ -171,6 +171,8 @@ LOST = "training: another process was lost, killed or out of memory"
         ([marked(message=LOST)], FAILED, Lost, LOST),
         (["noise"], OOM, Lost, "fine_tune: the nodes failed: node 1 ran out of memory"),
         (["mtrec: no such scenario file"], FAILED, Lost, "no such scenario file; JobSetFailed: a job failed"),
+        ([marked(message="MLflow: no answer", passing=True)], FAILED, Unavailable, "MLflow: no answer"),
+        ([marked(message="GPU lost", expected=False, passing=True)], FAILED, Unavailable, "GPU lost"),
         ([marked(message="TypeError: None", expected=False)], FAILED, RuntimeError, "TypeError: None"),
     ],
 )
