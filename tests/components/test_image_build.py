@@ -18,6 +18,7 @@ from components.images import IMAGE
 from mtrec.data.contract import Tables
 
 ENGINE = os.environ.get("ENGINE", "podman")
+pytestmark = pytest.mark.timeout(3600)  # 3 GB of libraries are fetched and copied
 
 
 def _engine(*arguments: str) -> "subprocess.CompletedProcess[str]":
