@@ -146,7 +146,8 @@ class TrainJob(Frozen):
     processes_per_node: int | None = Field(default=None, ge=1)
     """Processes of each node. Empty: one per GPU, without GPUs one."""
     runtime: str = "mtrec-torch"
-    """The TrainingRuntime: its secrets, volumes and tolerations, see k8s/base/runs/trainingruntime.yaml."""
+    """The TrainingRuntime: its secrets, volumes and tolerations, see k8s/base/runs/trainingruntime.yaml. With `local`
+    the processes are in the pod of the step, on its GPUs, and Trainer is not needed."""
 
 
 class Cluster(Frozen):
@@ -215,12 +216,17 @@ class Cluster(Frozen):
 
     @property
     def distributed(self) -> bool:
-        """Whether training runs outside of the pod of its step."""
+        """Whether training takes more than one process."""
         gpus = self.step(TRAINER).gpus or 0
         return self.train_job.nodes > 1 or gpus > 1 or (self.train_job.processes_per_node or 1) > 1
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether training runs outside of the pod of its step."""
+        return self.distributed and self.train_job.runtime != "local"
+
     def trainer(self) -> str:
-        """Where training runs, as fine_tune takes it (`mtrec.training.trainjob.Place`); empty: in its own pod."""
+        """Where training runs, as fine_tune takes it (`mtrec.training.nodes.Place`); empty: in its own pod."""
         if not self.distributed:
             return ""
         assert self.storage is not None

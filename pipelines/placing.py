@@ -73,7 +73,7 @@ def place(task: Any, cluster: Cluster) -> Any:
     step = cluster.step(component)
     assert step.timeout_minutes is not None
     timeout = 60 * step.timeout_minutes
-    if component == TRAINER and cluster.distributed:  # its pod starts a TrainJob and waits for it
+    if component == TRAINER and cluster.elsewhere:  # its pod starts a TrainJob and waits for it
         step, timeout = _launching(step, cluster.defaults), timeout + _TO_LAUNCH
     task.set_container_image(step.image or cluster.image)
     _resources(task, step)

@@ -152,6 +152,14 @@ def test_a_training_on_several_nodes_is_started_by_a_pod_without_gpus() -> None:
     assert '"num_nodes": 2' in place
 
 
+def test_several_gpus_of_one_pod_need_no_trainjob() -> None:
+    changes = {"train_job": {"runtime": "local"}, "steps": {"fine_tune_model": {"gpus": 4}}}
+    for name, task, container, _ in steps(*compiled("training", **changes)):
+        if name == "fine-tune-model":
+            assert container["resources"]["accelerator"]["resourceCount"] == "4"
+            assert '"runtime": "local"' in task["inputs"]["parameters"]["trainer"]["runtimeValue"]["constant"]
+
+
 @pytest.mark.parametrize("version", ["2.14", "2.17"])
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_server_of_that_version_knows_every_word_of_it(kind: str, version: str) -> None:
