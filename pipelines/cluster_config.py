@@ -146,7 +146,7 @@ class TrainJob(Frozen):
     processes_per_node: int | None = Field(default=None, ge=1)
     """Processes of each node. Empty: one per GPU, without GPUs one."""
     runtime: str = "mtrec-torch"
-    """The TrainingRuntime: its secrets, volumes and tolerations, see k8s/base/runs/trainingruntime.yaml. With `local`
+    """The TrainingRuntime: its secrets, volumes and tolerations, see k8s/base/runs/trainingruntime.yaml. `local`:
     the processes are in the pod of the step, on its GPUs, and Trainer is not needed."""
 
 
