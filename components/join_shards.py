@@ -1,7 +1,5 @@
 """Component: the parts of all shards → a dataset split without leakage."""
 
-from typing import List  # noqa: UP035 (KFP reads no other spelling)
-
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Output
 
@@ -13,7 +11,7 @@ def join_shards(
     scenario: str,
     data_version: str,
     code_revision: str,
-    parts: Input[List[Dataset]],  # noqa: UP006
+    parts: Input[list[Dataset]],
     items: Input[Dataset],
     dataset: Output[Dataset],
 ) -> None:

@@ -39,7 +39,7 @@ from mtrec.errors import DataError
 
 MAX_SHARDS = 1_000
 BLOCK_ROWS = 1_000_000
-"""Interactions that the join holds at a time, and as many more as its last user has."""
+"""Interactions that the join holds at a time, see `join_shards`."""
 
 
 def shard_of(users: pl.Series, num_shards: int) -> pl.Series:
@@ -135,7 +135,9 @@ def clean_shard(shards: Path, shard: int, folder: Path, scenario: Scenario) -> d
     return told
 
 
-def join_shards(parts: Sequence[Path], items: Path, folder: Path, scenario: Scenario) -> dict[str, Any]:
+def join_shards(
+    parts: Sequence[Path], items: Path, folder: Path, scenario: Scenario, *, block_rows: int = BLOCK_ROWS
+) -> dict[str, Any]:
     """Make the dataset of clean shards: what the stage preprocess makes of the undivided tables, byte for byte.
 
     Args:
@@ -143,6 +145,7 @@ def join_shards(parts: Sequence[Path], items: Path, folder: Path, scenario: Scen
         items: the folder of items that `write_shards` wrote.
         folder: the dataset folder to write.
         scenario: declares split, texts, features and tasks.
+        block_rows: interactions to hold at a time, and as many more as one user has.
 
     Returns:
         The dataset card.
@@ -155,7 +158,8 @@ def join_shards(parts: Sequence[Path], items: Path, folder: Path, scenario: Scen
     users = pl.concat([read_parquet(part / "users.parquet") for part in parts]).sort("user_id")
     prepared_items = prepare_items(clean_items(read_parquet(items / "items.parquet")), scenario)
     with replacing_folder(folder) as temporary:
-        write_interactions(temporary, _joined([_scan(part / "interactions.parquet") for part in parts], scenario))
+        rows = [_scan(part / "interactions.parquet") for part in parts]
+        write_interactions(temporary, _joined(rows, scenario, block_rows))
         interactions = _scan(temporary / "interactions.parquet")
         check_parts(interactions.select("part").collect(engine="streaming")["part"], scenario.split)
         encoding = fit_encoding(users, prepared_items, interactions, scenario)
@@ -178,7 +182,7 @@ def _complete(parts: Sequence[Path]) -> list[dict[str, Any]]:
     return told
 
 
-def _joined(shards: Sequence[pl.LazyFrame], scenario: Scenario) -> pl.LazyFrame:
+def _joined(shards: Sequence[pl.LazyFrame], scenario: Scenario, block_rows: int) -> pl.LazyFrame:
     """All interactions in their order, with parts and event labels, made block by block as they are read."""
     cuts: tuple[int, int] | None = None
     if scenario.split.by == "time":
@@ -192,18 +196,18 @@ def _joined(shards: Sequence[pl.LazyFrame], scenario: Scenario) -> pl.LazyFrame:
 
     def blocks(*_: Any) -> Iterator[pl.DataFrame]:
         # Polars asks a source for columns and rows that a query wants; whoever writes the whole frame wants all.
-        for whose in _blocks_of_users(shards):
+        for whose in _blocks_of_users(shards, block_rows):
             rows = pl.concat([shard.filter(whose) for shard in shards]).collect(engine="streaming")
             yield finished(rows.sort("user_id", maintain_order=True))
 
     return register_io_source(blocks, schema=finished(shards[0].limit(0).collect()).schema)
 
 
-def _blocks_of_users(shards: Sequence[pl.LazyFrame]) -> Iterator[pl.Expr]:
-    """Conditions on `user_id` that divide all rows into blocks of about `BLOCK_ROWS`, in order."""
+def _blocks_of_users(shards: Sequence[pl.LazyFrame], block_rows: int) -> Iterator[pl.Expr]:
+    """Conditions on `user_id` that divide all rows into blocks of about `block_rows`, in order."""
     rows = pl.concat([shard.group_by("user_id").len() for shard in shards]).collect(engine="streaming")
     rows = rows.sort("user_id").with_columns(before=pl.col("len").cum_sum() - pl.col("len"))
-    starts = rows.filter((pl.col("before") // BLOCK_ROWS).diff().fill_null(1) > 0)["user_id"].to_list()
+    starts = rows.filter((pl.col("before") // block_rows).diff().fill_null(1) > 0)["user_id"].to_list()
     for start, end in zip(starts, [*starts[1:], None], strict=True):
         user = pl.col("user_id")
         yield (user >= start) & (user < end) if end is not None else user >= start

@@ -49,6 +49,8 @@ def part_of_users(interactions: pl.DataFrame, split: Split) -> pl.Series:
         interactions: all rows of some users, as for `split_interactions`.
         split: by random, cold_items or leave_last_out.
     """
+    if interactions.is_empty():  # of nothing, replace_strict gives the type of the ids
+        return pl.Series("part", dtype=pl.Int8)
     if split.by == "random":
         return _drawn(_row_keys(interactions, split.seed) / 2.0**64, split)
     if split.by == "cold_items":
