@@ -27,7 +27,17 @@ from mtrec.progress import line_writer, listening
 
 STAGES = ("ingest", "validate", "preprocess", "fine_tune", "evaluate", "gate", "register")
 """The stages of a training run, in order."""
-KNOWN = (*STAGES, "shard", "preprocess_shard", "join_shards", "monitor", "decide", "record")
+KNOWN = (
+    *STAGES,
+    "shard",
+    "preprocess_shard",
+    "join_shards",
+    "search",
+    "report_search",
+    "monitor",
+    "decide",
+    "record",
+)
 ERROR_MARK = "mtrec-error "
 
 
