@@ -52,6 +52,7 @@ lint: $(STAMP) ## Check style, types and the direction of imports
 golden: $(STAMP) ## Renew the golden pipelines, manifests and loss curves; look at the difference before you commit it
 	$(BIN)/mtrec compile --output tests/golden/training_pipeline.yaml
 	$(BIN)/mtrec compile --pipeline monitoring --output tests/golden/monitoring_pipeline.yaml
+	$(BIN)/python -m tests.pipelines.test_searching tests/golden/search_pipeline.yaml
 	$(BIN)/python -m tests.model.test_golden_losses tests/golden/losses.json
 	$(BIN)/python -m tests.k8s.render
 	-@git --no-pager diff --stat -- tests/golden

@@ -9,8 +9,6 @@ from components.images import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def preprocess_shard(
     scenario: str,
-    data_version: str,
-    code_revision: str,
     shard: str,
     shards: Input[Dataset],
     part: Output[Dataset],
@@ -19,20 +17,17 @@ def preprocess_shard(
 
     Args:
         scenario: The whole scenario as JSON text.
-        data_version: DVC's hash of the tables; must be the version that the shards were made from.
-        code_revision: Revision of the code. Part of the cache key.
         shard: Number of the shard, from 0.
-        shards: Folder with all shards.
+        shards: Folder with all shards; the data version, which its metadata tell, goes on to the part.
         part: Folder with the shard's clean users and interactions.
     """
-    from mtrec.stages.execution import check_data_version, run_component
+    from mtrec.stages.execution import run_component
 
-    check_data_version(shards.metadata, data_version)
     result = run_component(
         "preprocess_shard",
         inputs={"shards": shards.path, "shard": shard},
         outputs={"part": part.path},
         scenario=scenario,
     )
-    part.metadata["data_version"] = data_version
+    part.metadata["data_version"] = shards.metadata.get("data_version")
     part.metadata["shard"] = result["shard"]

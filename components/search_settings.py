@@ -9,8 +9,8 @@ from components.images import IMAGE
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def search_settings(
     scenario: str,
-    data_version: str,
     worker: str,
+    ingested: Input[dsl.Artifact],
     dataset: Input[Dataset],
     data: str = "",
     study: str = "",
@@ -24,8 +24,8 @@ def search_settings(
 
     Args:
         scenario: The whole scenario as JSON text.
-        data_version: DVC's hash of the tables; must be the version that the dataset was made from.
         worker: Number of the worker; they differ in nothing else.
+        ingested: JSON file with the data version; must be the version that the dataset was made from.
         dataset: Encoded dataset.
         data: What was given as data, for the command that trains with the best settings.
         study: Name of the study. Empty: one that stands for space, settings and data.
@@ -36,8 +36,12 @@ def search_settings(
     Returns:
         How many trials this worker ended.
     """
+    import json
+    from pathlib import Path
+
     from mtrec.stages.execution import check_data_version, run_component
 
+    data_version = json.loads(Path(ingested.path).read_text(encoding="utf-8"))["data_version"]
     check_data_version(dataset.metadata, data_version)
     result = run_component(
         "search",

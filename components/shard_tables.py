@@ -10,7 +10,6 @@ from components.images import IMAGE
 def shard_tables(
     scenario: str,
     data_version: str,
-    code_revision: str,
     num_shards: int,
     tables: Input[Dataset],
     shards: Output[Dataset],
@@ -20,8 +19,7 @@ def shard_tables(
 
     Args:
         scenario: The whole scenario as JSON text.
-        data_version: DVC's hash of the tables. Part of the cache key.
-        code_revision: Revision of the code. Part of the cache key.
+        data_version: DVC's hash of the tables.
         num_shards: How many shards.
         tables: Validated contract tables.
         shards: Folder with a folder of users and interactions per shard.

@@ -17,29 +17,31 @@ def preprocessed(
     made_from: Mapping[str, Any],
     *,
     shards: int = 1,
-    cache_key: str | None = None,
 ) -> Any:
     """Wire preprocessing; call it while a pipeline is defined.
+
+    Of shards only the join is cached. A cache key of one's own is the same for every round of the loop, so each
+    would get the first one's result; and the backend's key holds parameters and no data, while a loop can be given
+    no data version: in kfp's local runner it gets its item in place of every parameter that a task puts out.
+    Artifacts and the pipeline's own parameters reach it as they are.
 
     Args:
         configured: called with each task, and whether it may be cached; gives the task back.
         tables: the validated tables, an output of a task.
-        made_from: the parameters scenario, data_version and code_revision.
+        made_from: the parameters scenario (the pipeline's), data_version and code_revision.
         shards: how many shards of users are cleaned side by side; 1 is one task for everything. Known when the
             pipeline is compiled.
-        cache_key: the cache key of its own that `configured` gives tasks, if any. It knows neither the number of
-            shards nor which one a task is for, so nothing but the join is cached under it.
 
     Returns:
         The dataset, an output of a task; the same whatever `shards` is.
     """
     if shards == 1:
         return configured(preprocess_data(tables=tables, **made_from), cached=True).outputs["dataset"]
-    cached = cache_key is None
-    divided = configured(shard_tables(tables=tables, num_shards=shards, **made_from), cached=cached)
+    scenario = made_from["scenario"]
+    divided = configured(
+        shard_tables(scenario=scenario, data_version=made_from["data_version"], num_shards=shards, tables=tables)
+    )
     with dsl.ParallelFor([str(number) for number in range(shards)], name="shards") as shard:
-        cleaned = configured(
-            preprocess_shard(shards=divided.outputs["shards"], shard=shard, **made_from), cached=cached
-        )
+        cleaned = configured(preprocess_shard(scenario=scenario, shard=shard, shards=divided.outputs["shards"]))
     joined = join_shards(parts=dsl.Collected(cleaned.outputs["part"]), items=divided.outputs["items"], **made_from)
     return configured(joined, cached=True).outputs["dataset"]

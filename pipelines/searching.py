@@ -98,23 +98,19 @@ def search_pipeline(
         version, revision = ingest.outputs["data_version"], ingest.outputs["code_revision"]
         made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
         validate = configured(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
-        dataset = preprocessed(
-            configured, validate.outputs["validated"], made_from, shards=shards, cache_key=cache_key
-        )
-        which = {
-            "scenario": scenario,
-            "data_version": version,
-            "data": data,
-            "study": study,
-            "tracking_uri": tracking_uri,
-        }
+        dataset = preprocessed(configured, validate.outputs["validated"], made_from, shards=shards)
+        which = {"scenario": scenario, "data": data, "study": study, "tracking_uri": tracking_uri}
+        # A loop cannot be given the data version, see `preprocessed`: it is in the summary, too.
+        ingested = ingest.outputs["summary"]
         with dsl.ParallelFor([str(number) for number in range(workers)], name="workers") as worker:
             trained = configured(
-                search_settings(worker=worker, dataset=dataset, trials=trials, text_cache=text_cache, **which)
+                search_settings(
+                    worker=worker, ingested=ingested, dataset=dataset, trials=trials, text_cache=text_cache, **which
+                )
             )
             if gpus:
                 trained.set_accelerator_type(gpu_type).set_accelerator_limit(gpus)
-        told = configured(report_search(ended=dsl.Collected(trained.output), **which))
+        told = configured(report_search(data_version=version, ended=dsl.Collected(trained.output), **which))
         return Results(
             told.outputs["page"], told.outputs["picture"], told.outputs["summary"], told.outputs["Output"]
         )

@@ -44,9 +44,7 @@ def wired(folder: Path, shop: Scenario, shards: int, cache_key: str | None = Non
             artifact_uri=str(folder), artifact_class=dsl.Dataset, metadata={"data_version": version}
         )
         made_from = {"scenario": json.dumps(shop.as_dict()), **MADE_FROM}
-        dataset: dsl.Dataset = preprocessed(
-            configured, tables.output, made_from, shards=shards, cache_key=cache_key
-        )
+        dataset: dsl.Dataset = preprocessed(configured, tables.output, made_from, shards=shards)
         return dataset
 
     return only
@@ -65,11 +63,10 @@ def test_one_shard_is_the_one_task(tables: Path, shop: Scenario) -> None:
     assert cached_tasks(pipeline) >= {"preprocess-data"}
 
 
-def test_under_a_cache_key_of_one_s_own_the_shards_are_not_cached(tables: Path, shop: Scenario) -> None:
-    """Such a key is the same for every round of the loop: all shards would be the first one."""
-    steps = {"shard-tables", "preprocess-shard", "join-shards"}
-    assert cached_tasks(wired(tables, shop, 3)) & steps == steps
-    assert cached_tasks(wired(tables, shop, 3, "key")) & steps == {"join-shards"}
+def test_only_the_join_is_cached(tables: Path, shop: Scenario) -> None:
+    assert cached_tasks(wired(tables, shop, 3)) & {"shard-tables", "preprocess-shard", "join-shards"} == {
+        "join-shards"
+    }
 
 
 def test_shards_side_by_side_give_the_files_of_the_one_task(tables: Path, shop: Scenario, tmp_path: Path) -> None:
