@@ -108,7 +108,7 @@ def test_two_workers_share_a_study_in_postgresql(
     assert words_to_paste[5::2] == ["--set"] * len(SPACE)
     assert words_to_paste[6::2] == told["settings"]
     _check_mlflow(uri, told)
-    assert Path(done.outputs["page"].path).read_text().startswith("<!doctype html>")
+    assert Path(done.outputs["page"].path).read_text().startswith("<!DOCTYPE html>")
     assert Path(done.outputs["picture"].path).read_text().startswith("<svg xmlns=")
     for path in (tmp_path / "root").rglob("*"):
         assert path.is_dir() or b"a-secret" not in path.read_bytes(), path

@@ -38,8 +38,10 @@ from mtrec.data.splits import check_parts, part_of_times, part_of_users, time_cu
 from mtrec.errors import DataError
 
 MAX_SHARDS = 1_000
-BLOCK_ROWS = 1_000_000
+BLOCK_ROWS = 500_000
 """Interactions that the join holds at a time, see `join_shards`."""
+_ROW_GROUP = 10_000
+"""Rows of a row group of a shard: a block of the join skips the groups of other users."""
 
 
 def shard_of(users: pl.Series, num_shards: int) -> pl.Series:
@@ -130,7 +132,7 @@ def clean_shard(shards: Path, shard: int, folder: Path, scenario: Scenario) -> d
     }
     with replacing_folder(folder) as temporary:
         prepare_users(users, scenario).write_parquet(temporary / "users.parquet")
-        write_interactions(temporary, interactions.lazy())
+        interactions.write_parquet(temporary / "interactions.parquet", row_group_size=_ROW_GROUP)
         (temporary / "shard.json").write_text(json.dumps(told), encoding="utf-8")
     return told
 

@@ -59,7 +59,7 @@ def told(work: Any, *arguments: Any) -> Any:
         return str(error)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.one_of(st.just(range(400)), st.lists(st.integers(0, 399), min_size=3, max_size=300)),
     by=st.sampled_from(SPLITS),
