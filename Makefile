@@ -50,10 +50,10 @@ lint: $(STAMP) ## Check style, types and the direction of imports
 	$(BIN)/lint-imports --no-cache
 
 golden: $(STAMP) ## Renew the golden pipelines, manifests and loss curves; look at the difference before you commit it
-	$(BIN)/mtrec compile --output tests/golden/training_pipeline.yaml
-	$(BIN)/mtrec compile --pipeline monitoring --output tests/golden/monitoring_pipeline.yaml
-	$(BIN)/mtrec compile --cluster k8s/cluster/cluster.yaml --output tests/golden/training_cluster.yaml
-	$(BIN)/mtrec compile --pipeline monitoring --cluster k8s/cluster/cluster.yaml --output tests/golden/monitoring_cluster.yaml
+	for name in training monitoring search; do \
+		$(BIN)/mtrec compile --pipeline $$name --output tests/golden/$${name}_pipeline.yaml && \
+		$(BIN)/mtrec compile --pipeline $$name --cluster k8s/cluster/cluster.yaml \
+			--output tests/golden/$${name}_cluster.yaml || exit; done
 	$(BIN)/python -m tests.model.test_golden_losses tests/golden/losses.json
 	$(BIN)/python -m tests.k8s.render
 	-@git --no-pager diff --stat -- tests/golden

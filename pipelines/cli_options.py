@@ -136,7 +136,7 @@ def placing(cluster: Path | None, *, image: str | None, gpus: int | None) -> Pla
         return Placing(image=image or IMAGE, gpus=gpus or 0)
     if gpus is not None:
         raise InputError(f"--gpus and --cluster: set steps.fine_tune_model.gpus in {cluster} instead")
-    return Placing(cluster=load_cluster(cluster, image=image))
+    return Placing.on(load_cluster(cluster, image=image))
 
 
 def misused(error: Any) -> int:

@@ -58,7 +58,14 @@ def compile_monitoring(path: Path, placed: Placing = PLAIN, **settings: Any) -> 
     return _compile(monitoring, monitoring.monitoring_pipeline, path, placed, settings)
 
 
-FOR_CLUSTERS = {"training": compile_guarded, "monitoring": compile_monitoring}
+def compile_search(path: Path, placed: Placing = PLAIN, **settings: Any) -> Path:
+    """Compile the search pipeline; arguments, result and errors are those of `compile_training`."""
+    from pipelines import searching
+
+    return _compile(searching, searching.search_pipeline, path, placed, settings)
+
+
+FOR_CLUSTERS = {"training": compile_guarded, "monitoring": compile_monitoring, "search": compile_search}
 """What can be sent to a cluster, by the name that people give."""
 
 

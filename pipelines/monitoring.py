@@ -89,7 +89,7 @@ def monitoring_pipeline(placed: Placing) -> Any:
                 decide_retraining(
                     scenario=scenario,
                     code_revision=revision,
-                    image=placed.shown_image,
+                    image=placed.image,
                     pipeline_run=run,
                     observed=monitor.outputs["observed"],
                     tables=monitor.outputs["tables"],

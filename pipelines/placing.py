@@ -27,27 +27,32 @@ class Placing:
     """What all tasks of a pipeline are given."""
 
     image: str = IMAGE
-    """Container image, where there is no cluster's configuration."""
+    """Container image, which the lineage names."""
     gpus: int = 0
-    """GPUs that fine-tuning asks for, where there is none."""
+    """GPUs that fine-tuning, or a worker of a search, asks for."""
     cache_key: str | None = None
     """Replaces the backend's cache key of cached tasks. The local runner needs it: its own key holds the path of
     the ingested tables, which is new in every run."""
+    shards: int = 1
+    """In how many parts data is preprocessed."""
+    workers: int = 2
+    """How many train trials of a search at the same time."""
     cluster: Cluster | None = None
+    """What a configuration says of each task."""
+
+    @classmethod
+    def on(cls, cluster: Cluster) -> Placing:
+        """As a cluster's configuration says."""
+        return cls(image=cluster.image, shards=cluster.shards, workers=cluster.search_workers, cluster=cluster)
 
     def __call__(self, task: Any, *, cached: bool = False) -> Any:
         """Give a task of a pipeline that is being built what it needs; the task."""
         task.set_caching_options(cached, self.cache_key if cached else None)
         if self.cluster is not None:
             return place(task, self.cluster)
-        if self.gpus and _component(task) == TRAINER:
+        if self.gpus and _component(task) in (TRAINER, "search_settings"):
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(self.gpus)
         return task.set_container_image(self.image)
-
-    @property
-    def shown_image(self) -> str:
-        """The image that the lineage names."""
-        return self.image if self.cluster is None else self.cluster.image
 
     @property
     def trainer(self) -> str:

@@ -16,10 +16,10 @@ from components.evaluate_model import evaluate_model
 from components.fine_tune_model import fine_tune_model
 from components.gate_model import gate_model
 from components.ingest_data import ingest_data
-from components.preprocess_data import preprocess_data
 from components.register_model import register_model
 from components.validate_data import validate_data
 from pipelines.placing import Placing
+from pipelines.preprocessing import preprocessed
 
 NAME = "mtrec-training"
 DESCRIPTION = "From interaction data to a registered, gated multi-task recommender."
@@ -89,8 +89,7 @@ def training_pipeline(placed: Placing) -> Any:
         version, revision, run = (ingest.outputs[key] for key in ("data_version", "code_revision", "pipeline_run"))
         made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
         validate = placed(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
-        preprocess = placed(preprocess_data(tables=validate.outputs["validated"], **made_from), cached=True)
-        dataset = preprocess.outputs["dataset"]
+        dataset = preprocessed(placed, validate.outputs["validated"], made_from)
         fine_tune = placed(
             fine_tune_model(
                 pipeline_run=run,
@@ -107,7 +106,7 @@ def training_pipeline(placed: Placing) -> Any:
         evaluate = placed(
             evaluate_model(scenario=scenario, dataset=dataset, model=model, tracking_uri=tracking_uri)
         )
-        candidate = {**made_from, "pipeline_run": run, "image": placed.shown_image}
+        candidate = {**made_from, "pipeline_run": run, "image": placed.image}
         gate = placed(
             gate_model(
                 evaluation=evaluate.outputs["evaluation"],

@@ -6,8 +6,6 @@ trials.json and log.txt. The studies themselves are in .mtrec/search.db unless -
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -20,10 +18,10 @@ from mtrec.errors import ConfigError, InputError
 from mtrec.lineage import data_fingerprint
 from mtrec.progress import listening
 from mtrec.stages import tune
+from mtrec.stages.search import study_name
 from mtrec.tracking import resolve_uri
 from mtrec.training.space import check_space, moved
 from mtrec.training.storage import Storage
-from mtrec.training.study import shared_settings
 from pipelines.following import aside, or_stop
 from pipelines.kfp_session import Interrupted, stoppable
 from pipelines.preparing import prepare
@@ -88,7 +86,7 @@ def run_search(
         raise InputError(f"--data {data}: no such file or folder")
     data = data.resolve() if data else None
     check_space(scenario)
-    name = study or _default_name(scenario, data)
+    name = study or study_name(scenario, data_fingerprint(data))
     if not _NAME.fullmatch(name):
         raise ConfigError(f"--study {name}: letters, digits, '.', '_' and '-' only, 100 at most")
     kept = Storage(storage or f"sqlite:///{workspace.root / 'search.db'}")
@@ -125,10 +123,3 @@ def run_search(
         tracking_uri=uri,
         seconds=time.monotonic() - started,
     )
-
-
-def _default_name(scenario: Scenario, data: Path | None) -> str:
-    """The same space, settings and data have the same study."""
-    space = {path: parameter.model_dump(mode="json") for path, parameter in scenario.search.space.items()}
-    parts = [space, scenario.search.sampler == "grid", shared_settings(scenario), data_fingerprint(data)]
-    return f"{scenario.name}-{hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]}"

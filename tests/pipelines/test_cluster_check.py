@@ -274,7 +274,11 @@ def test_what_the_cluster_file_names_is_looked_for(server: KubeServer, repositor
     standard = wanted_by(load_cluster(repository / "k8s" / "cluster" / "cluster.yaml"))
     assert standard == Wanted(
         accounts=["mtrec-trainer", *Wanted().accounts[1:]],
-        secrets={"mtrec-mlflow": ["password", "username"], "mtrec-object-store": ["access-key", "secret-key"]},
+        secrets={
+            "mtrec-mlflow": ["password", "username"],
+            "mtrec-object-store": ["access-key", "secret-key"],
+            "mtrec-studies": ["url"],
+        },
         claims=["mtrec-work"],
         gpus=1,
         tolerated=["nvidia.com/gpu"],

@@ -20,6 +20,7 @@ EXAMPLE = load_cluster(ROOT / "k8s" / "cluster" / "cluster.yaml")
 _STEPS = "ingest-data validate-data preprocess-data fine-tune-model evaluate-model gate-model register-model"
 TASKS = {"training": {*_STEPS.split(), "record-outcome"}}
 TASKS["monitoring"] = TASKS["training"] | {"monitor-data", "decide-retraining"}
+TASKS["search"] = {"ingest-data", "validate-data", "preprocess-data", "search-settings", "report-search"}
 
 
 Compiled = tuple[dict[str, Any], dict[str, Any]]
@@ -29,7 +30,7 @@ Compiled = tuple[dict[str, Any], dict[str, Any]]
 def _compiled(kind: str, cluster: str) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
         path = FOR_CLUSTERS[kind](
-            Path(folder, "pipeline.yaml"), Placing(cluster=Cluster.model_validate_json(cluster))
+            Path(folder, "pipeline.yaml"), Placing.on(Cluster.model_validate_json(cluster))
         )
         spec, platform = yaml.safe_load_all(path.read_text())
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]

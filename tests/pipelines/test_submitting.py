@@ -79,10 +79,10 @@ def test_what_a_cluster_is_configured_with_goes_along(
     cluster = load_cluster(repository / "k8s" / "cluster" / "cluster.yaml")
     if server.version == (2, 14):
         with pytest.raises(ConfigError, match=r"needs Kubeflow Pipelines 2\.17: .*sets a security context"):
-            submit(order(placed=Placing(cluster=cluster)), server)
+            submit(order(placed=Placing.on(cluster)), server)
         assert not stand_in.runs
         cluster = cluster.model_copy(update={"run_as_user": None})
-    started = submit(order(placed=Placing(cluster=cluster), parameters={"text_cache": "/else/where"}), server)
+    started = submit(order(placed=Placing.on(cluster), parameters={"text_cache": "/else/where"}), server)
     given = stand_in.runs[started.id]["runtime_config"]["parameters"]
     paths = {name: given[name] for name in ("dvc_root", "checkpoints", "text_cache")}
     assert paths == {"dvc_root": "/mtrec/dvc", "checkpoints": "/mtrec/checkpoints", "text_cache": "/else/where"}

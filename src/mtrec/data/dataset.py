@@ -20,9 +20,12 @@ from mtrec.config import Binary, Scenario, Task
 from mtrec.data.contract import Tables, replacing_file, replacing_folder
 from mtrec.data.features import FeatureArrays, TableFeatures, codes
 from mtrec.data.labels import Label, event_label, fit_labels, label_array
-from mtrec.data.splits import TRAIN, split_by_id, split_interactions
+from mtrec.data.splits import PARTS, TRAIN, split_by_id, split_interactions
 from mtrec.data.text import fill_template
 from mtrec.errors import DataError
+
+_ROW_GROUP = 100_000
+"""Rows of a row group. Where groups end would depend on how a table came to memory otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,52 +153,141 @@ def prepare(tables: Tables, scenario: Scenario) -> tuple[Dataset, Encoding]:
         DataError: a part or a label is empty.
         ConfigError: the text template does not fit the items table.
     """
-    part = split_interactions(tables.interactions, scenario.split)
-    interactions = tables.interactions.with_columns(part)
+    interactions = tables.interactions.with_columns(split_interactions(tables.interactions, scenario.split))
+    interactions = with_event_labels(interactions, scenario)
+    items = prepare_items(tables.items, scenario)
+    users = prepare_users(tables.users, scenario)
+    return Dataset(users, items, interactions), fit_encoding(users, items, interactions.lazy(), scenario)
+
+
+def prepare_users(users: pl.DataFrame, scenario: Scenario) -> pl.DataFrame:
+    """Clean users with their parts."""
+    return users.with_columns(split_by_id(users["user_id"], scenario.split))
+
+
+def prepare_items(items: pl.DataFrame, scenario: Scenario) -> pl.DataFrame:
+    """Clean items with their texts and parts.
+
+    Raises:
+        ConfigError: the text template does not fit the items table.
+    """
+    return items.with_columns(
+        fill_template(items, scenario.items.text), split_by_id(items["item_id"], scenario.split)
+    )
+
+
+def with_event_labels(interactions: pl.DataFrame, scenario: Scenario) -> pl.DataFrame:
+    """Interactions with a column `label_<task>` for every binary task over events.
+
+    Args:
+        interactions: all rows of some users, clean, with their parts.
+        scenario: declares the tasks.
+    """
     for name, task in scenario.tasks.items():
         if isinstance(task, Binary) and task.positive:
             interactions = interactions.with_columns(pl.Series(f"label_{name}", event_label(task, interactions)))
-    items = tables.items.with_columns(
-        fill_template(tables.items, scenario.items.text), split_by_id(tables.items["item_id"], scenario.split)
-    )
-    users = tables.users.with_columns(split_by_id(tables.users["user_id"], scenario.split))
+    return interactions
+
+
+def fit_encoding(
+    users: pl.DataFrame, items: pl.DataFrame, interactions: pl.LazyFrame, scenario: Scenario
+) -> Encoding:
+    """Fit what is fitted on training rows.
+
+    Args:
+        users: what `prepare_users` gave.
+        items: what `prepare_items` gave.
+        interactions: with parts and event labels. Only single columns of them are brought to memory, and those of
+            all labels together.
+        scenario: declares features and tasks.
+
+    Raises:
+        DataError: a label is empty, or a column is missing or of the wrong kind.
+    """
     train = interactions.filter(pl.col("part") == TRAIN)
     train_items, item_counts = _met(items, train, "item_id")
     train_users, user_counts = _met(users, train, "user_id")
     rows = {
         "users": train_users.filter(pl.col("part") == TRAIN),
         "items": train_items.filter(pl.col("part") == TRAIN),
-        "interactions": train,
+        "interactions": _label_rows(train, scenario),
     }
-    ratings = train["rating"].drop_nulls()
-    encoding = Encoding(
+    events = train.select(pl.col("event").unique()).collect(engine="streaming")["event"]
+    # How a sum of floats is rounded depends on the chunks that a column is in: make it one.
+    ratings = train.select(pl.col("rating").drop_nulls()).collect(engine="streaming")["rating"].rechunk()
+    return Encoding(
         users=TableFeatures.fit(train_users, "user_id", scenario.users),
         items=TableFeatures.fit(train_items, "item_id", scenario.items),
-        events=scenario.events or sorted(train["event"].unique().to_list()),
+        events=scenario.events or sorted(events.to_list()),
         labels=fit_labels(scenario, rows),
         item_counts=item_counts,
         user_counts=user_counts,
         rating=(_number(ratings.mean(), 0.0), _number(ratings.std(), 0.0) or 1.0),
     )
-    return Dataset(users, items, interactions), encoding
 
 
-def _met(table: pl.DataFrame, train: pl.DataFrame, key: str) -> tuple[pl.DataFrame, list[int]]:
+def _met(table: pl.DataFrame, train: pl.LazyFrame, key: str) -> tuple[pl.DataFrame, list[int]]:
     """The rows of a table that training interactions name, and how many name each."""
-    counts = train.group_by(key).len("_count")
+    counts = train.group_by(key).len("_count").collect(engine="streaming")
     met = table.join(counts, on=key, how="inner", maintain_order="left")
     return met.drop("_count"), met["_count"].to_list()
+
+
+def _label_rows(train: pl.LazyFrame, scenario: Scenario) -> pl.DataFrame:
+    """The columns of training interactions that labels are fitted on; all columns if one is missing."""
+    named = {task.label_column for task in scenario.tasks.values() if task.label_table == "interactions"}
+    named |= {f"label_{n}" for n, task in scenario.tasks.items() if isinstance(task, Binary) and task.positive}
+    there = train.collect_schema().names()
+    wanted = [name for name in there if name in named] if named <= set(there) else there
+    return train.select(wanted).collect(engine="streaming").rechunk()
 
 
 def _number(value: Any, default: float) -> float:
     return default if value is None else float(value)
 
 
+def card_of(
+    users: pl.DataFrame, items: pl.DataFrame, interactions: pl.LazyFrame, changed: dict[str, int]
+) -> dict[str, Any]:
+    """The dataset card: counts of users, items, interactions and of each part, first and last day, and `changed`.
+
+    Args:
+        users: of the dataset.
+        items: of the dataset.
+        interactions: of the dataset.
+        changed: counts of what cleaning changed.
+    """
+    part = interactions.select("part").collect(engine="streaming")["part"]
+    counts = np.bincount(part.to_numpy(), minlength=3)
+    time = pl.col("timestamp")
+    times = interactions.select(first=time.min(), last=time.max()).collect(engine="streaming").row(0, named=True)
+    return {
+        "num_users": users.height,
+        "num_items": items.height,
+        "num_interactions": len(part),
+        **{f"num_{part}": int(count) for part, count in zip(PARTS, counts, strict=True)},
+        **{name: str(value)[:10] for name, value in times.items()},
+        **changed,
+    }
+
+
 def write_dataset(folder: Path, dataset: Dataset, encoding: Encoding, card: dict[str, Any]) -> None:
     """Write a dataset folder, complete or not at all."""
     with replacing_folder(folder) as temporary:
-        dataset.users.write_parquet(temporary / "users.parquet")
-        dataset.items.write_parquet(temporary / "items.parquet")
-        dataset.interactions.write_parquet(temporary / "interactions.parquet")
-        encoding.write(temporary / "encoding.json")
-        (temporary / "card.json").write_text(json.dumps(card, indent=2), encoding="utf-8")
+        write_interactions(temporary, dataset.interactions.lazy())
+        write_others(temporary, dataset.users, dataset.items, encoding, card)
+
+
+def write_interactions(folder: Path, interactions: pl.LazyFrame) -> None:
+    """Write the interactions of a dataset; the same rows give the same bytes."""
+    interactions.sink_parquet(folder / "interactions.parquet", row_group_size=_ROW_GROUP)
+
+
+def write_others(
+    folder: Path, users: pl.DataFrame, items: pl.DataFrame, encoding: Encoding, card: dict[str, Any]
+) -> None:
+    """Write all of a dataset but its interactions."""
+    users.write_parquet(folder / "users.parquet", row_group_size=_ROW_GROUP)
+    items.write_parquet(folder / "items.parquet", row_group_size=_ROW_GROUP)
+    encoding.write(folder / "encoding.json")
+    (folder / "card.json").write_text(json.dumps(card, indent=2), encoding="utf-8")

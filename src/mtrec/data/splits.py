@@ -35,31 +35,63 @@ def split_interactions(interactions: pl.DataFrame, split: Split) -> pl.Series:
         DataError: a part would be empty.
     """
     if split.by == "time":
-        part = _by_time(interactions["timestamp"], split)
-    elif split.by == "random":
-        part = _drawn(_row_keys(interactions, split.seed) / 2.0**64, split)
-    elif split.by == "cold_items":
-        items = interactions["item_id"].unique()
-        part = interactions["item_id"].replace_strict(items, split_by_id(items, split)).alias("part")
+        part = part_of_times(interactions["timestamp"], time_cuts(interactions["timestamp"], split))
     else:
-        part = _leave_last_out(interactions)
+        part = part_of_users(interactions, split)
+    check_parts(part, split)
+    return part
+
+
+def part_of_users(interactions: pl.DataFrame, split: Split) -> pl.Series:
+    """`split_interactions` by any rule but `time`, which looks at nobody else's rows; a part may be empty.
+
+    Args:
+        interactions: all rows of some users, as for `split_interactions`.
+        split: by random, cold_items or leave_last_out.
+    """
+    if interactions.is_empty():  # of nothing, replace_strict gives the type of the ids
+        return pl.Series("part", dtype=pl.Int8)
+    if split.by == "random":
+        return _drawn(_row_keys(interactions, split.seed) / 2.0**64, split)
+    if split.by == "cold_items":
+        items = interactions["item_id"].unique()
+        return interactions["item_id"].replace_strict(items, split_by_id(items, split)).alias("part")
+    return _leave_last_out(interactions)
+
+
+def time_cuts(timestamp: pl.Series, split: Split) -> tuple[int, int]:
+    """The instants, in microseconds since 1970, from which rows validate and from which they test.
+
+    Args:
+        timestamp: of all rows, in any order.
+        split: the shares.
+    """
+    ordered = np.sort(timestamp.dt.timestamp("us").to_numpy())
+    test_from = ordered[int(len(ordered) * (1 - split.test))]
+    valid_from = ordered[int(len(ordered) * (1 - split.test - split.valid))]
+    return int(valid_from), int(test_from)
+
+
+def part_of_times(timestamp: pl.Series, cuts: tuple[int, int]) -> pl.Series:
+    """The parts of rows by their time and what `time_cuts` gave."""
+    times = timestamp.dt.timestamp("us").to_numpy()
+    valid_from, test_from = cuts
+    return pl.Series("part", (times >= valid_from).astype(np.int8) + (times >= test_from).astype(np.int8))
+
+
+def check_parts(part: pl.Series, split: Split) -> None:
+    """Check that no part of all interactions is empty.
+
+    Raises:
+        DataError: one is.
+    """
     counts = np.bincount(part.to_numpy(), minlength=3)
     for name, count in zip(PARTS, counts, strict=True):
         if count == 0:
             raise DataError(
-                f"split by {split.by}: the {name} part is empty ({interactions.height} interactions). "
+                f"split by {split.by}: the {name} part is empty ({len(part)} interactions). "
                 "Give more data, or set split.by or split.test in the scenario."
             )
-    return part
-
-
-def _by_time(timestamp: pl.Series, split: Split) -> pl.Series:
-    times = timestamp.dt.timestamp("us").to_numpy()
-    ordered = np.sort(times)
-    test_from = ordered[int(len(ordered) * (1 - split.test))]
-    valid_from = ordered[int(len(ordered) * (1 - split.test - split.valid))]
-    part = (times >= valid_from).astype(np.int8) + (times >= test_from).astype(np.int8)
-    return pl.Series("part", part)
 
 
 def _row_keys(interactions: pl.DataFrame, seed: int) -> np.ndarray:

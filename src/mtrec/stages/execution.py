@@ -30,7 +30,17 @@ from mtrec.stages import retrying
 
 STAGES = ("ingest", "validate", "preprocess", "fine_tune", "evaluate", "gate", "register")
 """The stages of a training run, in order."""
-KNOWN = (*STAGES, "monitor", "decide", "record")
+KNOWN = (
+    *STAGES,
+    "shard",
+    "preprocess_shard",
+    "join_shards",
+    "search",
+    "report_search",
+    "monitor",
+    "decide",
+    "record",
+)
 ERROR_MARK = "mtrec-error "
 
 

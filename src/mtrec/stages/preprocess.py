@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mtrec.config import Scenario
 from mtrec.data.cleaning import clean
 from mtrec.data.contract import Tables
-from mtrec.data.dataset import prepare, write_dataset
-from mtrec.data.splits import PARTS
+from mtrec.data.dataset import card_of, prepare, write_dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +40,6 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     """
     tables, changed = clean(Tables.read(inputs.tables))
     dataset, encoding = prepare(tables, scenario)
-    counts = np.bincount(dataset.part, minlength=3)
-    times = dataset.interactions["timestamp"]
-    card = {
-        **{f"num_{name}": rows for name, rows in tables.num_rows.items()},
-        **{f"num_{part}": int(count) for part, count in zip(PARTS, counts, strict=True)},
-        "first": str(times.min())[:10],
-        "last": str(times.max())[:10],
-        **changed,
-    }
+    card = card_of(dataset.users, dataset.items, dataset.interactions.lazy(), changed)
     write_dataset(outputs.dataset, dataset, encoding, card)
     return card

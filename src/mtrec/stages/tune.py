@@ -1,8 +1,8 @@
 """Tune: trials of a search space on one preprocessed dataset, each like fine_tune but without a model at the end.
 
-It is no step of a pipeline: `mtrec tune` calls it after ingest, validate and preprocess. Every trial is trained by
-the trainer of fine_tune, its validation skills go to the study after each epoch, and MLflow keeps a run per study
-with a child run per trial.
+`mtrec tune` calls it after ingest, validate and preprocess, and so does each worker of the search pipeline (see
+`mtrec.stages.search`). Every trial is trained by the trainer of fine_tune, its validation skills go to the study
+after each epoch, and MLflow keeps a run per study with a child run per trial.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,24 +34,30 @@ from mtrec.training.trials import best_of, importance_of, trials_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What the search works on."""
+class Which:
+    """Which study it is."""
 
-    dataset: Path
-    """What preprocess wrote."""
     data_version: str
     storage: str
     """URL of the database of studies, see `mtrec.training.storage`."""
     study: str
+    tracking_uri: str | None = None
+    command: Sequence[str] = ("mtrec", "run")
+    """Words of the command that trains with the scenario; the best settings are added to it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs(Which):
+    """What the search works on."""
+
+    dataset: Path
+    """What preprocess wrote."""
     trials: int | None = None
     """Trials that the study should have in all; None: as many as the scenario's search says."""
     timeout: float | None = None
     """Seconds after which no trial is begun."""
     text_cache: Path | None = None
     """Folder that keeps the work of the encoder's frozen layers from trial to trial; None: each does it anew."""
-    tracking_uri: str | None = None
-    command: Sequence[str] = ("mtrec", "run")
-    """Words of the command that trains with the scenario; the best settings are added to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +100,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario, listeners: Listene
     """
     if scenario.training.start == "champion":
         raise ConfigError("training.start: a search trains from the pretrained encoder; set it to pretrained")
-    study = Study(Storage(inputs.storage), inputs.study, scenario, inputs.data_version)
-    parent = tracking.study_run(
-        scenario,
-        inputs.study,
-        settings=shared_settings(scenario),
-        tags={"mtrec.sampler": scenario.search.sampler, "mtrec.data_version": inputs.data_version},
-        tracking_uri=inputs.tracking_uri,
-    )
+    study, parent = _opened(inputs, scenario)
     _end_lost(study, parent)
     trials = _Trials(study, parent, inputs)
 
@@ -131,6 +131,40 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario, listeners: Listene
             close("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     return close("FINISHED")
+
+
+def conclude(inputs: Which, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
+    """Write what a study came to, after those who worked on it; MLflow gets the files and the best settings.
+
+    Returns:
+        What `run` returns.
+
+    Raises:
+        ConfigError: the space is wrong, or the study exists with another space, data or settings.
+        RunError: the storage or MLflow cannot be used.
+    """
+    study, parent = _opened(inputs, scenario)
+    _end_lost(study, parent)
+    summary = _write(study, parent, inputs, outputs)
+    if summary["best"]:
+        settings = shlex.join(word for setting in summary["settings"] for word in ("--set", setting))
+        tracking.tag_run(parent, best_trial=str(summary["best"]["number"]), best_settings=settings)
+    tracking.log_artifacts(parent, [outputs.page, outputs.picture, outputs.summary])
+    tracking.finish_run(parent, "FINISHED")
+    return summary
+
+
+def _opened(inputs: Which, scenario: Scenario) -> tuple[Study, tracking.Run]:
+    """The study and its run in MLflow, each made where there is none."""
+    study = Study(Storage(inputs.storage), inputs.study, scenario, inputs.data_version)
+    parent = tracking.study_run(
+        scenario,
+        inputs.study,
+        settings=shared_settings(scenario),
+        tags={"mtrec.sampler": scenario.search.sampler, "mtrec.data_version": inputs.data_version},
+        tracking_uri=inputs.tracking_uri,
+    )
+    return study, parent
 
 
 class _Trials:
@@ -211,7 +245,7 @@ def _end_lost(study: Study, parent: tracking.Run) -> None:
             tracking.finish_run(child, "KILLED")
 
 
-def _write(study: Study, parent: tracking.Run, inputs: Inputs, outputs: Outputs) -> dict[str, Any]:
+def _write(study: Study, parent: tracking.Run, inputs: Which, outputs: Outputs) -> dict[str, Any]:
     trials = trials_of(study)
     best = best_of(trials)
     settings = space.as_settings(best["point"]) if best else []
