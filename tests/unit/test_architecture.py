@@ -112,10 +112,15 @@ def test_the_components_are_thin(repository: Path) -> None:
         "fine_tune_model",
         "gate_model",
         "ingest_data",
+        "join_shards",
         "monitor_data",
         "preprocess_data",
+        "preprocess_shard",
         "record_outcome",
         "register_model",
+        "report_search",
+        "search_settings",
+        "shard_tables",
         "validate_data",
     ]
     for path in files:
