@@ -127,7 +127,7 @@ def compile_command(
     ] = False,
     gpus: GpusOption = None,
     pipeline: Annotated[
-        str, typer.Option("--pipeline", metavar="NAME", help="training, or monitoring, which contains it.")
+        str, typer.Option("--pipeline", metavar="NAME", help="training, monitoring (which contains it) or search.")
     ] = "training",
     debug: DebugOption = False,
 ) -> None:
@@ -149,7 +149,7 @@ def compile_command(
     parameters = {}
     if scenario is not None:
         loaded = scenario_from(scenario, settings)
-        parameters = {"scenario": json.dumps(loaded.as_dict()), **parameters_of(placed.cluster, loaded)}
+        parameters = {"scenario": json.dumps(loaded.as_dict()), **parameters_of(pipeline, placed.cluster, loaded)}
     FOR_CLUSTERS[pipeline](target, placed, release=release, parameters=parameters)
     typer.echo(f"{shown(output)} written")
 

@@ -97,7 +97,9 @@ def _access(
 
 
 def _order(
-    kind: Annotated[str, typer.Argument(metavar="PIPELINE", help="training, or monitoring, which contains it.")],
+    kind: Annotated[
+        str, typer.Argument(metavar="PIPELINE", help="training, monitoring (which contains it) or search.")
+    ],
     scenario: ScenarioOption = "ecommerce",
     settings: SetOption = None,
     data: Annotated[
@@ -131,20 +133,32 @@ def _order(
     checkpoints: Annotated[
         str, typer.Option("--checkpoints", metavar="PATH", help="Checkpoints in the pods. Default: the cluster's.")
     ] = "",
+    study: Annotated[
+        str, typer.Option("--study", metavar="NAME", help="Of a search. Default: named after space and data.")
+    ] = "",
+    trials: Annotated[
+        int, typer.Option("--trials", min=0, help="Of a search, in all. Default: search.trials of the scenario.")
+    ] = 0,
     text_cache: Annotated[
         str, typer.Option("--text-cache", metavar="PATH", help="Encoded texts in the pods. Default: the cluster's.")
     ] = "",
 ) -> Order:
+    from mtrec.errors import InputError
     from pipelines.submitting import Order
 
     placed = placing(cluster, image=image, gpus=gpus)
-    parameters = {
+    parameters: dict[str, Any] = {
         "drop" if kind == "monitoring" else "data": data,
         "tracking_uri": tracking_uri,
         "dvc_root": dvc_root,
         "checkpoints": checkpoints,
         "text_cache": text_cache,
     }
+    if kind == "search":
+        del parameters["checkpoints"]
+        parameters |= {"study": study, "trials": trials}
+    elif study or trials:
+        raise InputError("--study and --trials are of a search: mtrec submit search")
     return Order(
         kind=kind,
         scenario=scenario_from(scenario, settings),
@@ -189,12 +203,12 @@ def _options(function: Callable[..., Any], without: Collection[str] = ()) -> lis
 
 @_gathering(order=_order, access=_access)
 def submit(order: Order, access: Access, follow: FollowOption = False, debug: DebugOption = False) -> None:
-    """Start the training or the monitoring pipeline on a cluster.
+    """Start a pipeline on a cluster: training, monitoring or search.
 
     The pipeline is compiled here, and uploaded unless the server has that version.
-    Exit codes with --follow: 0 registered, or monitoring found no reason to train,
-    1 the run failed or was stopped, 2 wrong input, 3 the gate refused the
-    candidate, 130 stopped following.
+    Exit codes with --follow: 0 registered, monitoring found no reason to train, or
+    the search has ended, 1 the run failed or was stopped, 2 wrong input, 3 the
+    gate refused the candidate, 130 stopped following.
     """
     from pipelines.kfp_server import connect
     from pipelines.submitting import submit as start
@@ -255,7 +269,7 @@ def show_command(
         if follow:
             _follow(server, run)
             return
-        steps = Steps(names_of(found))
+        steps = Steps(names_of(server.spec(found)))
         show(found, steps)
         if found.state in ENDED:
             steps.close(succeeded=found.state == "SUCCEEDED", stopped=found.state == "CANCELED")
@@ -378,12 +392,17 @@ def _follow(server: Server, run_id: str) -> None:
         failed.exit_code = exit_code
         raise failed
     states = {name: step.state for name, step in steps.steps.items()}
-    if states["gate_model"] == "done" and states["register_model"] != "done":
+    if states.get("gate_model") == "done" and states.get("register_model") != "done":
         where = server.run_link(run_id)
         raise GateRefused(
             f"the gate refused the candidate: see gate-model's report{f' in {where}' if where else ''}"
         )
-    typer.echo("registered" if states["register_model"] == "done" else "nothing was trained")
+    if "report_search" in states:
+        typer.echo(
+            "the search has ended; report-search has the trials and the command that trains with the best settings"
+        )
+        return
+    typer.echo("registered" if states.get("register_model") == "done" else "nothing was trained")
 
 
 def _why(server: Server, run: RunView, steps: Steps) -> tuple[str, int]:

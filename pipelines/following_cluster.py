@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from graphlib import TopologicalSorter
+from typing import Any
 
 from rich.console import Console
 
 from pipelines.display import showing
 from pipelines.kfp_server import Away, Refused, RunView, Server, TaskView
-from pipelines.local import STEPS, WATCHING
+from pipelines.local import STEPS
 from pipelines.steps import State, Step, Steps
 
 ENDED = ("SUCCEEDED", "FAILED", "CANCELED", "SKIPPED", "ERROR")
@@ -51,7 +53,7 @@ def follow(
         KeyboardInterrupt: the user does not want to see more; the run goes on.
     """
     run = server.run(run_id)
-    steps = Steps(names_of(run))
+    steps = Steps(names_of(server.spec(run)))
     with showing(steps, console):
         pause = _FIRST_S
         while True:
@@ -82,19 +84,35 @@ def _patiently(server: Server, run_id: str, console: Console, wait: Callable[[fl
         waited += _MOST_S
 
 
-def names_of(run: RunView) -> tuple[str, ...]:
-    """The steps of a run, in order."""
-    return WATCHING if "drop" in run.parameters else STEPS
+def names_of(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """The steps of a pipeline, in the order in which they can run.
+
+    Args:
+        spec: the pipeline as `Server.spec` gives it; without it the steps of a training are named.
+    """
+
+    def walk(tasks: Mapping[str, Any]) -> Iterator[str]:
+        order = TopologicalSorter({name: task.get("dependentTasks", []) for name, task in tasks.items()})
+        for name in order.static_order():
+            component = spec["components"][tasks[name]["componentRef"]["name"]]
+            if "dag" in component:
+                yield from walk(component["dag"]["tasks"])
+            else:
+                yield name.replace("-", "_")
+
+    return tuple(walk(spec["root"]["dag"]["tasks"])) if spec else STEPS
 
 
 def show(run: RunView, steps: Steps) -> bool:
     """Let the steps be what the server tells; whether any changed.
 
     The server tells all nodes of the workflow: beside each task its driver and executor, and what holds tasks
-    together. A task is the node that has its name; after a retry the newest of them.
+    together. A task is the node that has its name; of several, tries or rounds of a loop, one that runs or else the
+    newest.
     """
     now, changed = datetime.now(UTC), False
-    newest = {task.name.replace("-", "_"): task for task in sorted(run.tasks, key=lambda one: one.started or now)}
+    known = sorted(run.tasks, key=lambda one: (one.state == "RUNNING", one.started or now))
+    newest = {task.name.replace("-", "_"): task for task in known}
     for name, task in newest.items():
         step = steps.steps.get(name)
         state = _STATES.get(task.state, "waiting")

@@ -98,6 +98,8 @@ class RunView:
     schedule: str
     """Id of the schedule that started it; empty for none."""
     parameters: Mapping[str, Any]
+    version: tuple[str, str] = ("", "")
+    """Ids of its pipeline and of the version of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +274,17 @@ class Server:
             return _run_view(self._call(self._client.get_run, run_id))
         except Missing:
             raise Missing(f"run {run_id}: no such run on {self.host}; 'mtrec runs list' shows them") from None
+
+    def spec(self, run: RunView) -> Mapping[str, Any]:
+        """What the pipeline of a run is, as it was uploaded; empty where the server does not know it any more."""
+        if not all(run.version):
+            return {}
+        try:
+            found = self._call(self._client.get_pipeline_version, *run.version).pipeline_spec or {}
+        except Missing:
+            return {}
+        spec: Mapping[str, Any] = found.get("pipeline_spec", found)  # deeper where the file has a platform's part
+        return spec
 
     def runs(self, number: int) -> list[RunView]:
         """The newest runs, without their tasks."""
@@ -548,7 +561,13 @@ def _run_view(run: Any) -> RunView:
         ),
         schedule=str(run.recurring_run_id or ""),
         parameters=(run.runtime_config.parameters if run.runtime_config else None) or {},
+        version=_version_of(run),
     )
+
+
+def _version_of(run: Any) -> tuple[str, str]:
+    reference = run.pipeline_version_reference
+    return (str(reference.pipeline_id or ""), str(reference.pipeline_version_id or "")) if reference else ("", "")
 
 
 def _schedule_view(schedule: Any) -> ScheduleView:

@@ -33,7 +33,9 @@ def preprocessed(placed: Placing, tables: Any, made_from: Mapping[str, Any]) -> 
         return placed(preprocess_data(tables=tables, **made_from), cached=True).outputs["dataset"]
     scenario = made_from["scenario"]
     divided = placed(
-        shard_tables(scenario=scenario, data_version=made_from["data_version"], num_shards=placed.shards, tables=tables)
+        shard_tables(
+            scenario=scenario, data_version=made_from["data_version"], num_shards=placed.shards, tables=tables
+        )
     )
     with dsl.ParallelFor([str(number) for number in range(placed.shards)], name="shards") as shard:
         cleaned = placed(preprocess_shard(scenario=scenario, shard=shard, shards=divided.outputs["shards"]))

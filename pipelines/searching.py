@@ -82,7 +82,7 @@ def search_pipeline(placed: Placing) -> Any:
         version, revision = ingest.outputs["data_version"], ingest.outputs["code_revision"]
         made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
         validate = placed(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
-        dataset = preprocessed(configured, validate.outputs["validated"], made_from, shards=shards)
+        dataset = preprocessed(placed, validate.outputs["validated"], made_from)
         which = {"scenario": scenario, "data": data, "study": study, "tracking_uri": tracking_uri}
         # A loop cannot be given the data version, see `preprocessed`: it is in the summary, too.
         ingested = ingest.outputs["summary"]

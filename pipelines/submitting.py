@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -17,6 +18,7 @@ from mtrec import __version__
 from mtrec.config import Scenario
 from mtrec.errors import ConfigError, InputError
 from mtrec.tracking.deciding import run_lease
+from mtrec.training.space import check_space
 from pipelines.cluster_config import Cluster
 from pipelines.compiling import FOR_CLUSTERS
 from pipelines.kfp_server import Server
@@ -36,7 +38,7 @@ class Order:
     kind: str
     """One of `FOR_CLUSTERS`."""
     scenario: Scenario
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     """Of the pipeline, beside the scenario; empty ones keep the pipeline's default."""
     placed: Placing = PLAIN
     experiment: str = ""
@@ -49,13 +51,15 @@ class Order:
             raise InputError(f"'{self.kind}': no such pipeline; choose one of {', '.join(FOR_CLUSTERS)}")
         if self.kind == "monitoring" and not self.parameters.get("drop"):
             raise InputError("monitoring needs --data: a data drop, or a folder of drops, as the pods see it")
+        if self.kind == "search":
+            check_space(self.scenario)
 
     def compiled(self, path: Path) -> Path:
         """Write the compiled pipeline."""
         return FOR_CLUSTERS[self.kind](path, self.placed)
 
     @property
-    def given(self) -> dict[str, str]:
+    def given(self) -> dict[str, Any]:
         """The run's parameters.
 
         Raises:
@@ -66,16 +70,19 @@ class Order:
             length = f"{len(text)} characters as JSON, at most {_MAX_SCENARIO}"
             raise ConfigError(f"scenario {self.scenario.name}: {length}")
         given = {name: value for name, value in self.parameters.items() if value}
-        return {"scenario": text, **parameters_of(self.placed.cluster, self.scenario), **given}
+        return {"scenario": text, **parameters_of(self.kind, self.placed.cluster, self.scenario), **given}
 
 
-def parameters_of(cluster: Cluster | None, scenario: Scenario) -> dict[str, str]:
+def parameters_of(kind: str, cluster: Cluster | None, scenario: Scenario) -> dict[str, str]:
     """The parameters that a cluster's configuration gives: where things are, and the lease of the run."""
     if cluster is None:
         return {}
-    if cluster.lease_hours is None:
-        return cluster.parameters()
-    return cluster.parameters() | {"lease": run_lease(scenario.name, cluster.namespace, cluster.lease_hours)}
+    given = cluster.parameters()
+    if kind == "search":  # its models are not kept, and it registers nothing
+        return {name: path for name, path in given.items() if name != "checkpoints"}
+    if cluster.lease_hours is not None:
+        given["lease"] = run_lease(scenario.name, cluster.namespace, cluster.lease_hours)
+    return given
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,6 +183,7 @@ class StandIn:
             ("POST", "pipelines", self._create_pipeline),
             ("POST", "pipelines/upload_version", self._upload_version),
             ("GET", "pipelines/([^/]+)/versions", self._list_versions),
+            ("GET", "pipelines/([^/]+)/versions/([^/]+)", self._get_version),
             ("GET", "experiments", self._list_experiments),
             ("POST", "experiments", self._create_experiment),
             ("POST", "runs", self._create_run),
@@ -390,6 +391,14 @@ class StandIn:
     def _list_versions(self, request: Request, pipeline: str) -> Any:
         found = [one for one in self.versions.values() if one["pipeline_id"] == pipeline]
         return self._page(request, found, "pipeline_versions", "V2beta1ListPipelineVersionsResponse")
+
+    def _get_version(self, request: Request, pipeline: str, version: str) -> Any:
+        found = self.versions.get(version)
+        if found is None or found["pipeline_id"] != pipeline:
+            raise Refuse(404, f"ResourceNotFoundError: PipelineVersion {version} not found")
+        spec, *platform = self.documents[version]
+        whole = {"pipeline_spec": spec, "platform_spec": platform[0]} if platform else spec
+        return self._answer({**found, "pipeline_spec": whole}, "V2beta1PipelineVersion")
 
     def _list_experiments(self, request: Request) -> Any:
         found = self._ours(request, self.experiments)

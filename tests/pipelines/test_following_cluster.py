@@ -1,14 +1,18 @@
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from mtrec.config import load_scenario
-from pipelines.following_cluster import follow, show
+from pipelines.cluster_config import load_cluster
+from pipelines.following_cluster import follow, names_of, show
 from pipelines.kfp_server import Access, Away, Refused, RunView, Server, TaskView, connect
-from pipelines.local import STEPS
+from pipelines.local import STEPS, WATCHING
+from pipelines.placing import Placing
 from pipelines.steps import Steps
 from pipelines.submitting import Order, submit
 from tests.kfp_stand_in import Frame, StandIn
@@ -42,6 +46,9 @@ def frames(*names: str, end: str, last: str = "SUCCEEDED") -> list[Frame]:
     return played
 
 
+VIEW = RunView(
+    id="r", name="", state="RUNNING", created=None, ended=None, error="", tasks=(), schedule="", parameters={}
+)
 TASKS = [name.replace("_", "-") for name in STEPS]
 
 
@@ -52,7 +59,7 @@ def watched(server: Server, run: str) -> tuple[RunView, Steps, str]:
 
 
 def test_a_run_is_followed_to_its_end(stand_in: StandIn, server: Server, run: str) -> None:
-    stand_in.play = frames(*TASKS, end="SUCCEEDED")
+    stand_in.play = frames(*TASKS, "record-outcome", end="SUCCEEDED")
     view, steps, text = watched(server, run)
     assert view.state == "SUCCEEDED"
     assert {step.state for step in steps.steps.values()} == {"done"}
@@ -123,6 +130,40 @@ def test_a_token_that_ran_out_may_be_renewed(stand_in: StandIn, server: Server, 
             watched(server, run)
 
 
+def test_the_steps_are_those_of_the_pipeline_in_the_order_in_which_they_can_run(
+    stand_in: StandIn, server: Server, repository: Path
+) -> None:
+    cluster = load_cluster(repository / "k8s" / "overlays" / "dev" / "cluster.yaml")
+    sharded = Placing.on(cluster.model_copy(update={"shards": 3}))
+    scenario = load_scenario("ecommerce")
+    started = submit(Order(kind="search", scenario=scenario, placed=sharded), server).id
+    names = names_of(server.spec(server.run(started)))
+    assert names == (
+        "ingest_data",
+        "validate_data",
+        "shard_tables",
+        "preprocess_shard",
+        "join_shards",
+        "search_settings",
+        "report_search",
+    )
+    watching = submit(Order(kind="monitoring", scenario=scenario, parameters={"drop": "/d"}), server).id
+    assert names_of(server.spec(server.run(watching))) == WATCHING
+    stand_in.versions.clear()
+    assert names_of(server.spec(server.run(watching))) == STEPS, "a version that was deleted"
+
+
+def test_a_loop_runs_until_its_last_round_has_ended() -> None:
+    now = datetime.now(UTC)
+    rounds = [
+        TaskView(name="preprocess-shard", state="RUNNING", started=now - timedelta(seconds=30)),
+        TaskView(name="preprocess-shard", state="SUCCEEDED", started=now - timedelta(seconds=9), ended=now),
+    ]
+    steps = Steps(["preprocess_shard"])
+    show(replace(VIEW, tasks=tuple(rounds)), steps)
+    assert steps.steps["preprocess_shard"].state == "running"
+
+
 def test_waits_grow_while_nothing_changes(stand_in: StandIn, server: Server, run: str) -> None:
     stand_in.play = [*[Frame("RUNNING", {"ingest-data": "RUNNING"})] * 12, Frame("SUCCEEDED")]
     waits: list[float] = []
@@ -137,17 +178,7 @@ def test_times_are_the_servers_and_the_last_attempt_counts() -> None:
     first = TaskView(name="ingest-data", state="FAILED", started=now - timedelta(seconds=90), ended=now)
     second = TaskView(name="ingest-data", state="RUNNING", started=now - timedelta(seconds=30))
     others = (TaskView(name="executor(0)", state="FAILED", started=now), TaskView(name="root", state="RUNNING"))
-    view = RunView(
-        id="r",
-        name="",
-        state="RUNNING",
-        created=now,
-        ended=None,
-        error="",
-        tasks=(second, first, *others),
-        schedule="",
-        parameters={},
-    )
+    view = replace(VIEW, tasks=(second, first, *others))
     steps = Steps(STEPS)
     assert show(view, steps)
     step = steps.steps["ingest_data"]

@@ -29,9 +29,7 @@ Compiled = tuple[dict[str, Any], dict[str, Any]]
 @functools.cache
 def _compiled(kind: str, cluster: str) -> Compiled:
     with tempfile.TemporaryDirectory() as folder:
-        path = FOR_CLUSTERS[kind](
-            Path(folder, "pipeline.yaml"), Placing.on(Cluster.model_validate_json(cluster))
-        )
+        path = FOR_CLUSTERS[kind](Path(folder, "pipeline.yaml"), Placing.on(Cluster.model_validate_json(cluster)))
         spec, platform = yaml.safe_load_all(path.read_text())
     return spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 

@@ -112,4 +112,3 @@ def _check_mlflow(uri: str, told: dict[str, Any]) -> None:
     assert parent.data.tags["mtrec.best_trial"] == str(told["best"]["number"])
     assert parent.data.tags["mtrec.best_settings"] == " ".join(f"--set {setting}" for setting in told["settings"])
     assert files == {"trials.html", "trials.svg", "trials.json"}
-

@@ -50,6 +50,20 @@ def test_monitoring_is_submitted(stand_in: StandIn, server: Server) -> None:
     assert [one["display_name"] for one in stand_in.experiments.values()] == ["watch"]
 
 
+def test_a_search_is_submitted(stand_in: StandIn, server: Server, repository: Path) -> None:
+    cluster = load_cluster(repository / "k8s" / "overlays" / "dev" / "cluster.yaml")
+    given = {"study": "first", "trials": 7, "text_cache": ""}
+    started = submit(order(kind="search", placed=Placing.on(cluster), parameters=given), server)
+    parameters = stand_in.runs[started.id]["runtime_config"]["parameters"]
+    assert parameters.pop("scenario")
+    assert parameters == {"study": "first", "trials": 7, "dvc_root": "/mtrec/dvc", "text_cache": "/mtrec/texts"}
+    documents = stand_in.documents[started.prepared.version_id]
+    assert "MTREC_STUDIES" in yaml.safe_dump(documents[1])
+    empty = load_scenario("ecommerce", ["search.space={}"])
+    with pytest.raises(ConfigError, match=r"search\.space is empty"):
+        order(kind="search", scenario=empty)
+
+
 def test_the_same_again_is_the_same_version_and_another_image_another(stand_in: StandIn, server: Server) -> None:
     first, again = submit(order(), server), submit(order(), server)
     assert first.prepared.uploaded
@@ -108,7 +122,7 @@ def test_a_scenario_that_no_workflow_takes(server: Server, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("kind", "part"), [("serving", "choose one of training, monitoring"), ("monitoring", "--data")]
+    ("kind", "part"), [("serving", "choose one of training, monitoring, search"), ("monitoring", "--data")]
 )
 def test_a_wrong_order(kind: str, part: str) -> None:
     with pytest.raises(InputError, match=part):

