@@ -46,7 +46,6 @@ def ingest_data(
         scenario=scenario,
         lease=lease,
         pipeline_run=pipeline_run or job_id,
-        begins="training",
     )
     tables.metadata["data_version"] = result["data_version"]
     for key in ("num_users", "num_items", "num_interactions"):

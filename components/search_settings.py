@@ -15,6 +15,7 @@ def search_settings(
     data: str = "",
     study: str = "",
     trials: int = 0,
+    seconds: int = 0,
     tracking_uri: str = "",
     text_cache: str = "",
 ) -> int:
@@ -30,6 +31,7 @@ def search_settings(
         data: What was given as data, for the command that trains with the best settings.
         study: Name of the study. Empty: one that stands for space, settings and data.
         trials: Trials that the study should have in all. 0: as many as search.trials says.
+        seconds: After so many no trial is begun. 0: no limit.
         tracking_uri: MLflow tracking server. Empty: the environment's.
         text_cache: Folder that keeps the work of the encoder's frozen layers for later trials. Empty: in memory.
 
@@ -51,6 +53,7 @@ def search_settings(
             "data": data,
             "study": study,
             "trials": trials or "",
+            "seconds": seconds or "",
             "tracking_uri": tracking_uri,
             "text_cache": text_cache,
         },

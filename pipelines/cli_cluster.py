@@ -282,10 +282,15 @@ def show_command(
 @runs.command("stop")
 @_gathering(access=_access)
 def stop_command(run: RunArgument, access: Access, debug: DebugOption = False) -> None:
-    """Stop a run. What is registered stays; checkpoints are gone on from where --checkpoints kept them."""
+    """Stop a run. What is registered stays; checkpoints are gone on from where they are kept.
+
+    The workflow engine gives the exit task of a stopped run no time, so what the run
+    holds is given back from here: its lease and its TrainJob.
+    """
     from mtrec.errors import InputError
     from pipelines.following_cluster import ENDED
     from pipelines.kfp_server import connect
+    from pipelines.stopping import give_back
 
     with connect(access) as server:
         found = server.run(run)
@@ -293,6 +298,8 @@ def stop_command(run: RunArgument, access: Access, debug: DebugOption = False) -
             raise InputError(f"run {run} has ended already: {found.state.lower()}")
         server.stop(run)
     typer.echo(f"run {run} is asked to stop")
+    for line in give_back(found):
+        typer.echo(line)
 
 
 @schedule.command("create")

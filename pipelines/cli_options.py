@@ -62,7 +62,12 @@ ClusterOption = Annotated[
     ),
 ]
 ImageOption = Annotated[
-    str | None, typer.Option("--image", metavar="NAME", help="Container image of every component.")
+    str | None,
+    typer.Option(
+        "--image",
+        metavar="NAME",
+        help="Container image of the components, but those that --cluster gives their own.",
+    ),
 ]
 GpusOption = Annotated[
     int | None,

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from components import images
 from mtrec.config import Frozen, parse, read_mapping
 from mtrec.errors import ConfigError
+from mtrec.training.nodes import Place
 
 Cpu = Annotated[str, Field(pattern=r"^(\d*\.)?\d+m?$")]
 Memory = Annotated[str, Field(pattern=r"^\d+([EPTGMK]i?)?$")]
@@ -139,7 +140,11 @@ class Retries(Frozen):
 
 
 class TrainJob(Frozen):
-    """Training in more than one pod, by Kubeflow Trainer; each node gets what `steps.fine_tune_model` says."""
+    """Training in more than one pod, by Kubeflow Trainer.
+
+    Each node gets image, processors, memory (both as limits, which are also what is asked for), GPUs and time of
+    `steps.fine_tune_model`; volumes, secrets, tolerations and node selectors are those of the runtime.
+    """
 
     nodes: int = Field(default=1, ge=1)
     """Nodes of one training. With one, and at most one GPU, training runs in the pod of its step."""
@@ -168,8 +173,9 @@ class Cluster(Frozen):
     tmp_size: Memory = "4Gi"
     """Size of /tmp, so that the root file system may be read-only."""
     lease_hours: float | None = Field(default=None, gt=0)
-    """One training of a scenario at a time, by a Lease in the namespace that lasts so long between the steps of a
-    run. Empty: nobody is kept from training beside another."""
+    """One training of a scenario at a time, by a Lease in the namespace. It lasts so long after ingest, fine-tuning
+    and registration, which renew it: give more than what is between them takes. Empty: nobody is kept from training
+    beside another."""
     shards: int = Field(default=1, ge=1, le=256)
     """Parts, by user, in which data is preprocessed side by side."""
     search_workers: int = Field(default=2, ge=1, le=256)
@@ -206,6 +212,11 @@ class Cluster(Frozen):
             problems.append("retries need storage, where a step notes that trying again is of no use")
         if self.storage is None and self.distributed:
             problems.append("training on several nodes or GPUs needs storage, which all of them share")
+        elif self.distributed:
+            try:
+                Place.from_text(self.trainer())
+            except ConfigError as error:
+                problems.append(f"train_job with steps.{TRAINER}: {str(error).removeprefix('trainer: ')}")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,8 @@ _POD_TOKEN = Path("/var/run/secrets/kubeflow/pipelines/token")
 _POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _EQUALS = "EQUALS"
 _PAGE = 100
+_LOOKS = (0.0, 2.0, 5.0, 10.0, 15.0)
+"""Seconds between looks for a run whose start got no answer."""
 
 T = TypeVar("T")
 
@@ -261,11 +264,13 @@ class Server:
                 service_account=service_account or None,
                 pipeline_root=pipeline_root or None,
             )
-        except Away:
-            found = self._runs(1, _named(name))
-            if not found:
-                raise
-            return found[0].id
+        except Away as error:
+            for pause in _LOOKS:
+                time.sleep(pause)
+                if found := self._runs(1, _named(name)):
+                    return found[0].id
+            look = f"before you try again, look with 'mtrec runs list' whether {name} has begun after all"
+            raise Away(f"{error}; {look}") from error
         return str(made.run_id)
 
     def run(self, run_id: str) -> RunView:

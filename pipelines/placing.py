@@ -27,7 +27,7 @@ class Placing:
     """What all tasks of a pipeline are given."""
 
     image: str = IMAGE
-    """Container image, which the lineage names."""
+    """Container image, which the lineage names; with a cluster's configuration that of fine-tuning."""
     gpus: int = 0
     """GPUs that fine-tuning, or a worker of a search, asks for."""
     cache_key: str | None = None
@@ -43,7 +43,8 @@ class Placing:
     @classmethod
     def on(cls, cluster: Cluster) -> Placing:
         """As a cluster's configuration says."""
-        return cls(image=cluster.image, shards=cluster.shards, workers=cluster.search_workers, cluster=cluster)
+        image = cluster.step(TRAINER).image or cluster.image
+        return cls(image=image, shards=cluster.shards, workers=cluster.search_workers, cluster=cluster)
 
     def __call__(self, task: Any, *, cached: bool = False) -> Any:
         """Give a task of a pipeline that is being built what it needs; the task."""
@@ -53,6 +54,11 @@ class Placing:
         if self.gpus and _component(task) in (TRAINER, "search_settings"):
             task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(self.gpus)
         return task.set_container_image(self.image)
+
+    @property
+    def search_seconds(self) -> int:
+        """After which a worker of a search begins no trial, so that its last one ends in time; 0: never."""
+        return 0 if self.cluster is None else 45 * (self.cluster.step("search_settings").timeout_minutes or 0)
 
     @property
     def trainer(self) -> str:
@@ -92,7 +98,7 @@ def place(task: Any, cluster: Cluster) -> Any:
         kubernetes.add_node_selector(task, key, value)
     for toleration in step.tolerations:
         kubernetes.add_toleration(task, **toleration.model_dump(exclude_none=True))
-    for key, value in step.labels.items():
+    for key, value in {"app.kubernetes.io/part-of": "mtrec", **step.labels}.items():
         kubernetes.add_pod_label(task, key, value)
     kubernetes.set_timeout(task, timeout)
     if cluster.retries is not None:

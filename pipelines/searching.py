@@ -89,7 +89,13 @@ def search_pipeline(placed: Placing) -> Any:
         with dsl.ParallelFor([str(number) for number in range(placed.workers)], name="workers") as worker:
             trained = placed(
                 search_settings(
-                    worker=worker, ingested=ingested, dataset=dataset, trials=trials, text_cache=text_cache, **which
+                    worker=worker,
+                    ingested=ingested,
+                    dataset=dataset,
+                    trials=trials,
+                    seconds=placed.search_seconds,
+                    text_cache=text_cache,
+                    **which,
                 )
             )
         told = placed(report_search(data_version=version, ended=dsl.Collected(trained.output), **which))

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = load_cluster(ROOT / "k8s" / "cluster" / "cluster.yaml")
 _STEPS = "ingest-data validate-data preprocess-data fine-tune-model evaluate-model gate-model register-model"
 TASKS = {"training": {*_STEPS.split(), "record-outcome"}}
+TRAIN = {"fine-tune-model": 12, "search-settings": 24}
+"""What trains, and the hours that it may take."""
 TASKS["monitoring"] = TASKS["training"] | {"monitor-data", "decide-retraining"}
 TASKS["search"] = {"ingest-data", "validate-data", "preprocess-data", "search-settings", "report-search"}
 
@@ -71,7 +73,7 @@ def test_every_step_has_limits_a_time_limit_storage_and_a_user(kind: str) -> Non
         resources = container["resources"]
         for key in ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit"):
             assert resources[f"resource{key}"], (name, key)
-        assert int(config["activeDeadlineSeconds"]) == (12 * 3600 if name == "fine-tune-model" else 3600)
+        assert int(config["activeDeadlineSeconds"]) == 3600 * TRAIN.get(name, 1)
         assert [(m["constant"], m["mountPath"]) for m in config["pvcMount"]] == [("mtrec-work", "/mtrec")]
         mounts = {m["mountPath"]: m for m in config["emptyDirMounts"]}
         assert mounts["/tmp"]["sizeLimit"] == "4Gi"
@@ -87,10 +89,10 @@ def test_every_step_has_limits_a_time_limit_storage_and_a_user(kind: str) -> Non
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_only_training_asks_for_a_gpu_and_its_nodes(kind: str) -> None:
+def test_only_what_trains_asks_for_a_gpu_and_its_nodes(kind: str) -> None:
     for name, _, container, config in steps(*compiled(kind)):
         mounts = {m["mountPath"]: m for m in config["emptyDirMounts"]}
-        if name == "fine-tune-model":
+        if name in TRAIN:
             accelerator = container["resources"]["accelerator"]
             assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "1")
             assert container["image"] == "mtrec/python-cuda:0.1.0"
@@ -186,4 +188,4 @@ def test_registry_logins_and_labels_reach_every_pod() -> None:
     changes = {"image_pull_secrets": ["login"], "defaults": {"labels": {"team": "shop"}}}
     for _, _, _, config in steps(*compiled("training", **changes)):
         assert [secret["secretName"] for secret in config["imagePullSecret"]] == ["login"]
-        assert config["podMetadata"]["labels"] == {"team": "shop"}
+        assert config["podMetadata"]["labels"] == {"app.kubernetes.io/part-of": "mtrec", "team": "shop"}

@@ -167,12 +167,12 @@ def test_a_run_keeps_it_from_step_to_step(store: Store, server: KubeServer) -> N
             step("run 8").acquire("training of shop")
     clock.passes(5)
     if isinstance(store, LeaseStore):
-        with working(step("run 7")) as later:  # late, and nobody has come meanwhile
+        with working(step("run 7"), "training of shop") as later:  # late, and nobody has come meanwhile
             assert later.token == first.token
     clock.passes(5)
     with working(step("run 8"), "training of shop") as other:
         assert other.token == 2
-        with pytest.raises(Lost), working(step("run 7")):
+        with pytest.raises(Held), working(step("run 7"), "training of shop"):
             pytest.fail("another run trains")
 
 
@@ -194,17 +194,18 @@ def test_the_steps_of_a_run_hold_it_until_the_last_one_leaves(server: KubeServer
     place = Lease(cluster(), seconds=600).as_place()
     with of_run(place, "run 7", "training of shop"):
         pass
-    with of_run(place, "run 7"):
+    with of_run(place, "run 7", "training of shop"):
         with pytest.raises(Held, match=r"\(run 7\)"), of_run(place, "run 8", "training of shop"):
             pytest.fail("two at once")
         leave(place, "run 8")  # it never had it
         assert Lease(cluster()).holding() is not None
     leave(place, "run 7")
     assert Lease(cluster()).holding() is None
-    with pytest.raises(Lost), of_run(place, "run 7"):
-        pytest.fail("the run is over")
-    with of_run(place, "run 8", "training of shop"):
+    with of_run(place, "run 7", "training of shop"):  # a person tries the run again
         pass
+    leave(place, "run 7")
+    with of_run(place, "run 8", "training of shop"), pytest.raises(Held), of_run(place, "run 7", "training"):
+        pytest.fail("another run trains")
 
 
 HOLDER = (

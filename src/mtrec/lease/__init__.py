@@ -40,6 +40,7 @@ __all__ = [
     "Lost",
     "State",
     "Store",
+    "has",
     "holding",
     "leave",
     "of_run",
@@ -320,22 +321,22 @@ def holding(lease: Lease, what: str) -> Iterator[Lease]:
 
 
 @contextmanager
-def of_run(text: str, run: str, begins: str | None = None) -> Iterator[None]:
+def of_run(text: str, run: str, what: str) -> Iterator[None]:
     """Work under the lease that the steps of a run on a cluster hold together; it stays the run's afterwards.
 
     Args:
         text: what `as_place` wrote. Nothing is done for an empty text, nor for what `as_text` wrote, whose holder
             lives through all steps and renews it.
         run: the run, which holds it.
-        begins: see `working`.
+        what: what the run is for, told to others.
 
     Raises:
-        Held, Lost, Away: see `working`; the block does not run.
+        Held, Away: see `working`; the block does not run.
     """
     if not _is_place(text):
         yield
         return
-    with working(Lease.join(text, run), begins):
+    with working(Lease.join(text, run), what):
         yield
 
 
@@ -349,29 +350,36 @@ def leave(text: str, run: str) -> None:
         lease.release()
 
 
+def has(text: str, run: str) -> bool:
+    """Whether a run has the lease of its steps, or needs none; see `of_run` for the arguments.
+
+    Raises:
+        Away: the store cannot be reached.
+    """
+    return not _is_place(text) or Lease.join(text, run).token is not None
+
+
 def _is_place(text: str) -> bool:
     with _lease_text(text):
         return bool(text) and "token" not in json.loads(text)
 
 
 @contextmanager
-def working(lease: Lease, what: str | None = None) -> Iterator[Lease]:
-    """Renew the lease of a run for the time of one of its steps; afterwards it stays the run's until it expires.
+def working(lease: Lease, what: str) -> Iterator[Lease]:
+    """Hold the lease of a run for the time of one of its steps; afterwards it stays the run's until it expires.
+
+    Its first step acquires it, later ones go on with its token. One that finds it expired or given back, as where a
+    person tries an ended run again, acquires it anew, if nobody has it.
 
     Args:
         lease: see `Lease.join`.
-        what: what the run is for, told to others. The first step gives it and acquires the lease, or, when it is
-            tried again, goes on with it; later steps give none.
+        what: what the run is for, told to others.
 
     Raises:
-        Held: the first step found it with another run; the block does not run.
-        Lost: a later step found that the run does not hold it; the block does not run.
+        Held: another run holds it; the block does not run.
         Away: the store cannot be reached; the block does not run.
     """
-    if what is None:
-        lease.renew()
-    else:
-        lease.acquire(what)
+    lease.acquire(what)
     with _renewing(lease):
         yield lease
 

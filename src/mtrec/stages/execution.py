@@ -82,7 +82,6 @@ def run_component(
     scenario: str,
     lease: str = "",
     pipeline_run: str = "",
-    begins: str | None = None,
 ) -> dict[str, Any]:
     """Run a stage as the body of a KFP component: progress and failure become marked lines on stderr.
 
@@ -94,7 +93,6 @@ def run_component(
         lease: the lease that the steps of a run on a cluster hold together, see `mtrec.lease.of_run`; empty: none,
             or the stage sees to it itself.
         pipeline_run: the run, where there is a lease.
-        begins: what the run is for, where this step acquires the lease.
 
     Returns:
         The stage's summary.
@@ -107,13 +105,10 @@ def run_component(
     try:
         with listening(line_writer()):
             parsed = parse_scenario(json.loads(scenario), where="scenario")
-            with of_run(lease, pipeline_run, begins and f"{begins} of {parsed.name}"):
+            with of_run(lease, pipeline_run, f"training of {parsed.name}"):
                 return run_stage(name, inputs=inputs, outputs=outputs, scenario=parsed)
     except Exception as error:
-        failure = _failure_of(error)
-        if not failure.passing:
-            retrying.note(json.dumps(dataclasses.asdict(failure)))
-        _exit_marked(failure)
+        _fail(error)
 
 
 def lineage(scenario: str, data_version: str, code_revision: str, image: str, pipeline_run: str) -> str:
@@ -141,7 +136,7 @@ def check_data_version(metadata: Mapping[str, Any], data_version: str) -> None:
             f"the dataset was made from data version {found}, this run ingested {data_version}: "
             "a cached step is out of date; run again with --no-cache"
         )
-        _exit_marked(_failure_of(stale))
+        _fail(stale)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -167,6 +162,13 @@ def read_failure(line: str) -> Failure | None:
         return Failure(**content)
     except (ValueError, TypeError):
         return None
+
+
+def _fail(error: Exception) -> NoReturn:
+    failure = _failure_of(error)
+    if not failure.passing:
+        retrying.note(json.dumps(dataclasses.asdict(failure)))
+    _exit_marked(failure)
 
 
 def _failure_of(error: Exception) -> Failure:

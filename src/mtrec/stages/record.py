@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mtrec.config import Scenario
-from mtrec.lease import leave
+from mtrec.lease import has, leave
 from mtrec.progress import report
 from mtrec.stages.launching import clean_up
 from mtrec.tracking import log_outcome, log_training_outcome
@@ -44,11 +44,14 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     Raises:
         RunError: MLflow cannot be used, or the cluster refuses to remove a TrainJob.
     """
-    log = log_outcome if inputs.of == "monitoring" else log_training_outcome
     with ExitStack() as whatever_happens:
         whatever_happens.callback(leave, inputs.lease or "", inputs.pipeline_run)
         if inputs.trainer:
             whatever_happens.callback(clean_up, Place.from_text(inputs.trainer), inputs.pipeline_run)
-        outcome = log(scenario, inputs.pipeline_run, inputs.failure, inputs.tracking_uri)
+        told = (scenario, inputs.pipeline_run, inputs.failure, inputs.tracking_uri)
+        if inputs.of == "monitoring":
+            outcome = log_outcome(*told)
+        else:
+            outcome = log_training_outcome(*told, begun=has(inputs.lease or "", inputs.pipeline_run))
     report("record", 1.0, outcome)
     return {"outcome": outcome}

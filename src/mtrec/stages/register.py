@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.data.versioning import repository
 from mtrec.errors import RunError
-from mtrec.lease import Lease
+from mtrec.lease import Lease, of_run
 from mtrec.progress import report as report_progress
 from mtrec.tracking import approve, register
 
@@ -59,7 +59,10 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         RunError: the lineage is incomplete, MLflow cannot be used, or another run has taken over.
     """
     report_progress("register", None, "storing the model in MLflow")
-    with Lease.join(inputs.lease, inputs.pipeline_run).guarded() if inputs.lease else nullcontext():
+    with ExitStack() as held:
+        if inputs.lease:
+            held.enter_context(of_run(inputs.lease, inputs.pipeline_run, f"training of {scenario.name}"))
+            held.enter_context(Lease.join(inputs.lease, inputs.pipeline_run).guarded())
         summary = _register(inputs, scenario)
     with replacing_file(outputs.registration) as temporary:
         temporary.write_text(json.dumps(summary, indent=2), encoding="utf-8")

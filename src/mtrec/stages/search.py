@@ -37,6 +37,8 @@ class Inputs:
     """The study's name; None: one that stands for space, settings and data."""
     trials: int | None = None
     """Trials that the study should have in all; None: as many as the scenario's search says."""
+    seconds: int | None = None
+    """After so many no trial is begun; None: no limit."""
     text_cache: Path | None = None
     tracking_uri: str | None = None
 
@@ -69,6 +71,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
                 storage=studies(),
                 study=name,
                 trials=None if trials is None else int(trials),
+                timeout=None if inputs.seconds is None else float(inputs.seconds),
                 text_cache=inputs.text_cache,
                 tracking_uri=inputs.tracking_uri,
                 command=train_command(scenario, inputs.data),

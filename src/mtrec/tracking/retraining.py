@@ -193,7 +193,7 @@ def log_outcome(scenario: Scenario, name: str, failure: str | None, tracking_uri
 
 
 def log_training_outcome(
-    scenario: Scenario, name: str, failure: str | None, tracking_uri: str | None = None
+    scenario: Scenario, name: str, failure: str | None, tracking_uri: str | None = None, *, begun: bool = True
 ) -> str:
     """End the run of a training that nobody stays to watch, with what came of it.
 
@@ -202,6 +202,7 @@ def log_training_outcome(
         name: the pipeline run.
         failure: what went wrong; None where every step came to its end.
         tracking_uri: see `connection.resolve_uri`.
+        begun: whether it counts as an attempt; one that was refused because another trained does not.
 
     Returns:
         The outcome in words: failed, refused by the gate, or registered.
@@ -209,6 +210,8 @@ def log_training_outcome(
     Raises:
         RunError: MLflow cannot be used.
     """
+    if not begun:
+        return f"failed: {failure}"
     run = pipeline_run(scenario, name, tracking_uri=tracking_uri)
     with connected(run.tracking_uri) as client:
         outcome = f"failed: {failure}" if failure else _judged(client.get_run(run.run_id))

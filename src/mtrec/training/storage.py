@@ -40,7 +40,7 @@ class Storage:
     """
 
     def __init__(self, url: str) -> None:
-        self.url, self.shown = url, re.sub(r"//[^/@]*@", "//", url)
+        self.url, self.shown = url, re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
         self.path: Path | None = None
         if url.startswith(_SQLITE) and ":memory:" not in url and len(url) > len(_SQLITE):
             self.path = Path(url.removeprefix(_SQLITE)).absolute()

@@ -1,0 +1,42 @@
+"""What a run on a cluster holds, given back when it is stopped from outside: its lease, and a TrainJob.
+
+The exit task does it for a run that ends. Argo ends a stopped one without it: the pods of an exit handler count as
+past their deadline (kubeflow/pipelines#6101).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from mtrec.errors import MtrecError
+from mtrec.lease import leave
+from mtrec.training.nodes import run_label
+from pipelines.kfp_server import RunView
+
+
+def give_back(run: RunView) -> Iterator[str]:
+    """Give back what a run holds, as far as the rights of the kubeconfig or of the pod allow.
+
+    Args:
+        run: a run that is asked to stop.
+
+    Yields:
+        What was done, or why not, for people; nothing for a run without a lease.
+    """
+    lease, holder = str(run.parameters.get("lease") or ""), str(run.parameters.get("pipeline_run") or run.id)
+    if not lease:
+        return
+    try:
+        leave(lease, holder)
+        yield "its lease is given back"
+    except MtrecError as error:
+        yield f"its lease could not be given back and ends by itself: {error}"
+    try:
+        from mtrec.training.trainjob import delete_trainjobs
+
+        namespace = str(json.loads(lease).get("kubernetes", {}).get("namespace", ""))
+        for name in delete_trainjobs(run_label(holder), namespace):
+            yield f"TrainJob {name} is deleted"
+    except MtrecError as error:
+        yield f"whether it left a TrainJob could not be found out; its deadline ends it: {error}"

@@ -1,0 +1,57 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mtrec import kube
+from mtrec.lease import Held, Lease
+from mtrec.tracking.deciding import run_lease
+from mtrec.training.nodes import run_label
+from pipelines.kfp_server import RunView
+from pipelines.stopping import give_back
+from tests import kube_server
+from tests.kube_server import KubeServer
+
+LEASE = run_lease("shop", "shops")
+RUN = RunView(
+    id="r-7", name="", state="RUNNING", created=None, ended=None, error="", tasks=(), schedule="",
+    parameters={"lease": LEASE},
+)  # fmt: skip
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
+    with kube_server.cluster(tmp_path, monkeypatch, namespace="shops") as server:
+        yield server
+
+
+def test_a_stopped_run_blocks_nobody_and_holds_no_machines(server: KubeServer) -> None:
+    Lease.join(LEASE, "r-7").acquire("training of shop")
+    server.add("trainjobs", "left", "shops", metadata={"labels": {"mtrec/pipeline-run": run_label("r-7")}})
+    server.add("trainjobs", "other", "shops", metadata={"labels": {"mtrec/pipeline-run": run_label("r-8")}})
+    with pytest.raises(Held):
+        Lease.join(LEASE, "r-8").acquire("training of shop")
+    assert list(give_back(RUN)) == ["its lease is given back", "TrainJob left is deleted"]
+    Lease.join(LEASE, "r-8").acquire("training of shop")
+    assert [name for kind, _, name in server.objects if kind == "trainjobs"] == ["other"]
+
+
+def test_the_lease_of_another_run_is_left_alone(server: KubeServer) -> None:
+    Lease.join(LEASE, "r-8").acquire("training of shop")
+    assert list(give_back(RUN)) == ["its lease is given back"]
+    with pytest.raises(Held, match="r-8"):
+        Lease.join(LEASE, "r-9").acquire("training of shop")
+
+
+def test_a_run_without_a_lease_needs_no_cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    kube.api_client.cache_clear()
+    assert list(give_back(replace(RUN, parameters={}))) == []
+
+
+def test_what_cannot_be_given_back_is_told_in_a_line_each(server: KubeServer) -> None:
+    with server.gone():
+        lease, job = give_back(RUN)
+    assert lease.startswith("its lease could not be given back and ends by itself: ")
+    assert job.startswith("whether it left a TrainJob could not be found out; its deadline ends it: ")
