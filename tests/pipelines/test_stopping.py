@@ -10,10 +10,10 @@ from mtrec.tracking.deciding import run_lease
 from mtrec.training.nodes import run_label
 from pipelines.kfp_server import RunView
 from pipelines.stopping import give_back
-from tests import kube_server
+from tests import kube_server, trainer
 from tests.kube_server import KubeServer
 
-LEASE = run_lease("shop", "shops")
+LEASE = run_lease("shop", trainer.NAMESPACE)
 RUN = RunView(
     id="r-7", name="", state="RUNNING", created=None, ended=None, error="", tasks=(), schedule="",
     parameters={"lease": LEASE},
@@ -22,14 +22,19 @@ RUN = RunView(
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
-    with kube_server.cluster(tmp_path, monkeypatch, namespace="shops") as server:
+    with kube_server.cluster(tmp_path, monkeypatch, namespace=trainer.NAMESPACE) as server:
+        trainer.install(server)
         yield server
 
 
 def test_a_stopped_run_blocks_nobody_and_holds_no_machines(server: KubeServer) -> None:
     Lease.join(LEASE, "r-7").acquire("training of shop")
-    server.add("trainjobs", "left", "shops", metadata={"labels": {"mtrec/pipeline-run": run_label("r-7")}})
-    server.add("trainjobs", "other", "shops", metadata={"labels": {"mtrec/pipeline-run": run_label("r-8")}})
+    server.add(
+        "trainjobs", "left", trainer.NAMESPACE, metadata={"labels": {"mtrec/pipeline-run": run_label("r-7")}}
+    )
+    server.add(
+        "trainjobs", "other", trainer.NAMESPACE, metadata={"labels": {"mtrec/pipeline-run": run_label("r-8")}}
+    )
     with pytest.raises(Held):
         Lease.join(LEASE, "r-8").acquire("training of shop")
     assert list(give_back(RUN)) == ["its lease is given back", "TrainJob left is deleted"]
