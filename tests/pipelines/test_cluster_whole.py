@@ -96,6 +96,7 @@ def test_what_is_submitted_runs_to_a_registered_model(
     assert out.splitlines()[-1] == "registered"
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_there_fails_the_command(
     small_stages: Callable[[str], None],
     tmp_path: Path,

@@ -66,6 +66,7 @@ def tune(tmp_path: Path) -> Tune:
     return start
 
 
+@pytest.mark.slow
 def test_a_search_is_stopped_and_killed_and_goes_on_and_ends_in_settings_to_paste(
     tune: Tune, shop: Path, tmp_path: Path
 ) -> None:

@@ -110,6 +110,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServ
         yield server
 
 
+@pytest.mark.slow
 def test_two_nodes_of_a_trainjob_train_what_one_process_trains(
     folder: Path, tmp_path: Path, server: KubeServer
 ) -> None:
