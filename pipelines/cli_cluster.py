@@ -137,7 +137,10 @@ def _order(
         str, typer.Option("--study", metavar="NAME", help="Of a search. Default: named after space and data.")
     ] = "",
     trials: Annotated[
-        int, typer.Option("--trials", min=0, help="Of a search, in all. Default: search.trials of the scenario.")
+        int,
+        typer.Option(
+            "--trials", min=0, max=1_000_000, help="Of a search, in all. Default: search.trials of the scenario."
+        ),
     ] = 0,
     text_cache: Annotated[
         str, typer.Option("--text-cache", metavar="PATH", help="Encoded texts in the pods. Default: the cluster's.")
@@ -384,10 +387,13 @@ def _change(which: str, access: Access, method: str, told: str) -> None:
 def _follow(server: Server, run_id: str) -> None:
     from mtrec.errors import GateRefused, RunError
     from pipelines.following_cluster import follow
+    from pipelines.kfp_server import Refused
     from pipelines.kfp_session import Interrupted
 
     try:
         run, steps = follow(server, run_id, console())
+    except Refused as error:
+        raise Refused(f"{error}; the run goes on, see mtrec runs show {run_id} --follow") from error
     except KeyboardInterrupt as error:
         again = f"mtrec runs show {run_id} --follow, or stop it: mtrec runs stop {run_id}"
         raise Interrupted(f"stopped following; the run goes on, see {again}") from error
@@ -399,6 +405,10 @@ def _follow(server: Server, run_id: str) -> None:
         failed.exit_code = exit_code
         raise failed
     states = {name: step.state for name, step in steps.steps.items()}
+    if states.get("record_outcome") == "failed":
+        typer.echo(
+            "record_outcome failed: MLflow may not say how the run ended, and its lease may last until it expires"
+        )
     if states.get("gate_model") == "done" and states.get("register_model") != "done":
         where = server.run_link(run_id)
         raise GateRefused(
@@ -445,8 +455,8 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
     from rich.text import Text
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for head in heads:
-        table.add_column(head, overflow="fold")
+    for head in heads:  # ids and names are for copying
+        table.add_column(head, overflow="fold", no_wrap=head in ("run", "schedule", "id"))
     for row in rows:
         table.add_row(*map(Text, row))
     return table

@@ -71,7 +71,7 @@ ImageOption = Annotated[
 ]
 GpusOption = Annotated[
     int | None,
-    typer.Option("--gpus", min=0, help="GPUs that fine-tuning asks for; with --cluster the file says it."),
+    typer.Option("--gpus", min=0, max=64, help="GPUs that fine-tuning asks for; with --cluster the file says it."),
 ]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, is_eager=True)

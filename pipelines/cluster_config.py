@@ -9,16 +9,25 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from components import images
 from mtrec.config import Frozen, parse, read_mapping
 from mtrec.errors import ConfigError
 from mtrec.training.nodes import Place
 
-Cpu = Annotated[str, Field(pattern=r"^(\d*\.)?\d+m?$")]
-Memory = Annotated[str, Field(pattern=r"^\d+([EPTGMK]i?)?$")]
-Minutes = Annotated[int, Field(gt=0)]
+
+def _as_text(given: Any) -> Any:
+    return str(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
+
+
+Cpu = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)?m?$")]
+Memory = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+([EPTGM]i?|Ki)?$")]
+Minutes = Annotated[int, Field(gt=0, le=30 * 24 * 60)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
+Image = Annotated[str, Field(pattern=r"^[^\s@]+(@sha256:[0-9a-f]{64})?$")]
+Variables = dict[str, Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]]
+Below = Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][\w./-]*)?$")]
 EXAMPLE = "k8s/cluster/cluster.yaml"
 COMPONENTS = tuple(
     sorted(path.stem for path in Path(images.__file__).parent.glob("*_*.py") if not path.stem.startswith("_"))
@@ -49,7 +58,7 @@ class Toleration(Frozen):
 class Step(Frozen):
     """What one component gets. Under `steps`, what is not given is as in `defaults`; mappings and lists add up."""
 
-    image: str | None = None
+    image: Image | None = None
     """Container image, in place of that of the cluster."""
     cpu: Cpu | None = None
     """Processors that are kept for it: 2, 0.5, 500m."""
@@ -59,7 +68,7 @@ class Step(Frozen):
     """Memory that is kept for it: 4Gi."""
     memory_limit: Memory | None = None
     """Memory above which it is killed; shared memory and what it writes to /tmp in memory count."""
-    gpus: int | None = Field(default=None, ge=0)
+    gpus: int | None = Field(default=None, ge=0, le=64)
     """GPUs of the pod; of fine_tune_model: of each node of the training."""
     gpu_type: str | None = None
     """Resource by which nodes offer GPUs. Empty: nvidia.com/gpu."""
@@ -71,9 +80,9 @@ class Step(Frozen):
     """Labels of the nodes that may run it."""
     tolerations: list[Toleration] = []
     """Taints of nodes that it puts up with."""
-    secrets: dict[str, dict[str, str]] = {}
+    secrets: dict[Name, Variables] = {}
     """Name of a secret: its key: the environment variable that gets the value."""
-    config_maps: dict[str, dict[str, str]] = {}
+    config_maps: dict[Name, Variables] = {}
     """Name of a ConfigMap: its key: the environment variable that gets the value."""
     labels: dict[str, str] = {}
     """Labels of the pod."""
@@ -108,15 +117,15 @@ _STANDARD = Step(cpu="500m", cpu_limit="2", memory="1Gi", memory_limit="4Gi", ti
 class Storage(Frozen):
     """A volume that all steps of all runs share."""
 
-    claim: str
+    claim: Name
     """Name of the PersistentVolumeClaim; ReadWriteMany where steps run on several nodes."""
     mount: str = Field(default="/mtrec", pattern="^/[^/]")
     """Where steps find it."""
-    dvc_root: str = "dvc"
+    dvc_root: Below = "dvc"
     """DVC's repository in it. Empty: tables are hashed, not pushed."""
-    checkpoints: str = "checkpoints"
+    checkpoints: Below = "checkpoints"
     """Checkpoints of training in it. Empty: none are kept."""
-    text_cache: str = "texts"
+    text_cache: Below = "texts"
     """Encoded texts in it. Empty: each run encodes anew."""
 
     def path(self, below: str) -> str:
@@ -133,9 +142,9 @@ class Retries(Frozen):
 
     count: int = Field(default=2, ge=1, le=10)
     """Tries after the first."""
-    wait_seconds: int = Field(default=60, ge=1)
+    wait_seconds: int = Field(default=60, ge=1, le=86_400)
     """Wait before the second try."""
-    factor: float = Field(default=2.0, ge=1)
+    factor: float = Field(default=2.0, ge=1, le=10)
     """Each further wait is so many times the one before."""
 
 
@@ -146,9 +155,9 @@ class TrainJob(Frozen):
     `steps.fine_tune_model`; volumes, secrets, tolerations and node selectors are those of the runtime.
     """
 
-    nodes: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1, le=1000)
     """Nodes of one training. With one, and at most one GPU, training runs in the pod of its step."""
-    processes_per_node: int | None = Field(default=None, ge=1)
+    processes_per_node: int | None = Field(default=None, ge=1, le=1000)
     """Processes of each node. Empty: one per GPU, without GPUs one."""
     runtime: str = "mtrec-torch"
     """The TrainingRuntime: its secrets, volumes and tolerations, see k8s/base/runs/trainingruntime.yaml. `local`:
@@ -160,11 +169,11 @@ class Cluster(Frozen):
 
     namespace: str = Field(default="mtrec", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     """Where the pods of runs are: yours on a server for many users, else that of Kubeflow Pipelines."""
-    image: str = images.IMAGE
+    image: Image = images.IMAGE
     """Container image of every component."""
-    image_pull_secrets: list[str] = []
+    image_pull_secrets: list[Name] = []
     """Secrets with logins of the registry."""
-    service_account: str = ""
+    service_account: Name | Literal[""] = ""
     """Of the pods. Empty: the server's."""
     pipeline_root: str = ""
     """Where artifacts go, e.g. s3://bucket/path. Empty: the server's."""
@@ -172,7 +181,7 @@ class Cluster(Frozen):
     """User of the pods, as Pod Security "restricted" wants it, from KFP 2.17 on. Empty: the server's."""
     tmp_size: Memory = "4Gi"
     """Size of /tmp, so that the root file system may be read-only."""
-    lease_hours: float | None = Field(default=None, gt=0)
+    lease_hours: float | None = Field(default=None, gt=0, le=720)
     """One training of a scenario at a time, by a Lease in the namespace. It lasts so long after ingest, fine-tuning
     and registration, which renew it: give more than what is between them takes. Empty: nobody is kept from training
     beside another."""
@@ -276,6 +285,7 @@ def load_cluster(path: Path, **changes: Any) -> Cluster:
         ConfigError: no such file, broken YAML, or wrong keys (all listed in one message).
     """
     if not path.is_file():
-        raise ConfigError(f"--cluster {path}: no such file; {EXAMPLE} is one to begin with")
+        why = "is no file" if path.exists() else "no such file"
+        raise ConfigError(f"--cluster {path}: {why}; {EXAMPLE} is one to begin with")
     raw = read_mapping(path, "a cluster's configuration")
     return parse(Cluster, raw | {key: value for key, value in changes.items() if value is not None}, str(path))

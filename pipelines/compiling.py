@@ -186,7 +186,8 @@ def _image_problems(spec: Mapping[str, Any]) -> list[str]:
     executors = spec.get("deploymentSpec", {}).get("executors", {})
     images = sorted({executor["container"]["image"] for executor in executors.values() if "container" in executor})
     return [
-        f"image {image} can change under its name: a release needs --image NAME@sha256:<64 hex digits>"
+        f"image {image} can change under its name: a release needs NAME@sha256:<64 hex digits>, by --image or in "
+        "the cluster file"
         for image in images
         if not _DIGEST.search(image)
     ]

@@ -505,12 +505,12 @@ def _network(error: Exception, access: Access) -> str:
     names = {kind.__name__ for kind in type(reason).__mro__}
     if "ReadTimeoutError" in names:
         return "took the request and did not answer in time"
-    if "ConnectTimeoutError" in names:
+    if "NameResolutionError" in names:
+        return "cannot be reached: no such name; check --host"
+    if "ConnectTimeoutError" in names and "NewConnectionError" not in names:
         return f"cannot be reached within {access.connect_s} s; check --host"
     if "SSLError" in names:
         return f"has a certificate that is not trusted ({' '.join(str(reason).split())[:200]}); give --ca-file"
-    if "NameResolutionError" in names:
-        return "cannot be reached: no such name; check --host"
     return f"cannot be reached ({' '.join(str(reason).rpartition(': ')[2].split())[:200]}); check --host"
 
 

@@ -44,14 +44,15 @@ def adapt(documents: Sequence[Mapping[str, Any]], version: Version | None) -> li
                 if entry.get("optional") is False:  # the SDK writes the default, which 2.14 does not know
                     del entry["optional"]
     if (version or MINIMUM) < FULL and (problems := list(_newer(adapted))):
-        raise ConfigError(f"the pipeline needs Kubeflow Pipelines {_text(FULL)}: {'; '.join(problems)}")
+        told = "; ".join(dict.fromkeys(problems))
+        raise ConfigError(f"the pipeline needs Kubeflow Pipelines {_text(FULL)}: {told}")
     return adapted
 
 
 def _newer(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for name, config in _executors(documents):
         if "securityContext" in config:
-            yield f"{name} sets a security context"
+            yield "steps set a security context (take run_as_user out of the cluster file)"
         for kind in _OPTIONAL:
             if any(entry.get("optional") for entry in config.get(kind, [])):
                 yield f"{name} has an optional {kind}"

@@ -19,7 +19,7 @@ from mtrec.config import Scenario
 from mtrec.errors import ConfigError, InputError
 from mtrec.tracking.deciding import run_lease
 from mtrec.training.space import check_space
-from pipelines.cluster_config import Cluster
+from pipelines.cluster_config import EXAMPLE, Cluster
 from pipelines.compiling import FOR_CLUSTERS
 from pipelines.kfp_server import Server
 from pipelines.placing import PLAIN, Placing
@@ -53,6 +53,11 @@ class Order:
             raise InputError("monitoring needs --data: a data drop, or a folder of drops, as the pods see it")
         if self.kind == "search":
             check_space(self.scenario)
+            if not _names_studies(self.placed.cluster):
+                raise InputError(
+                    "search needs --cluster FILE in which steps.search_settings and steps.report_search have a "
+                    f"secret for MTREC_STUDIES, the database of studies; see {EXAMPLE}"
+                )
 
     def compiled(self, path: Path) -> Path:
         """Write the compiled pipeline."""
@@ -71,6 +76,12 @@ class Order:
             raise ConfigError(f"scenario {self.scenario.name}: {length}")
         given = {name: value for name, value in self.parameters.items() if value}
         return {"scenario": text, **parameters_of(self.kind, self.placed.cluster, self.scenario), **given}
+
+
+def _names_studies(cluster: Cluster | None) -> bool:
+    steps = [cluster.step(name) for name in ("search_settings", "report_search")] if cluster else []
+    known = [[variable for keys in step.secrets.values() for variable in keys.values()] for step in steps]
+    return bool(known) and all("MTREC_STUDIES" in variables for variables in known)
 
 
 def parameters_of(kind: str, cluster: Cluster | None, scenario: Scenario) -> dict[str, str]:
@@ -107,6 +118,15 @@ class Started:
     prepared: Prepared
 
 
+def _same_namespace(order: Order, server: Server) -> None:
+    """Pods and their leases are in one namespace."""
+    cluster = order.placed.cluster
+    if cluster is not None and server.namespace not in ("", cluster.namespace):
+        raise InputError(
+            f"--namespace {server.namespace}: the cluster file says namespace: {cluster.namespace}; correct one"
+        )
+
+
 def prepare(order: Order, server: Server) -> Prepared:
     """Compile, and have pipeline, version and experiment on the server; what is there is used again.
 
@@ -118,6 +138,7 @@ def prepare(order: Order, server: Server) -> Prepared:
         InputError: the server refuses it.
         RunError: the server is away.
     """
+    _same_namespace(order, server)
     with tempfile.TemporaryDirectory() as folder:
         compiled = order.compiled(Path(folder, "pipeline.yaml"))
         documents = adapt(list(yaml.safe_load_all(compiled.read_text(encoding="utf-8"))), server.version)

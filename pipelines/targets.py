@@ -80,13 +80,15 @@ def new_file(path: Path, option: str, example: str) -> Path:
     """Check that a file may be written; symbolic links are followed.
 
     Raises:
-        InputError: it is a folder; the message names a file in it.
+        InputError: it is a folder, and the message names a file in it, or a device.
     """
     from mtrec.errors import InputError
 
     target = path.resolve()
     if target.is_dir():
         raise InputError(f"{option} {path}: is a folder; give a file, e.g. {option} {path / example}")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{option} {path}: is a device or the like, no file; give a file, e.g. {option} {example}")
     return target
 
 

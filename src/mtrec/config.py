@@ -857,7 +857,9 @@ def read_mapping(path: Path, what: str) -> dict[str, Any]:
         where = f":{mark.line + 1}" if mark else ""
         raise ConfigError(f"{path}{where}: not valid YAML ({getattr(error, 'problem', error)})") from error
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: {what} is a mapping of keys, found {type(raw).__name__}")
+        raise ConfigError(
+            f"{path}: {what} is a mapping of keys, found {'nothing' if raw is None else type(raw).__name__}"
+        )
     return raw
 
 

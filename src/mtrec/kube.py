@@ -33,6 +33,7 @@ def api_client(context: str | None = None) -> ApiClient:
     from kubernetes import config
     from kubernetes.client import ApiClient, Configuration
     from urllib3 import Retry
+    from yaml import YAMLError
 
     configuration = Configuration()
     try:
@@ -43,6 +44,9 @@ def api_client(context: str | None = None) -> ApiClient:
     except config.ConfigException as error:
         why = " ".join(str(error).split()).removesuffix(".")
         raise InputError(f"no Kubernetes cluster to use: {why}. Set KUBECONFIG, or run in a pod") from error
+    except (OSError, YAMLError, TypeError, ValueError, AttributeError) as error:
+        why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise InputError(f"{_kubeconfig()}: not a kubeconfig that can be read ({why})") from error
     # What was sent may have been done: only what never arrived, or was turned away unread, is sent again.
     configuration.retries = Retry(
         total=3,

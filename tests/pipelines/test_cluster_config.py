@@ -69,6 +69,19 @@ def test_a_step_is_laid_over_the_defaults_and_these_over_the_standard(tmp_path: 
         ({"storage": {"claim": "a", "mount": "mtrec"}}, ["storage.mount"]),
         ({"defaults": {"tolerations": [{"key": "a", "operator": "Equal"}]}}, ["value goes with operator: Equal"]),
         ({"namespace": "Mine", "shards": 0}, ["namespace: String should match", "shards: Input should be greater"]),
+        ({"defaults": {"secrets": {"a": {"b": "not a var"}}}}, ["defaults.secrets.a.b: String should match"]),
+        ({"lease_hours": float("inf")}, ["lease_hours: Input should be less than or equal to 720"]),
+        ({"image": "foo bar"}, ["image: String should match"]),
+        ({"storage": {"claim": "a", "dvc_root": "../x"}}, ["storage.dvc_root: String should match"]),
+        (
+            {
+                "storage": STORAGE,
+                "train_job": {"nodes": 2, "runtime": "local"},
+                "steps": {"fine_tune_model": {"gpus": 1}},
+            },
+            ["train_job with steps.fine_tune_model: runtime local: nodes on one machine would share its GPUs"],
+        ),
+        ("", ["a cluster's configuration is a mapping of keys, found nothing"]),
         ([], ["a cluster's configuration is a mapping of keys, found list"]),
         ("a: [", ["cluster.yaml:", "not valid YAML"]),
     ],
@@ -81,6 +94,11 @@ def test_what_is_wrong_is_one_line_that_names_every_place(tmp_path: Path, given:
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_a_number_is_a_quantity(tmp_path: Path) -> None:
+    step = read(tmp_path, {"defaults": {"cpu": 2, "cpu_limit": 2.5}}).step("gate_model")
+    assert (step.cpu, step.cpu_limit) == ("2", "2.5")
 
 
 def test_no_file_names_one_to_begin_with(tmp_path: Path) -> None:

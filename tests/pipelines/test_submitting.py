@@ -8,7 +8,7 @@ import yaml
 from mtrec.config import load_scenario
 from mtrec.errors import ConfigError, InputError
 from pipelines import submitting
-from pipelines.cluster_config import load_cluster
+from pipelines.cluster_config import Cluster, load_cluster
 from pipelines.kfp_server import Access, Server, connect
 from pipelines.placing import Placing
 from pipelines.submitting import Order, prepare, submit
@@ -64,6 +64,19 @@ def test_a_search_is_submitted(stand_in: StandIn, server: Server, repository: Pa
         order(kind="search", scenario=empty)
 
 
+def test_a_search_without_a_database_and_another_namespace_are_refused_before_the_upload(
+    stand_in: StandIn, server: Server
+) -> None:
+    with pytest.raises(InputError, match="MTREC_STUDIES, the database of studies"):
+        order(kind="search")
+    with pytest.raises(InputError, match="MTREC_STUDIES"):
+        order(kind="search", placed=Placing.on(Cluster()))
+    server.namespace = "team-a"
+    with pytest.raises(InputError, match="--namespace team-a: the cluster file says namespace: mtrec"):
+        submit(order(placed=Placing.on(Cluster())), server)
+    assert not stand_in.pipelines
+
+
 def test_the_same_again_is_the_same_version_and_another_image_another(stand_in: StandIn, server: Server) -> None:
     first, again = submit(order(), server), submit(order(), server)
     assert first.prepared.uploaded
@@ -92,7 +105,7 @@ def test_what_a_cluster_is_configured_with_goes_along(
 ) -> None:
     cluster = load_cluster(repository / "k8s" / "cluster" / "cluster.yaml")
     if server.version == (2, 14):
-        with pytest.raises(ConfigError, match=r"needs Kubeflow Pipelines 2\.17: .*sets a security context"):
+        with pytest.raises(ConfigError, match=r"needs Kubeflow Pipelines 2\.17: .*set a security context"):
             submit(order(placed=Placing.on(cluster)), server)
         assert not stand_in.runs
         cluster = cluster.model_copy(update={"run_as_user": None})

@@ -258,7 +258,7 @@ def test_what_is_no_mapping_is_no_scenario(raw: Any) -> None:
     [
         (b"name: [shop", r"shop\.yaml:\d+: not valid YAML"),
         (b"- a\n- b\n", "a scenario is a mapping of keys, found list"),
-        (b"", "a scenario is a mapping of keys, found NoneType"),
+        (b"", "a scenario is a mapping of keys, found nothing"),
         (b"name: \xff\xfe", "not UTF-8 text"),
         (b"name: shop\nname: \t@", "not valid YAML"),
         (b"name: shop\n", "tasks: Field required"),
