@@ -105,7 +105,7 @@ def pod_problems(document: Document, template: Document, documents: list[Documen
     for direction in ("Ingress", "Egress"):
         if not any(direction in policy["policyTypes"] for policy in selecting):
             yield f"no NetworkPolicy limits its {direction.lower()}"
-    ends = document["kind"] in ("Job", "CronJob")
+    ends = document["kind"] in ("Job", "CronJob") or (document["kind"] == "Pod" and "activeDeadlineSeconds" in pod)
     if not ends and not any(
         selects(d, "selector", labels) for d in of_kind(documents, "PodDisruptionBudget", namespace)
     ):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -113,6 +114,16 @@ def test_pods_are_really_looked_into(manifests: Documents, check: ModuleType, ov
     }
     home = {"dev": "kubeflow", "prod": "mtrec"}[overlay]
     assert set(seen) == ours | theirs[overlay] | {f"TrainingRuntime {home}/mtrec-torch"}
+
+
+def test_the_pod_for_people_keeps_the_rules_too(dev: Documents, check: ModuleType) -> None:
+    (shell,) = documents((ROOT / "k8s" / "shell" / "pod.yaml").read_text(encoding="utf-8"))
+    shell["metadata"]["namespace"] = "kubeflow"  # of kubectl apply
+    assert check.problems([*dev, shell]) == []
+    del shell["spec"]["activeDeadlineSeconds"]
+    assert check.problems([*dev, shell]) == ["Pod kubeflow/mtrec-shell: no PodDisruptionBudget"]
+    for version in ("1.29", "1.37"):
+        kubernetes_validate.validate(shell, version, strict=True)
 
 
 def _pod(change: Callable[[dict[str, Any]], Any]) -> Callable[[Documents], None]:
