@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from mtrec.config import parse
+from mtrec.config import Scenario, parse
 from pipelines.cli import app
 from pipelines.cluster_config import Cluster
 from tests.k8s.render import ROOT, documents, golden, render, renderer
@@ -75,6 +75,11 @@ def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType)
     assert container["command"] == ["mtrec", "schedule", "create", "monitoring"]
     assert container["image"].startswith("registry.example.com/mtrec/python@sha256:")
     assert {"name": "STEPS_IMAGE", "value": container["image"]} in container["env"]
+    assert "--scenario=/etc/mtrec/scenario.yaml" in container["args"]
+    (mounted,) = [v["projected"]["sources"] for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "settings"]
+    assert [source["configMap"]["name"] for source in mounted] == ["mtrec-cluster", "mtrec-scenario"]
+    (shop,) = [d["data"]["scenario.yaml"] for d in own if d["metadata"]["name"] == "mtrec-scenario"]
+    assert parse(Scenario, yaml.safe_load(shop), "scenario.yaml").name == "my-shop"
     (file,) = [d["data"]["cluster.yaml"] for d in own if d["metadata"]["name"] == "mtrec-cluster"]
     cluster = parse(Cluster, yaml.safe_load(file), "cluster.yaml")
     assert cluster.image == container["image"]
@@ -91,6 +96,11 @@ def test_the_secrets_that_prod_wants_are_in_the_guide(check: ModuleType) -> None
         assert f"`{name}`" in guide
         for key in keys:
             assert key in guide, f"{name}: {key}"
+
+
+def test_the_scenario_of_the_schedule_is_the_one_that_mtrec_brings() -> None:
+    copy = ROOT / "k8s" / "schedule" / "scenario.yaml"  # kustomize takes no file from outside of its folder
+    assert copy.read_text(encoding="utf-8") == (ROOT / "scenarios" / "ecommerce.yaml").read_text(encoding="utf-8")
 
 
 def test_the_command_that_makes_the_schedule_is_one() -> None:
@@ -190,6 +200,17 @@ BROKEN = {
         "no NetworkPolicy limits its ingress",
     ),
     "password": (_change("ConfigMap", "URL", "postgresql://u:secret@host/db"), "URL holds a password"),
+    "sidecar": (
+        lambda all_: next(
+            t["metadata"]["labels"].pop("sidecar.istio.io/inject")
+            for d in all_
+            if d["kind"] == "TrainingRuntime"
+            for job in d["spec"]["template"]["spec"]["replicatedJobs"]
+            for t in [job["template"]["spec"]["template"]]
+        )
+        and None,
+        'no label sidecar.istio.io/inject: "false"',
+    ),
     "written out": (
         _container(lambda c: c["env"].append({"name": "MY_PASSWORD", "value": "x"})),
         "MY_PASSWORD is written out",
