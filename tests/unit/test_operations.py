@@ -1,5 +1,6 @@
 """docs/operations.md names what exists: commands, options, targets, files, secrets."""
 
+import json
 import re
 import shlex
 import shutil
@@ -13,6 +14,7 @@ import typer.main
 from mtrec.data.dvc_remote import open_remote
 from mtrec.data.versioning import push, restore
 from pipelines.cli import app
+from pipelines.cluster_config import load_cluster
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +87,12 @@ def test_sizes_are_those_of_the_manifests(guide: str, repository: Path) -> None:
     assert "requests: {cpu: 250m, memory: 1Gi" in server
     assert 'limits: {cpu: "2", memory: 2Gi' in server
     assert "| MLflow, each of 2 | 0.25, at most 2 | 1, at most 2 GiB |" in guide
-    node = (repository / "k8s" / "base" / "runs" / "trainingruntime.yaml").read_text()
-    assert 'requests: {cpu: "2", memory: 8Gi' in node
-    assert 'limits: {cpu: "8", memory: 16Gi' in node
-    assert "| a node of a distributed training | 2, at most 8 | 8, at most 16 GiB |" in guide
+    file = repository / "k8s" / "cluster" / "cluster.yaml"
+    node = json.loads(load_cluster(file, train_job={"nodes": 2, "runtime": "mtrec-torch"}).trainer())
+    runtime = (repository / "k8s" / "base" / "runs" / "trainingruntime.yaml").read_text()
+    (disk,) = re.findall(r"limits: {.*ephemeral-storage: (\d+)Gi}", runtime)  # the limits that a TrainJob leaves alone
+    asked = f"| {node['cpu']} | {node['memory'].removesuffix('Gi')} GiB | {disk} GiB, of the node |"
+    assert f"| a node of a distributed training, with `k8s/cluster/cluster.yaml` {asked}" in guide
 
 
 def _in_the_pod(guide: str, start: str, folder: Path) -> None:
