@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from mtrec.config import Scenario, parse
+from mtrec.config import load_scenario, parse
 from pipelines.cli import app
 from pipelines.cluster_config import Cluster
 from tests.k8s.render import ROOT, documents, golden, render, renderer
@@ -51,7 +52,7 @@ def test_prod_is_refused_until_the_images_are_named_by_digest() -> None:
 
 
 @pytest.mark.skipif(renderer() is None, reason="neither kustomize nor kubectl 1.27 is installed")
-def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType) -> None:
+def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType, tmp_path: Path) -> None:
     own = documents(render(ROOT / "tests" / "k8s" / "own"))
     assert check.problems(own, prod=True) == []
     assert check.wanted_secrets(own) == {
@@ -76,10 +77,12 @@ def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType)
     assert container["image"].startswith("registry.example.com/mtrec/python@sha256:")
     assert {"name": "STEPS_IMAGE", "value": container["image"]} in container["env"]
     assert "--scenario=/etc/mtrec/scenario.yaml" in container["args"]
-    (mounted,) = [v["projected"]["sources"] for v in job["spec"]["template"]["spec"]["volumes"] if v["name"] == "settings"]
-    assert [source["configMap"]["name"] for source in mounted] == ["mtrec-cluster", "mtrec-scenario"]
+    volumes = {volume["name"]: volume for volume in job["spec"]["template"]["spec"]["volumes"]}
+    mounted = [source["configMap"]["name"] for source in volumes["settings"]["projected"]["sources"]]
+    assert mounted == ["mtrec-cluster", "mtrec-scenario"]
     (shop,) = [d["data"]["scenario.yaml"] for d in own if d["metadata"]["name"] == "mtrec-scenario"]
-    assert parse(Scenario, yaml.safe_load(shop), "scenario.yaml").name == "my-shop"
+    (tmp_path / "scenario.yaml").write_text(shop, encoding="utf-8")
+    assert load_scenario(str(tmp_path / "scenario.yaml")).name == "my-shop"
     (file,) = [d["data"]["cluster.yaml"] for d in own if d["metadata"]["name"] == "mtrec-cluster"]
     cluster = parse(Cluster, yaml.safe_load(file), "cluster.yaml")
     assert cluster.image == container["image"]
@@ -201,14 +204,16 @@ BROKEN = {
     ),
     "password": (_change("ConfigMap", "URL", "postgresql://u:secret@host/db"), "URL holds a password"),
     "sidecar": (
-        lambda all_: next(
-            t["metadata"]["labels"].pop("sidecar.istio.io/inject")
-            for d in all_
-            if d["kind"] == "TrainingRuntime"
-            for job in d["spec"]["template"]["spec"]["replicatedJobs"]
-            for t in [job["template"]["spec"]["template"]]
-        )
-        and None,
+        lambda all_: (
+            next(
+                t["metadata"]["labels"].pop("sidecar.istio.io/inject")
+                for d in all_
+                if d["kind"] == "TrainingRuntime"
+                for job in d["spec"]["template"]["spec"]["replicatedJobs"]
+                for t in [job["template"]["spec"]["template"]]
+            )
+            and None
+        ),
         'no label sidecar.istio.io/inject: "false"',
     ),
     "written out": (

@@ -90,7 +90,9 @@ def test_sizes_are_those_of_the_manifests(guide: str, repository: Path) -> None:
     file = repository / "k8s" / "cluster" / "cluster.yaml"
     node = json.loads(load_cluster(file, train_job={"nodes": 2, "runtime": "mtrec-torch"}).trainer())
     runtime = (repository / "k8s" / "base" / "runs" / "trainingruntime.yaml").read_text()
-    (disk,) = re.findall(r"limits: {.*ephemeral-storage: (\d+)Gi}", runtime)  # the limits that a TrainJob leaves alone
+    (disk,) = re.findall(
+        r"limits: {.*ephemeral-storage: (\d+)Gi}", runtime
+    )  # the limits that a TrainJob leaves alone
     asked = f"| {node['cpu']} | {node['memory'].removesuffix('Gi')} GiB | {disk} GiB, of the node |"
     assert f"| a node of a distributed training, with `k8s/cluster/cluster.yaml` {asked}" in guide
 
