@@ -99,13 +99,15 @@ def pod_problems(document: Document, template: Document, documents: list[Documen
             yield f"{kind} {name} is not there"
         elif key and key not in {**there.get("data", {}), **there.get("stringData", {})}:
             yield f"{kind} {name} has no key {key}"
+    if namespace != "mlflow" and labels.get("sidecar.istio.io/inject") != "false":
+        yield 'no label sidecar.istio.io/inject: "false": in a Profile the sidecar would keep it from ending'
     selecting = [
         d["spec"] for d in of_kind(documents, "NetworkPolicy", namespace) if selects(d, "podSelector", labels)
     ]
     for direction in ("Ingress", "Egress"):
         if not any(direction in policy["policyTypes"] for policy in selecting):
             yield f"no NetworkPolicy limits its {direction.lower()}"
-    ends = document["kind"] in ("Job", "CronJob")
+    ends = document["kind"] in ("Job", "CronJob") or (document["kind"] == "Pod" and "activeDeadlineSeconds" in pod)
     if not ends and not any(
         selects(d, "selector", labels) for d in of_kind(documents, "PodDisruptionBudget", namespace)
     ):
@@ -163,6 +165,9 @@ def references(pod: Document) -> Iterator[tuple[str, str, str]]:
     for volume in pod.get("volumes", []):
         if "persistentVolumeClaim" in volume:
             yield "PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"], ""
+        for projected in volume.get("projected", {}).get("sources", []):
+            if "configMap" in projected:
+                yield "ConfigMap", projected["configMap"]["name"], ""
         for kind, source in (("ConfigMap", volume.get("configMap")), ("Secret", volume.get("secret"))):
             if source:
                 for item in source.get("items", [{"key": ""}]):

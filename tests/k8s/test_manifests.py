@@ -141,6 +141,7 @@ def test_nobody_but_the_leases_gets_write_rights_on_what_he_does_not_make(manife
             ("pipelines/versions",): ["create", "get", "list"],
             ("experiments",): ["create", "get", "list"],
             ("jobs",): ["create", "delete", "disable", "enable", "get", "list"],
+            ("serviceaccounts", "mtrec-trainer"): ["use"],
         },
     }
     assert not [d for d in manifests if d["kind"] == "ClusterRoleBinding"]
@@ -159,7 +160,8 @@ def test_nobody_but_the_leases_gets_write_rights_on_what_he_does_not_make(manife
 def test_runs_may_call_what_they_need_and_nobody_calls_them(manifests: Documents) -> None:
     policies = {d["metadata"]["name"]: d["spec"] for d in manifests if d["kind"] == "NetworkPolicy"}
     runs = policies["mtrec-runs"]
-    assert runs["podSelector"] == {"matchExpressions": [{"key": "pipeline/runid", "operator": "Exists"}]}
+    ours = {"app.kubernetes.io/part-of": "mtrec"}
+    assert runs["podSelector"] == {"matchLabels": ours}, "a single-user KFP runs everybody's pipelines there"
     assert runs["ingress"] == []
     ports = {port["port"] for rule in runs["egress"] for port in rule.get("ports", [])}
     assert {53, 5000, 443, 5432} <= ports
@@ -170,3 +172,19 @@ def test_runs_may_call_what_they_need_and_nobody_calls_them(manifests: Documents
     assert [peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"] for peer in allowed] == [
         home
     ] * 2
+
+
+def test_draining_waits_for_steps_of_mtrec_and_no_pod_has_two_budgets(
+    manifests: Documents, check: ModuleType
+) -> None:
+    """Of a pod in two budgets the API server refuses every eviction."""
+    ours = {"app.kubernetes.io/part-of": "mtrec"}
+    pods = {
+        "a step": ({**ours, "pipeline/runid": "1"}, ["mtrec-runs"]),
+        "a node": ({**ours, "app.kubernetes.io/name": "mtrec-node"}, ["mtrec-nodes"]),
+        "another's step, or a driver of KFP": ({"pipeline/runid": "1"}, []),
+        "a Job": (ours, []),
+    }
+    budgets = [d for d in manifests if d["kind"] == "PodDisruptionBudget"]
+    for pod, (labels, names) in pods.items():
+        assert [b["metadata"]["name"] for b in budgets if check.selects(b, "selector", labels)] == names, pod

@@ -5,13 +5,15 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
-from mtrec.config import parse
+from mtrec.config import load_scenario, parse
 from pipelines.cli import app
 from pipelines.cluster_config import Cluster
 from tests.k8s.render import ROOT, documents, golden, render, renderer
@@ -50,7 +52,7 @@ def test_prod_is_refused_until_the_images_are_named_by_digest() -> None:
 
 
 @pytest.mark.skipif(renderer() is None, reason="neither kustomize nor kubectl 1.27 is installed")
-def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType) -> None:
+def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType, tmp_path: Path) -> None:
     own = documents(render(ROOT / "tests" / "k8s" / "own"))
     assert check.problems(own, prod=True) == []
     assert check.wanted_secrets(own) == {
@@ -74,6 +76,13 @@ def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType)
     assert container["command"] == ["mtrec", "schedule", "create", "monitoring"]
     assert container["image"].startswith("registry.example.com/mtrec/python@sha256:")
     assert {"name": "STEPS_IMAGE", "value": container["image"]} in container["env"]
+    assert "--scenario=/etc/mtrec/scenario.yaml" in container["args"]
+    volumes = {volume["name"]: volume for volume in job["spec"]["template"]["spec"]["volumes"]}
+    mounted = [source["configMap"]["name"] for source in volumes["settings"]["projected"]["sources"]]
+    assert mounted == ["mtrec-cluster", "mtrec-scenario"]
+    (shop,) = [d["data"]["scenario.yaml"] for d in own if d["metadata"]["name"] == "mtrec-scenario"]
+    (tmp_path / "scenario.yaml").write_text(shop, encoding="utf-8")
+    assert load_scenario(str(tmp_path / "scenario.yaml")).name == "my-shop"
     (file,) = [d["data"]["cluster.yaml"] for d in own if d["metadata"]["name"] == "mtrec-cluster"]
     cluster = parse(Cluster, yaml.safe_load(file), "cluster.yaml")
     assert cluster.image == container["image"]
@@ -90,6 +99,11 @@ def test_the_secrets_that_prod_wants_are_in_the_guide(check: ModuleType) -> None
         assert f"`{name}`" in guide
         for key in keys:
             assert key in guide, f"{name}: {key}"
+
+
+def test_the_scenario_of_the_schedule_is_the_one_that_mtrec_brings() -> None:
+    copy = ROOT / "k8s" / "schedule" / "scenario.yaml"  # kustomize takes no file from outside of its folder
+    assert copy.read_text(encoding="utf-8") == (ROOT / "scenarios" / "ecommerce.yaml").read_text(encoding="utf-8")
 
 
 def test_the_command_that_makes_the_schedule_is_one() -> None:
@@ -113,6 +127,16 @@ def test_pods_are_really_looked_into(manifests: Documents, check: ModuleType, ov
     }
     home = {"dev": "kubeflow", "prod": "mtrec"}[overlay]
     assert set(seen) == ours | theirs[overlay] | {f"TrainingRuntime {home}/mtrec-torch"}
+
+
+def test_the_pod_for_people_keeps_the_rules_too(dev: Documents, check: ModuleType) -> None:
+    (shell,) = documents((ROOT / "k8s" / "shell" / "pod.yaml").read_text(encoding="utf-8"))
+    shell["metadata"]["namespace"] = "kubeflow"  # of kubectl apply
+    assert check.problems([*dev, shell]) == []
+    del shell["spec"]["activeDeadlineSeconds"]
+    assert check.problems([*dev, shell]) == ["Pod kubeflow/mtrec-shell: no PodDisruptionBudget"]
+    for version in ("1.29", "1.37"):
+        kubernetes_validate.validate(shell, version, strict=True)
 
 
 def _pod(change: Callable[[dict[str, Any]], Any]) -> Callable[[Documents], None]:
@@ -179,6 +203,19 @@ BROKEN = {
         "no NetworkPolicy limits its ingress",
     ),
     "password": (_change("ConfigMap", "URL", "postgresql://u:secret@host/db"), "URL holds a password"),
+    "sidecar": (
+        lambda all_: (
+            next(
+                t["metadata"]["labels"].pop("sidecar.istio.io/inject")
+                for d in all_
+                if d["kind"] == "TrainingRuntime"
+                for job in d["spec"]["template"]["spec"]["replicatedJobs"]
+                for t in [job["template"]["spec"]["template"]]
+            )
+            and None
+        ),
+        'no label sidecar.istio.io/inject: "false"',
+    ),
     "written out": (
         _container(lambda c: c["env"].append({"name": "MY_PASSWORD", "value": "x"})),
         "MY_PASSWORD is written out",

@@ -176,9 +176,9 @@ def test_the_trainer_cannot_promote(
     job = container_of(dev, check, "Job", "mlflow-permissions")
     given = {**environment(job, dev, "mlflow"), "MLFLOW_TRACKING_URI": server}
 
-    def set_permissions() -> None:
+    def set_permissions(scenario: str = "shop") -> None:
         done = subprocess.run(
-            [sys.executable, str(repository / "k8s" / "base" / "mlflow" / "permissions.py"), "shop"],
+            [sys.executable, str(repository / "k8s" / "base" / "mlflow" / "permissions.py"), scenario],
             env=os.environ | given,
             cwd=tmp_path,
             capture_output=True,
@@ -186,7 +186,7 @@ def test_the_trainer_cannot_promote(
         )
         assert (done.returncode, done.stdout) == (
             0,
-            "shop: the trainer registers candidates, the approver promotes\n",
+            f"{scenario}: the trainer registers candidates, the approver promotes\n",
         ), done.stderr
 
     def tried(user: str, password: str) -> dict[str, bool]:
@@ -218,6 +218,25 @@ def test_the_trainer_cannot_promote(
     given["TRAINER_PASSWORD"] = "another-password"  # a second run changes the password, and nothing else
     set_permissions()
     assert tried("trainer", "another-password") == may
+
+    # Who makes a model manages it: a scenario that is not named is the trainer's, until it is named.
+    login = {"MLFLOW_TRACKING_USERNAME": "trainer", "MLFLOW_TRACKING_PASSWORD": "another-password"}
+
+    def promotes(first: str = "") -> bool:
+        code = f"from mlflow import MlflowClient\nclient = MlflowClient()\n{first}\n"
+        done = subprocess.run(
+            [sys.executable, "-c", code + 'client.set_registered_model_tag("unnamed", "mtrec.history.0001", "x")'],
+            env=os.environ | login | {"MLFLOW_TRACKING_URI": server},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0 or "error code 403" in done.stderr, done.stderr
+        return done.returncode == 0
+
+    assert promotes('client.create_registered_model("unnamed")')
+    set_permissions("unnamed")
+    assert not promotes()
 
 
 @pytest.mark.slow

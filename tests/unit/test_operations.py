@@ -1,14 +1,20 @@
 """docs/operations.md names what exists: commands, options, targets, files, secrets."""
 
+import json
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer.main
 
+from mtrec.data.dvc_remote import open_remote
+from mtrec.data.versioning import push, restore
 from pipelines.cli import app
+from pipelines.cluster_config import load_cluster
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +27,20 @@ def _commands(guide: str) -> list[list[str]]:
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     said = [line for line in lines if line.strip()]
     said += re.findall(r"`(mtrec (?:models|data) [^`]*)`", guide)
-    return [shlex.split(part) for line in said for part in re.split(r" \| | && ", line)]
+    parts: list[list[str]] = []
+    for line in said:
+        parts.append([])
+        for word in shlex.split(line, comments=True):
+            if word in ("|", "&&", "&"):
+                parts.append([])
+            else:
+                parts[-1].append(word)
+    return list(filter(None, parts))
 
 
 def test_every_mtrec_command_and_its_options_exist(guide: str) -> None:
-    named = [words[1:] for words in _commands(guide) if words[0] == "mtrec"]
+    said = [words[words.index("--") + 1 :] if "--" in words else words for words in _commands(guide)]  # in a pod
+    named = [words[1:] for words in said if words[0] == "mtrec"]
     assert len(named) > 8
     for words in named:
         left = list(words)
@@ -72,7 +87,55 @@ def test_sizes_are_those_of_the_manifests(guide: str, repository: Path) -> None:
     assert "requests: {cpu: 250m, memory: 1Gi" in server
     assert 'limits: {cpu: "2", memory: 2Gi' in server
     assert "| MLflow, each of 2 | 0.25, at most 2 | 1, at most 2 GiB |" in guide
-    node = (repository / "k8s" / "base" / "runs" / "trainingruntime.yaml").read_text()
-    assert 'requests: {cpu: "2", memory: 8Gi' in node
-    assert 'limits: {cpu: "8", memory: 16Gi' in node
-    assert "| a node of a distributed training | 2, at most 8 | 8, at most 16 GiB |" in guide
+    file = repository / "k8s" / "cluster" / "cluster.yaml"
+    node = json.loads(load_cluster(file, train_job={"nodes": 2, "runtime": "mtrec-torch"}).trainer())
+    runtime = (repository / "k8s" / "base" / "runs" / "trainingruntime.yaml").read_text()
+    (disk,) = re.findall(
+        r"limits: {.*ephemeral-storage: (\d+)Gi}", runtime
+    )  # the limits that a TrainJob leaves alone
+    asked = f"| {node['cpu']} | {node['memory'].removesuffix('Gi')} GiB | {disk} GiB, of the node |"
+    assert f"| a node of a distributed training, with `k8s/cluster/cluster.yaml` {asked}" in guide
+
+
+def _in_the_pod(guide: str, start: str, folder: Path) -> None:
+    """Run a line of the guide here, with a folder for the volume and another for one's own machine."""
+    (line,) = re.findall(rf"^kubectl -n mtrec exec (?:-i )?mtrec-shell -- ({start}.*)$", guide, flags=re.MULTILINE)
+    here = folder / "here"
+    here.mkdir(exist_ok=True)
+    subprocess.run(line.replace("/mtrec", str(folder / "mtrec")), shell=True, check=True, cwd=here)
+
+
+def test_data_versions_come_back_from_the_backup(guide: str, tmp_path: Path) -> None:
+    volume = tmp_path / "mtrec"
+    tables = volume / "tables"
+    tables.mkdir(parents=True)
+    (tables / "items.csv").write_text("item_id,title\n1,chair\n")
+    version = push(tables, volume / "dvc")  # as a run's ingest does
+    (volume / "dvc" / "data").mkdir()
+    (volume / "dvc" / "data" / "forgotten.key").write_bytes(b"k" * 32)
+    both = guide.replace(" -cf - dvc ", " -cf - dvc dvc-remote ")
+    assert both != guide, "the guide says to name the remote's folder too"
+    _in_the_pod(both, "tar .* -cf", tmp_path)
+    _in_the_pod(both, "cat .*forgotten.key", tmp_path)
+    for folder in ("dvc", "dvc-remote"):
+        shutil.rmtree(volume / folder)
+    _in_the_pod(both, "tar .* -xf", tmp_path)
+    assert not (volume / "dvc" / "data" / "forgotten.key").exists(), "the key is kept apart from the list"
+    _in_the_pod(both, "sh -c .*forgotten.key", tmp_path)
+    assert (volume / "dvc" / "data" / "forgotten.key").read_bytes() == b"k" * 32
+    restore(version, tmp_path / "restored", volume / "dvc")
+    assert (tmp_path / "restored" / "items.csv").read_text() == "item_id,title\n1,chair\n"
+
+
+def test_the_file_that_makes_a_bucket_of_the_remote_is_one_that_dvc_takes(
+    guide: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dvc_s3", reason="dvc-s3 is not installed")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "a")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "b")
+    (config,) = re.findall(r"```ini\n(.*?)```", guide, flags=re.DOTALL)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "dvc-config").write_text(config)
+    _in_the_pod(guide, "sh -c .*dvc-config", tmp_path)
+    store = open_remote(tmp_path / "mtrec" / "dvc")
+    assert (store.fs.protocol, store.path) == ("s3", "my-dvc-bucket/dvc/files/md5")
