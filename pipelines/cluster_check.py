@@ -235,20 +235,25 @@ def _retries(cluster: _Cluster) -> Iterator[Line]:
     import yaml
 
     what, name = "retries after lost pods", "workflow-controller-configmap"
+    wanted = "spec.templateDefaults.retryStrategy: {limit: 0, retryPolicy: Always}"
     found = cluster.own("configmaps", name, cluster.wanted.kfp_namespace)
     try:
         defaults = yaml.safe_load(((found or {}).get("data") or {}).get("workflowDefaults") or "") or {}
     except yaml.YAMLError as error:
         raise RunError(f"workflowDefaults of {name} cannot be read: {' '.join(str(error).split())}") from error
-    spec = defaults.get("spec") or {}
-    places = [spec, spec.get("templateDefaults") or {}]
-    policies = {(place.get("retryStrategy") or {}).get("retryPolicy") for place in places}
-    if policies & {"OnError", "Always"}:
-        yield Line("ok", what, f"workflowDefaults of {name} has a retryPolicy")
-    else:
-        why = "a step whose pod is evicted or whose node is lost is not tried again; KFP asks for failed steps only"
-        fix = f"set spec.templateDefaults.retryStrategy.retryPolicy: OnError in workflowDefaults of {name}"
-        yield Line("warning", what, why, fix)
+    strategy = ((defaults.get("spec") or {}).get("templateDefaults") or {}).get("retryStrategy") or {}
+    policy, limit = strategy.get("retryPolicy"), strategy.get("limit")
+    if policy == "Always" and str(limit) == "0":
+        yield Line("ok", what, f"workflowDefaults of {name} has retryPolicy Always")
+        return
+    why = "a step whose pod is evicted or whose node is lost is not tried again; KFP asks for failed steps only"
+    if policy == "OnError":
+        why = "retryPolicy OnError: a step that fails, as for want of memory, is not tried again"
+    elif policy == "Always":  # Argo gives its defaults to what holds steps together too
+        often = "without end" if limit is None else f"{limit} times more"
+        why = f"retryPolicy Always with limit {limit}: a run that fails is begun again as a whole, {often}"
+    fix = f"set {wanted} in workflowDefaults of {name}; KFP's own limit and waits of each step stay"
+    yield Line("warning", what, why.replace("limit None", "no limit"), fix)
 
 
 def _trainer(cluster: _Cluster) -> Iterator[Line]:

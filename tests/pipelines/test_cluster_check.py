@@ -1,6 +1,7 @@
 """What a cluster lacks is told line by line, by a check that only looks."""
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,7 @@ def furnish(server: KubeServer) -> None:
         server.add("customresourcedefinitions", name)
     server.add("services", "ml-pipeline", "kubeflow")
     server.proxied["kubeflow", "ml-pipeline"] = (200, '{"tag_name": "2.17.0", "multi_user": false}')
-    defaults = "spec:\n  templateDefaults:\n    retryStrategy: {limit: 2, retryPolicy: OnError}\n"
+    defaults = "spec:\n  templateDefaults:\n    retryStrategy: {limit: 0, retryPolicy: Always}\n"
     server.add("configmaps", "workflow-controller-configmap", "kubeflow", data={"workflowDefaults": defaults})
     trainer = {"kubeflow_trainer_version": "v2.3.1"}
     server.add("configmaps", "kubeflow-trainer-public", "kubeflow-system", data=trainer)
@@ -147,6 +148,25 @@ def test_each_thing_that_is_not_there(
     assert (found.verdict, found.what) == (verdict, what)
     assert why in found.why
     assert found.fix
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("retryStrategy: {limit: 0, retryPolicy: Always}", "is not tried again; KFP asks for failed steps only"),
+        ("templateDefaults: {retryStrategy: {limit: 0}}", "is not tried again; KFP asks for failed steps only"),
+        ("templateDefaults: {retryStrategy: {limit: 0, retryPolicy: OnError}}", "for want of memory"),
+        ("templateDefaults: {retryStrategy: {limit: 2, retryPolicy: Always}}", "begun again as a whole, 2 times"),
+        ("templateDefaults: {retryStrategy: {retryPolicy: Always}}", "with no limit: .* without end"),
+    ],
+)
+def test_retries_that_do_not_fit(server: KubeServer, spec: str, why: str) -> None:
+    data = {"workflowDefaults": f"spec: {{{spec}}}"}
+    server.change("configmaps", "workflow-controller-configmap", "kubeflow", data=data)
+    found = only()
+    assert (found.verdict, found.what) == ("warning", "retries after lost pods")
+    assert re.search(why, found.why)
+    assert "spec.templateDefaults.retryStrategy: {limit: 0, retryPolicy: Always}" in found.fix
 
 
 def test_versions_that_are_too_old(server: KubeServer) -> None:
