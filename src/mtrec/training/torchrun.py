@@ -25,8 +25,8 @@ _GRACE_SECONDS = 40.0
 """For the other nodes once one has failed, and for the agents once they were asked to end: torchrun itself gives
 its processes 30 s."""
 _OF_THE_STEP = ("MTREC_NODE", "MTREC_FAILURES")
-"""By these a step notes that its next tries are of no use (`mtrec.stages.retrying`): for it to judge, not for one of
-its processes that lost another."""
+"""By these a step notes that its next tries are of no use (`mtrec.stages.retrying`), which is not for a process to
+judge that lost another."""
 
 
 class Torchrun:
