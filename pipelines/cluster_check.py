@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mtrec.errors import RunError
 from mtrec.kube import answering, reason, request
+from mtrec.training.nodes import LOCAL
 from pipelines.cluster_config import COMPONENTS, TRAINER, Cluster
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 Verdict = Literal["ok", "warning", "missing", "unknown"]
 _KUBERNETES, _KFP, _TRAINER = (1, 29), (2, 14), (2, 3)
+_ALLOWED, _DEFAULT_ACCOUNT = "ALLOWEDSERVICEACCOUNTS", "DEFAULTPIPELINERUNNERSERVICEACCOUNT"
+"""Variables of Kubeflow Pipelines' server."""
+_ANY_ACCOUNT = (2, 17, 0)
+"""The newest version that gives runs any account."""
 _MANIFESTS = "kubectl apply -k k8s/overlays/prod makes it"
 _KFP_GUIDE = "install Kubeflow Pipelines 2.14 or newer"
 _TRAINER_GUIDE = "install Kubeflow Trainer 2.3 or newer"
@@ -49,6 +54,12 @@ class Wanted:
     """Where runs are."""
     kfp_namespace: str = "kubeflow"
     accounts: Sequence[str] = ("mtrec-trainer", "mtrec-approver", "mtrec-scheduler", "mtrec-node")
+    roles: Mapping[str, str] = field(
+        default_factory=lambda: {"trainer": "mtrec-trainer", "approver": "mtrec-approver"}
+    )
+    """What an account is for → the account, whose rights are looked at where it is among `accounts`."""
+    service_account: str = "mtrec-trainer"
+    """That runs are given by its name. Empty: the server's own."""
     secrets: Mapping[str, Sequence[str]] = field(
         default_factory=lambda: {
             "mtrec-mlflow": ("username", "password"),
@@ -83,6 +94,8 @@ def wanted_by(cluster: Cluster) -> Wanted:
     return Wanted(
         namespace=cluster.namespace,
         accounts=[cluster.service_account or trainer, *others],
+        roles={**standard.roles, "trainer": cluster.service_account or trainer},
+        service_account=cluster.service_account,
         secrets={name: sorted(keys) for name, keys in secrets.items()},
         claims=[cluster.storage.claim] if cluster.storage else [],
         runtime=cluster.train_job.runtime,
@@ -213,7 +226,8 @@ def _kfp(cluster: _Cluster) -> Iterator[Line]:
     except (ApiException, HTTPError) as error:
         yield _unreached(what, error, f"kubectl -n {namespace} get pods -l app=ml-pipeline")
         return
-    tag = str(_json(text).get("tag_name") or "")
+    health = _json(text)
+    tag, multi_user = str(health.get("tag_name") or ""), bool(health.get("multi_user"))
     version = _version(tag)
     if version is None:
         yield Line("unknown", what, f"it answers, with version '{tag}'", "nothing to do if it is 2.14 or newer")
@@ -221,6 +235,45 @@ def _kfp(cluster: _Cluster) -> Iterator[Line]:
         yield Line("missing", what, f"version {tag} is older than {_text(_KFP)}, which mtrec needs", "upgrade it")
     else:
         yield Line("ok", what, f"version {tag} answers")
+    if health and not multi_user and cluster.wanted.namespace != namespace:
+        why = f"it is for a single user, and runs pods in {namespace} only, not in {cluster.wanted.namespace}"
+        fix = (
+            f"set namespace: {namespace} in the cluster file and use an overlay for it, as k8s/overlays/dev is, "
+            "or install Kubeflow Pipelines for many users"
+        )
+        yield Line("missing", "namespace of the pods", why, fix)
+    account = cluster.wanted.service_account
+    if account:
+        what = f"runs as {account}"
+        yield from _asked(partial(_run_as, account=account, tag=tag, multi_user=multi_user), what, cluster)
+
+
+def _run_as(cluster: _Cluster, account: str, tag: str, multi_user: bool) -> Iterator[Line]:
+    """Whether the server lets runs have the account: newer ones ask for a list, and for a right of the caller."""
+    what, namespace = f"runs as {account}", cluster.wanted.kfp_namespace
+    found = cluster.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/ml-pipeline") or {}
+    containers = found.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or []
+    env = {one["name"]: one.get("value") for container in containers for one in container.get("env") or []}
+    default = env.get(_DEFAULT_ACCOUNT) or ("default-editor" if multi_user else "pipeline-runner")
+    if account == default:
+        return
+    version = re.match(r"v?(\d+)\.(\d+)\.(\d+)", tag)
+    old = version is not None and tuple(map(int, version.groups())) <= _ANY_ACCOUNT
+    said = "servers from autumn 2026 on refuse runs with"
+    fix = f"add {account} to {_ALLOWED}, a list with commas, of deployment ml-pipeline in {namespace}"
+    allowed = env.get(_ALLOWED)
+    if _ALLOWED in env and allowed is None:
+        yield Line("unknown", what, f"{_ALLOWED} of ml-pipeline is kept elsewhere", f"see that {account} is in it")
+    elif allowed is not None and account not in re.split(r"[\s,]+", allowed):
+        yield Line("missing", what, f"{_ALLOWED} of ml-pipeline is without it: runs with it are refused", fix)
+    elif allowed is None and not old:
+        yield Line("warning", what, f"{said} an account that is not in {_ALLOWED}, and ml-pipeline has none", fix)
+    elif allowed is not None:
+        yield Line("ok", what, f"{_ALLOWED} of ml-pipeline has it")
+    if multi_user and not cluster.may("use", "serviceaccounts", name=account):
+        why = f"{said} an account that the caller may not use, and you may not"
+        fix = f"have the right to use serviceaccounts {account} given to those who start runs"
+        yield Line("warning" if old or version is None else "missing", what, why, fix)
 
 
 def _definitions(cluster: _Cluster) -> Iterator[Line]:
@@ -235,23 +288,30 @@ def _retries(cluster: _Cluster) -> Iterator[Line]:
     import yaml
 
     what, name = "retries after lost pods", "workflow-controller-configmap"
+    wanted = "spec.templateDefaults.retryStrategy: {limit: 0, retryPolicy: Always}"
     found = cluster.own("configmaps", name, cluster.wanted.kfp_namespace)
     try:
         defaults = yaml.safe_load(((found or {}).get("data") or {}).get("workflowDefaults") or "") or {}
     except yaml.YAMLError as error:
         raise RunError(f"workflowDefaults of {name} cannot be read: {' '.join(str(error).split())}") from error
-    spec = defaults.get("spec") or {}
-    places = [spec, spec.get("templateDefaults") or {}]
-    policies = {(place.get("retryStrategy") or {}).get("retryPolicy") for place in places}
-    if policies & {"OnError", "Always"}:
-        yield Line("ok", what, f"workflowDefaults of {name} has a retryPolicy")
-    else:
-        why = "a step whose pod is evicted or whose node is lost is not tried again; KFP asks for failed steps only"
-        fix = f"set spec.templateDefaults.retryStrategy.retryPolicy: OnError in workflowDefaults of {name}"
-        yield Line("warning", what, why, fix)
+    strategy = ((defaults.get("spec") or {}).get("templateDefaults") or {}).get("retryStrategy") or {}
+    policy, limit = strategy.get("retryPolicy"), strategy.get("limit")
+    if policy == "Always" and str(limit) == "0":
+        yield Line("ok", what, f"workflowDefaults of {name} has retryPolicy Always")
+        return
+    why = "a step whose pod is evicted or whose node is lost is not tried again; KFP asks for failed steps only"
+    if policy == "OnError":
+        why = "retryPolicy OnError: a step that fails, as for want of memory, is not tried again"
+    elif policy == "Always":  # Argo gives its defaults to what holds steps together too
+        often = "without end" if limit is None else f"{limit} times more"
+        why = f"retryPolicy Always with limit {limit}: a run that fails is begun again as a whole, {often}"
+    fix = f"set {wanted} in workflowDefaults of {name}; KFP's own limit and waits of each step stay"
+    yield Line("warning", what, why.replace("limit None", "no limit"), fix)
 
 
 def _trainer(cluster: _Cluster) -> Iterator[Line]:
+    if cluster.wanted.runtime == LOCAL:
+        return
     needed: Verdict = "missing" if cluster.wanted.nodes > 1 or cluster.wanted.gpus > 1 else "warning"
     for name in _TRAINER_DEFINITIONS:
         if cluster.definition(name) is None:
@@ -309,10 +369,16 @@ _RIGHTS: Mapping[str, Sequence[tuple[str, str, str, str]]] = {
         ("get", "leases", "coordination.k8s.io", "one training of a scenario runs at a time"),
         ("list", "leases", "coordination.k8s.io", "deletion waits for trainings"),
         ("update", "leases", "coordination.k8s.io", "leases are renewed"),
+    ],
+    "trainjobs": [
         ("create", "trainjobs", "trainer.kubeflow.org", "training on several nodes starts one"),
         ("get", "trainjobs", "trainer.kubeflow.org", "training on several nodes follows it"),
+        ("list", "trainjobs", "trainer.kubeflow.org", "what a killed step has left running is looked for"),
         ("delete", "trainjobs", "trainer.kubeflow.org", "what a failed training leaves holds its GPUs"),
+        ("get", "trainingruntimes", "trainer.kubeflow.org", "training on several nodes is made from one"),
+        ("list", "pods", "", "why a training on several nodes waits or fails stands there"),
         ("get", "pods/log", "", "the log of a training on several nodes is handed on"),
+        ("list", "events", "", "why a training on several nodes fails stands there"),
     ],
     "approver": [
         ("create", "leases", "coordination.k8s.io", "one decides about a champion at a time"),
@@ -329,10 +395,8 @@ _RIGHTS_FIX = "compare k8s/base/runs/rights.yaml with the roles bound there"
 
 
 def _rights(cluster: _Cluster) -> Iterator[Line]:
-    accounts = {
-        "": "",
-        **{role: a for role in ("trainer", "approver") for a in cluster.wanted.accounts if role in a},
-    }
+    known = cluster.wanted.accounts
+    accounts = {"": "", **{role: name for role, name in cluster.wanted.roles.items() if name in known}}
     for role, account in accounts.items():
         whose = f"rights of {account}" if account else "your rights"
         yield from _asked(partial(_granted, role=role, account=account), whose, cluster)
@@ -340,11 +404,14 @@ def _rights(cluster: _Cluster) -> Iterator[Line]:
 
 def _granted(cluster: _Cluster, role: str, account: str) -> Iterator[Line]:
     whose = f"rights of {account}" if account else "your rights"
-    denied = [r for r in _RIGHTS[role] if not cluster.may(r[0], r[1], r[2], account=account)]
+    needed = list(_RIGHTS[role])
+    if role == "trainer" and cluster.wanted.runtime != LOCAL:
+        needed += _RIGHTS["trainjobs"]
+    denied = [r for r in needed if not cluster.may(r[0], r[1], r[2], account=account)]
     for verb, resource, _, why in denied:
         yield Line("missing", whose, f"may not {verb} {resource}: {why}", _RIGHTS_FIX)
     if not denied:
-        yield Line("ok", whose, f"all {len(_RIGHTS[role])} that are needed")
+        yield Line("ok", whose, f"all {len(needed)} that are needed")
     if account and role == "trainer":
         for verb, resource, group, why in _TOO_MUCH:
             if cluster.may(verb, resource, group, account=account):

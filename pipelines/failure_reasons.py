@@ -17,7 +17,9 @@ from mtrec.stages.execution import read_failure
 from pipelines.kfp_server import Access, RunView
 
 _NODE = "workflows.argoproj.io/node-name"
-_TASK = re.compile(r"\.([\w-]+?)(-driver|\.executor)?(\(\d+\))?$")
+_TASK = re.compile(r"\.([\w-]+?)(-driver|\.executor)?$")
+_TRY = re.compile(r"\((\d+)\)")
+"""In the name of a node; a round of a loop is told otherwise: (0:VALUE)."""
 _TIMEOUT = (5, 15)  # a tuple of ints: the client takes no notice of a float
 _LINES = 200
 _WORDS = {
@@ -61,12 +63,11 @@ def _from_pods(run_id: str, access: Access) -> Reason:
     pods = kube.list_namespaced_pod(
         namespace, label_selector=f"pipeline/runid={run_id}", _request_timeout=_TIMEOUT
     ).items
-    last = {_task(pod) or pod.metadata.name: pod for pod in sorted(filter(_failed, pods), key=_ended)}
-    if not last:
+    last = {_node(pod): pod for pod in sorted(pods, key=_try)}  # an earlier try that failed is made good by it
+    failed = list(filter(_failed, last.values()))
+    if not failed:
         return Reason(text="", source=f"namespace {namespace} has no failed pod of it")
-    pod = min(
-        last.values(), key=_ended
-    )  # the task's last attempt, and the first task: an exit task may fail after it
+    pod = min(failed, key=_ended)  # the first task: an exit task may fail after it
     task, name, log = _task(pod), pod.metadata.name, _log(kube, pod)
     for failure in filter(None, map(read_failure, reversed(log))):
         return Reason(text=failure.message, task=task, source=f"the log of pod {name}", exit_code=failure.exit_code)
@@ -129,7 +130,16 @@ def _of_container(pod: Any) -> str:
     return _WORDS.get(ended.reason or "", f"its container ended with exit code {ended.exit_code}")
 
 
+def _node(pod: Any) -> str:
+    """The name of a pod's node without the numbers of tries, the same for all tries of a task in a round."""
+    return _TRY.sub("", (pod.metadata.annotations or {}).get(_NODE, "")) or str(pod.metadata.name)
+
+
+def _try(pod: Any) -> tuple[int, ...]:
+    return tuple(map(int, _TRY.findall((pod.metadata.annotations or {}).get(_NODE, ""))))
+
+
 def _task(pod: Any) -> str:
-    """The task of a pod: its node is named WORKFLOW.root.TASK.executor(ATTEMPT)."""
-    found = _TASK.search((pod.metadata.annotations or {}).get(_NODE, ""))
+    """The task of a pod: its node is named WORKFLOW.root.TASK.executor(TRY)."""
+    found = _TASK.search(_node(pod))
     return found[1] if found else ""

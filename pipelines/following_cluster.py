@@ -73,7 +73,9 @@ def _patiently(server: Server, run_id: str, console: Console, wait: Callable[[fl
             return server.run(run_id)
         except Away as error:
             if waited >= _PATIENCE_S:
-                raise
+                raise Away(
+                    f"{error}; the run goes on, look at it with: mtrec runs show {run_id} --follow"
+                ) from error
             if not waited:
                 console.print(f"{error}; asking on", markup=False, highlight=False, soft_wrap=True)
         except Refused:

@@ -6,11 +6,26 @@ newest data is what counts. The server counts the schedule's own runs alone, so 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mtrec.errors import InputError
 from pipelines.kfp_server import Missing, ScheduleView, Server
 from pipelines.submitting import Order, Prepared, prepare
+
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_DAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
+_FIELDS: Sequence[tuple[str, int, int, Sequence[str]]] = (
+    ("second", 0, 59, ()),
+    ("minute", 0, 59, ()),
+    ("hour", 0, 23, ()),
+    ("day of the month", 1, 31, ()),
+    ("month", 1, 12, _MONTHS),
+    ("weekday", 0, 6, _DAYS),
+)
+"""As the server takes them: Sunday is 0, and there is no 7."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +44,7 @@ def six_fields(cron: str) -> str:
     """A cron expression as the server takes it, with seconds first; of five fields it is at second 0.
 
     Raises:
-        InputError: neither five nor six fields.
+        InputError: neither five nor six fields, or one that is not in its range.
     """
     fields = cron.split()
     if len(fields) == 5:
@@ -37,7 +52,30 @@ def six_fields(cron: str) -> str:
     if len(fields) != 6:
         says = "minute hour day month weekday, as '0 3 * * *'; or six with the second first"
         raise InputError(f"--cron '{cron}': five fields are expected: {says}")
+    for given, (name, low, high, words) in zip(fields, _FIELDS, strict=True):
+        if not all(_fits(part, low, high, words) for part in given.lower().split(",")):
+            known = f"{low} to {high}" + (f" or {words[0].upper()} to {words[-1].upper()}" if words else "")
+            says = f"{known}, with * , - and /"
+            raise InputError(f"--cron '{cron}': '{given}' is no {name} ({says})")
     return " ".join(fields)
+
+
+def _fits(part: str, low: int, high: int, words: Sequence[str]) -> bool:
+    """Whether the server takes a part of a field: *, VALUE or FIRST-LAST, each with /STEP where it is wanted."""
+    span, slash, step = part.partition("/")
+    if slash and not (_NUMBER.fullmatch(step) and int(step) > 0):
+        return False
+    if span in ("*", "?"):
+        return True
+    first, dash, last = span.partition("-")
+    ends = [_value(end, low, words) for end in ([first, last] if dash else [first])]
+    return all(low <= end <= high for end in ends) and ends == sorted(ends)
+
+
+def _value(text: str, low: int, words: Sequence[str]) -> int:
+    if text in words:
+        return low + words.index(text)
+    return int(text) if _NUMBER.fullmatch(text) else -1
 
 
 def create(order: Order, cron: str, server: Server, *, replace: bool = False) -> Scheduled:

@@ -32,7 +32,11 @@ from tests import kfp_schema
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _INTEGERS = {"int": int, "str": str, "bool": bool, "float": float}
 _SORT = re.compile(r"(|(created_at|display_name|name|id|status)( (asc|desc))?)")
-_CRON_FIELD = re.compile(r"[\d*/,?A-Z-]+")
+_CRON = {"second": (0, 59), "minute": (0, 59), "hour": (0, 23), "day": (1, 31), "month": (1, 12), "weekday": (0, 6)}
+_CRON_NAMES = {
+    "month": ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+    "weekday": ["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+}
 _TAGS = {"2.14": "2.14.3", "2.17": "2.17.0", "2.13": "2.13.0"}
 _TYPES: dict[str, Any] = {
     "STRING": str,
@@ -522,8 +526,8 @@ class StandIn:
         if not 1 <= int(body.get("max_concurrency") or 0) <= 10:
             raise Refuse(400, "The max concurrency of a recurring run must be at least 1 and at most 10")
         fields = trigger.get("cron_schedule", {}).get("cron", "").split()
-        if len(fields) != 6 or not all(_CRON_FIELD.fullmatch(one) for one in fields):
-            raise Refuse(400, f"Schedule cron is not a supported format (Expected 6 fields, found {len(fields)})")
+        if wrong := _wrong_in_cron(fields):
+            raise Refuse(400, f"Schedule cron is not a supported format ({wrong})")
         if body.get("mode") not in ("ENABLE", "DISABLE"):
             raise Refuse(400, "The mode is not given")
         made, moment = self._new("schedule")
@@ -551,6 +555,25 @@ class StandIn:
         if self.schedules.pop(schedule, None) is None:
             raise Refuse(404, f"ResourceNotFoundError: Job {schedule} not found")
         return {}
+
+
+def _wrong_in_cron(fields: list[str]) -> str:
+    """What robfig/cron, by which the server reads schedules, says of an expression with seconds; empty: nothing."""
+    if len(fields) != len(_CRON):
+        return f"Expected 6 fields, found {len(fields)}"
+    for text, (name, (low, high)) in zip(fields, _CRON.items(), strict=True):
+        values = {str(number): number for number in range(low, high + 1)}
+        values |= {word: low + number for number, word in enumerate(_CRON_NAMES.get(name, []))}
+        for part in text.lower().split(","):
+            found = re.fullmatch(r"(?:[*?]|(\w+)(?:-(\w+))?)(?:/0*([1-9]\d*))?", part)
+            if found is None:
+                return f"Failed to parse {name} {part}"
+            ends = [end.lstrip("0") or "0" for end in found.groups()[:2] if end]
+            if any(end not in values for end in ends):
+                return f"{name} {part} is not within {low}-{high}"
+            if [values[end] for end in ends] != sorted(values[end] for end in ends):
+                return f"Beginning of range is beyond its end: {name} {part}"
+    return ""
 
 
 def _multipart(kind: str, raw: bytes) -> dict[str, bytes]:

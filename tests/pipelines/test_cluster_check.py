@@ -1,6 +1,8 @@
 """What a cluster lacks is told line by line, by a check that only looks."""
 
 import base64
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +29,15 @@ PASSWORD = base64.b64encode(b"a password").decode()
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
     """A cluster that has everything."""
+    monkeypatch.setitem(kube_server._KINDS, "deployments", ("apps/v1", "Deployment", True))
     with kube_server.cluster(tmp_path, monkeypatch) as server:
         furnish(server)
         yield server
+
+
+def health(tag: str = "2.17.0", *, multi_user: bool = True) -> tuple[int, str]:
+    """What Kubeflow Pipelines says of itself."""
+    return 200, json.dumps({"tag_name": tag, "multi_user": multi_user})
 
 
 def furnish(server: KubeServer) -> None:
@@ -39,8 +47,8 @@ def furnish(server: KubeServer) -> None:
     for name in DEFINITIONS:
         server.add("customresourcedefinitions", name)
     server.add("services", "ml-pipeline", "kubeflow")
-    server.proxied["kubeflow", "ml-pipeline"] = (200, '{"tag_name": "2.17.0", "multi_user": false}')
-    defaults = "spec:\n  templateDefaults:\n    retryStrategy: {limit: 2, retryPolicy: OnError}\n"
+    server.proxied["kubeflow", "ml-pipeline"] = health()
+    defaults = "spec:\n  templateDefaults:\n    retryStrategy: {limit: 0, retryPolicy: Always}\n"
     server.add("configmaps", "workflow-controller-configmap", "kubeflow", data={"workflowDefaults": defaults})
     trainer = {"kubeflow_trainer_version": "v2.3.1"}
     server.add("configmaps", "kubeflow-trainer-public", "kubeflow-system", data=trainer)
@@ -149,9 +157,28 @@ def test_each_thing_that_is_not_there(
     assert found.fix
 
 
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("retryStrategy: {limit: 0, retryPolicy: Always}", "is not tried again; KFP asks for failed steps only"),
+        ("templateDefaults: {retryStrategy: {limit: 0}}", "is not tried again; KFP asks for failed steps only"),
+        ("templateDefaults: {retryStrategy: {limit: 0, retryPolicy: OnError}}", "for want of memory"),
+        ("templateDefaults: {retryStrategy: {limit: 2, retryPolicy: Always}}", "begun again as a whole, 2 times"),
+        ("templateDefaults: {retryStrategy: {retryPolicy: Always}}", "with no limit: .* without end"),
+    ],
+)
+def test_retries_that_do_not_fit(server: KubeServer, spec: str, why: str) -> None:
+    data = {"workflowDefaults": f"spec: {{{spec}}}"}
+    server.change("configmaps", "workflow-controller-configmap", "kubeflow", data=data)
+    found = only()
+    assert (found.verdict, found.what) == ("warning", "retries after lost pods")
+    assert re.search(why, found.why)
+    assert "spec.templateDefaults.retryStrategy: {limit: 0, retryPolicy: Always}" in found.fix
+
+
 def test_versions_that_are_too_old(server: KubeServer) -> None:
     server.version = "v1.27.9-gke.1"
-    server.proxied["kubeflow", "ml-pipeline"] = (200, '{"tag_name": "2.5.0"}')
+    server.proxied["kubeflow", "ml-pipeline"] = health("2.5.0")
     old = {"kubeflow_trainer_version": "v2.1.0"}
     server.change("configmaps", "kubeflow-trainer-public", "kubeflow-system", data=old)
     found = wrong(nodes=2)
@@ -161,8 +188,8 @@ def test_versions_that_are_too_old(server: KubeServer) -> None:
         ("missing", "Kubeflow Trainer"),
     ]
     server.version = "v1.33.0"
-    server.proxied["kubeflow", "ml-pipeline"] = (200, '{"tag_name": "unknown"}')
-    assert [line.verdict for line in wrong()] == ["unknown", "warning"]
+    server.proxied["kubeflow", "ml-pipeline"] = health("unknown")
+    assert [line.verdict for line in wrong()] == ["unknown", "warning", "warning"]
 
 
 def test_services_that_do_not_answer(server: KubeServer) -> None:
@@ -201,6 +228,87 @@ def test_rights_that_are_lacking_or_too_many(server: KubeServer) -> None:
     ]
     assert "may not update leases: leases are renewed" in found[0].why
     assert "may list secrets" in found[2].why
+
+
+def test_an_account_of_any_name_is_looked_at(server: KubeServer, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("service_account: pipeline-runner\n")
+    expected = wanted_by(load_cluster(file))
+    assert (expected.accounts[0], expected.service_account) == ("pipeline-runner", "pipeline-runner")
+    server.add("serviceaccounts", "pipeline-runner", "mtrec")
+    user = "system:serviceaccount:mtrec:pipeline-runner"
+    lacking = [("list", "trainjobs"), ("get", "trainingruntimes"), ("list", "pods"), ("list", "events")]
+    server.forbidden |= {(*rule, "", user) for rule in lacking}
+    found = [
+        line for line in check_cluster(kube.api_client(), expected) if line.what == "rights of pipeline-runner"
+    ]
+    assert [line.why.partition(":")[0] for line in found] == [f"may not {' '.join(rule)}" for rule in lacking]
+
+
+def test_training_in_its_own_pod_needs_no_trainer(server: KubeServer) -> None:
+    for name in (one for one in DEFINITIONS if "trainer" in one):
+        server.remove("customresourcedefinitions", name)
+    trainer = "system:serviceaccount:mtrec:mtrec-trainer"
+    server.forbidden |= {(verb, "trainjobs", "", trainer) for verb in ("create", "get", "list", "delete")}
+    assert "missing" in {line.verdict for line in wrong(gpus=4)}
+    assert wrong(gpus=4, runtime="local") == []
+
+
+def test_a_server_for_one_user_runs_pods_in_its_own_namespace(server: KubeServer) -> None:
+    server.proxied["kubeflow", "ml-pipeline"] = health(multi_user=False)
+    found = only()
+    assert (found.verdict, found.what) == ("missing", "namespace of the pods")
+    assert "runs pods in kubeflow only, not in mtrec" in found.why
+    assert "namespace: kubeflow" in found.fix
+    assert "namespace of the pods" not in {line.what for line in lines(namespace="kubeflow")}
+
+
+@pytest.mark.parametrize(
+    ("tag", "allowed", "verdicts"),
+    [
+        ("2.17.0", None, []),
+        ("2.17.1", None, ["warning"]),
+        ("3.0.0", None, ["warning"]),
+        ("2.18.0", "other, mtrec-trainer", []),
+        ("2.18.0", "mtrec-trainer-2,other", ["missing"]),
+        ("2.17.0", "", ["missing"]),
+    ],
+)
+def test_accounts_that_the_server_gives_runs(
+    server: KubeServer, tag: str, allowed: str | None, verdicts: list[str]
+) -> None:
+    server.proxied["kubeflow", "ml-pipeline"] = health(tag)
+    env = [] if allowed is None else [{"name": "ALLOWEDSERVICEACCOUNTS", "value": allowed}]
+    api_server(server, env)
+    found = wrong()
+    assert [line.verdict for line in found] == verdicts
+    assert {line.what for line in found} <= {"runs as mtrec-trainer"}
+    assert all("ALLOWEDSERVICEACCOUNTS" in line.why + line.fix for line in found)
+    assert not [line for line in wrong(service_account="") if line.what.startswith("runs as")]
+
+
+def api_server(server: KubeServer, env: list[dict[str, Any]]) -> None:
+    spec = {"template": {"spec": {"containers": [{"name": "ml-pipeline-api-server", "env": env}]}}}
+    server.add("deployments", "ml-pipeline", "kubeflow", spec=spec)
+
+
+def test_the_servers_own_account_and_a_list_kept_elsewhere(server: KubeServer) -> None:
+    server.proxied["kubeflow", "ml-pipeline"] = health("2.18.0")
+    kept = {"name": "ALLOWEDSERVICEACCOUNTS", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}}
+    api_server(server, [kept, {"name": "DEFAULTPIPELINERUNNERSERVICEACCOUNT", "value": "own"}])
+    assert (only().verdict, only().what) == ("unknown", "runs as mtrec-trainer")
+    assert wrong(service_account="own") == []
+
+
+@pytest.mark.parametrize(("tag", "verdict"), [("2.17.0", "warning"), ("2.18.0", "missing")])
+def test_accounts_that_the_caller_may_not_use(server: KubeServer, tag: str, verdict: str) -> None:
+    server.proxied["kubeflow", "ml-pipeline"] = health(tag)
+    api_server(server, [{"name": "ALLOWEDSERVICEACCOUNTS", "value": "mtrec-trainer"}])
+    server.forbidden.add(("use", "serviceaccounts", "mtrec-trainer"))
+    assert (only().verdict, only().what) == (verdict, "runs as mtrec-trainer")
+    assert "the caller may not use" in only().why
+    server.proxied["kubeflow", "ml-pipeline"] = health(tag, multi_user=False)
+    assert not [line for line in wrong() if line.what.startswith("runs as")]
 
 
 def test_leases_that_may_not_be_made(server: KubeServer) -> None:

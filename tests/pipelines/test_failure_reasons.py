@@ -27,7 +27,10 @@ class Pods:
         ended |= status.pop("ended", {})
         containers = [
             {"name": name, "image": "i", "imageID": "", "ready": False, "restartCount": 0, "state": state}
-            for name, state in (("wait", {"terminated": {**ended, "exitCode": 2}}), ("main", {"terminated": ended}))
+            for name, state in (
+                ("wait", {"terminated": {**ended, "exitCode": 2 * (ended["exitCode"] > 0)}}),
+                ("main", {"terminated": ended}),
+            )
         ]
         self.pods.append(
             {
@@ -131,6 +134,35 @@ def test_the_last_attempt_of_the_first_task_counts(pods: Pods, own_words: str) -
     pods.add("w-3", "w.root.record-outcome.executor(0)", log=own_words, minute=3)
     found = reason(failed(), Access())
     assert (found.task, found.source) == ("fine-tune-model", "the state of pod w-2")
+
+
+DONE: dict[str, Any] = {"phase": "Succeeded", "ended": {"exitCode": 0}}
+
+
+def test_a_task_that_did_well_at_last_is_no_reason(pods: Pods, own_words: str) -> None:
+    pods.add("w-1", "w.root.ingest-data.executor(0)", log="Traceback", minute=1, ended={"exitCode": 137})
+    pods.add("w-2", "w.root.ingest-data.executor(1)", minute=2, **DONE)
+    pods.add("w-3", "w.root.validate-data.executor(0)", log=own_words, minute=3, ended={"exitCode": 2})
+    found = reason(failed(), Access())
+    assert (found.task, found.exit_code, found.source) == ("validate-data", 2, "the log of pod w-3")
+
+
+def test_tries_are_told_apart_by_their_numbers_where_all_above_them_have_one_too(pods: Pods) -> None:
+    pods.add("w-1", "w(0).root(0).ingest-data(0).executor(10)", minute=2, **DONE)
+    pods.add("w-2", "w(0).root(0).ingest-data(0).executor(9)", minute=1)
+    pods.add("w-3", "w(0).root(0).gate-model(0).executor(0)", minute=3, ended={"exitCode": 137})
+    found = reason(failed(), Access())
+    assert (found.task, found.text) == ("gate-model", "its container ended with exit code 137")
+
+
+@pytest.mark.parametrize("bad", [0, 1])
+def test_rounds_of_a_loop_do_not_hide_each_other(pods: Pods, bad: int) -> None:
+    for number in range(2):
+        node = f"w.root.for-loop-2.for-loop-2-for-loop-1-iteration-item-1({number}:{number}).preprocess-shard"
+        ended = {"ended": {"exitCode": 139}} if number == bad else DONE
+        pods.add(f"w-{number}", f"{node}.executor(0)", minute=number, **ended)
+    found = reason(failed(), Access())
+    assert (found.task, found.source) == ("preprocess-shard", f"the state of pod w-{bad}")
 
 
 @pytest.mark.parametrize(

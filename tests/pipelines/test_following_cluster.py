@@ -113,7 +113,8 @@ def test_a_server_that_stays_away_ends_it(stand_in: StandIn, server: Server, run
         asked.append(seconds)
         stand_in.trouble = lambda request: 500
 
-    with pytest.raises(Away, match="cannot answer now"):
+    look = f"cannot answer now .*; the run goes on, look at it with: mtrec runs show {run} --follow$"
+    with pytest.raises(Away, match=look):
         follow(server, run, Console(file=io.StringIO()), wait=wait)
     assert 600 <= sum(asked) < 700
 

@@ -117,6 +117,24 @@ def test_a_schedule_that_is_wrong(ask: Ask, changed: dict[str, Any], part: str) 
     assert (status, part in message) == (400, True), message
 
 
+CRONS = {
+    "0 0 3 * * *": True, "*/10 0-5,30 ? 1,15 JAN-mar MON": True, "59 59 23 31 12 6": True, "0 5/15 03 * * ?": True,
+    "60 0 3 * * *": False, "0 60 3 * * *": False, "0 0 24 * * *": False, "0 0 3 0 * *": False,
+    "0 0 3 32 * *": False, "0 0 3 * 13 *": False, "0 0 3 * * 7": False, "0 0 three * * *": False,
+    "0 0 3 * MON *": False, "0 0 3 * * JAN": False, "0 0 */0 * * *": False, "0 0 5-3 * * *": False,
+    "0 0 3, * * *": False, "0 0 -3 * * *": False, "0 0 1-2-3 * * *": False, "0 0 3/ * * *": False,
+    "0 0 * * L *": False,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cron", CRONS)
+def test_the_fields_of_a_schedule(ask: Ask, cron: str) -> None:
+    status, message = ask("POST", "/recurringruns", schedule(trigger={"cron_schedule": {"cron": cron}}))
+    assert (status, "Schedule cron is not a supported format" in message) == (
+        (200, False) if CRONS[cron] else (400, True)
+    )
+
+
 @pytest.mark.parametrize(
     ("query", "part"),
     [

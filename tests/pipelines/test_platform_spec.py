@@ -155,16 +155,50 @@ def test_a_training_on_several_nodes_is_started_by_a_pod_without_gpus() -> None:
 
 def test_several_gpus_of_one_pod_need_no_trainjob() -> None:
     changes = {"train_job": {"runtime": "local"}, "steps": {"fine_tune_model": {"gpus": 4}}}
-    for name, task, container, _ in steps(*compiled("training", **changes)):
-        if name == "fine-tune-model":
-            assert container["resources"]["accelerator"]["resourceCount"] == "4"
-            assert '"runtime": "local"' in task["inputs"]["parameters"]["trainer"]["runtimeValue"]["constant"]
+    ((task, container),) = [
+        (task, container)
+        for name, task, container, _ in steps(*compiled("training", **changes))
+        if name == "fine-tune-model"
+    ]
+    assert container["resources"]["accelerator"]["resourceCount"] == "4"
+    assert '"runtime": "local"' in task["inputs"]["parameters"]["trainer"]["runtimeValue"]["constant"]
+
+
+SHARDS = {"shard-tables", "preprocess-shard", "join-shards"}
+
+
+def sharded() -> Compiled:
+    return compiled("training", shards=3, run_as_user=None)
+
+
+def test_steps_of_shards_have_what_the_others_have() -> None:
+    found = {name: rest for name, *rest in steps(*sharded())}
+    assert set(found) == (TASKS["training"] - {"preprocess-data"}) | SHARDS
+    for name in SHARDS:
+        task, container, config = found[name]
+        resources = container["resources"]
+        told = [resources[f"resource{key}"] for key in ("CpuRequest", "CpuLimit", "MemoryRequest", "MemoryLimit")]
+        assert all(told), name
+        assert "accelerator" not in resources
+        assert config["activeDeadlineSeconds"] == "3600", name
+        assert task["retryPolicy"]["maxRetryCount"] == 2, name
+        assert [(m["constant"], m["mountPath"]) for m in config["pvcMount"]] == [("mtrec-work", "/mtrec")], name
+        assert [one["name"] for one in config["fieldPathAsEnv"]] == ["MTREC_NODE"], name
+
+
+@pytest.mark.parametrize("version", ["2.14", "2.17"])
+def test_a_server_of_that_version_knows_the_steps_of_shards(version: str) -> None:
+    check_words(*sharded(), version)
 
 
 @pytest.mark.parametrize("version", ["2.14", "2.17"])
 @pytest.mark.parametrize("kind", TASKS)
 def test_a_server_of_that_version_knows_every_word_of_it(kind: str, version: str) -> None:
     spec, platform = compiled(kind, run_as_user=None if version == "2.14" else 10001)
+    check_words(spec, platform, version)
+
+
+def check_words(spec: dict[str, Any], platform: dict[str, Any], version: str) -> None:
     whole = {"platforms": {"kubernetes": {"deploymentSpec": {"executors": platform}}}}
     major, minor = map(int, version.split("."))
     assert adapt([spec, whole], (major, minor)) == [spec, whole]  # nothing has to be changed

@@ -1,10 +1,16 @@
+import os
+import signal
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+import urllib3
 
 from mtrec.errors import InputError, RunError
+from pipelines import port_forward
 from pipelines.kfp_server import Access, connect
 from pipelines.port_forward import forwarded
 from tests.kfp_stand_in import StandIn
@@ -36,6 +42,33 @@ def test_the_server_is_reached_and_kubectl_is_gone_afterwards(kubectl: Path) -> 
     assert given == "--context prod -n pipelines port-forward svc/ml-pipeline :8888 --address 127.0.0.1"
     pid = kubectl.with_name("kubectl.pid").read_text().strip()
     assert subprocess.run(["ps", "-p", pid], capture_output=True, check=False).returncode == 1
+
+
+def test_it_is_started_again_on_the_same_port_when_it_has_ended(
+    kubectl: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_forward, "_AGAIN_S", 0.05)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serve = f"exec {sys.executable} -m http.server {port} --bind 127.0.0.1 --directory {kubectl.parent}"
+    says(
+        kubectl, f"printf '%s\\n' \"$*\" >> {kubectl}.all\necho 'Forwarding from 127.0.0.1:{port} -> 8888'\n{serve}"
+    )
+
+    def ask(url: str) -> str:
+        """The number of the process that answers."""
+        retries = urllib3.Retry(200, backoff_factor=0.1, backoff_max=0.1)
+        return urllib3.request("GET", f"{url}/kubectl.pid", retries=retries).data.decode().strip()
+
+    with forwarded("ml-pipeline", 8888, namespace="n") as url:
+        first = ask(url)
+        os.kill(int(first), signal.SIGKILL)
+        second = ask(url)
+        assert second != first
+    assert subprocess.run(["ps", "-p", second], capture_output=True, check=False).returncode == 1
+    first_call, second_call = Path(f"{kubectl}.all").read_text().splitlines()
+    assert second_call == first_call.replace(" :8888", f" {port}:8888") != first_call
 
 
 def test_kubectls_own_last_words_are_told(kubectl: Path) -> None:

@@ -10,6 +10,7 @@ from pipelines.kfp_server import Access, Missing, Server, connect
 from pipelines.scheduling import create, find, six_fields
 from pipelines.submitting import Order
 from tests.kfp_stand_in import StandIn
+from tests.pipelines.test_kfp_stand_in import CRONS
 
 
 @pytest.fixture(params=["2.14", "2.17"])
@@ -57,8 +58,11 @@ def test_there_is_one_per_pipeline_and_scenario(stand_in: StandIn, server: Serve
 
 def test_a_refused_replacement_leaves_the_old_one(stand_in: StandIn, server: Server) -> None:
     first = create(monitoring(), "0 3 * * *", server)
-    with pytest.raises(InputError, match=r"refuses the request \(400\): Schedule cron"):
-        create(monitoring(), "0 three * * *", server, replace=True)
+    stand_in.trouble = lambda request: (
+        400 if (request.method, request.path[-13:]) == ("POST", "recurringruns") else None
+    )
+    with pytest.raises(InputError, match=r"refuses the request \(400\)"):
+        create(monitoring(), "0 4 * * *", server, replace=True)
     assert list(stand_in.schedules) == [first.id]
 
 
@@ -78,6 +82,28 @@ def test_it_is_paused_resumed_and_deleted(stand_in: StandIn, server: Server) -> 
 def test_what_is_no_cron_expression(cron: str) -> None:
     with pytest.raises(InputError, match="five fields are expected"):
         six_fields(cron)
+
+
+@pytest.mark.parametrize("cron", CRONS)
+def test_fields_are_looked_at_as_the_server_does(cron: str) -> None:
+    if CRONS[cron]:
+        assert six_fields(cron) == cron
+    else:
+        with pytest.raises(InputError, match="is no "):
+            six_fields(cron)
+
+
+@pytest.mark.parametrize(
+    ("cron", "message"),
+    [
+        ("0 25 * * *", "--cron '0 25 * * *': '25' is no hour (0 to 23, with * , - and /)"),
+        ("0 3 * * 7", "--cron '0 3 * * 7': '7' is no weekday (0 to 6 or SUN to SAT, with * , - and /)"),
+    ],
+)
+def test_a_field_out_of_its_range_is_one_line(cron: str, message: str) -> None:
+    with pytest.raises(InputError) as error:
+        six_fields(cron)
+    assert str(error.value) == message
 
 
 def test_users_have_their_own(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ from mtrec.training.nodes import End, Job
 _GRACE_SECONDS = 40.0
 """For the other nodes once one has failed, and for the agents once they were asked to end: torchrun itself gives
 its processes 30 s."""
+_OF_THE_STEP = ("MTREC_NODE", "MTREC_FAILURES")
+"""By these a step notes that its next tries are of no use (`mtrec.stages.retrying`), which is not for a process to
+judge that lost another."""
 
 
 class Torchrun:
@@ -46,6 +49,7 @@ class Torchrun:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+        known = {name: value for name, value in os.environ.items() if name not in _OF_THE_STEP}
         self._deadline = time.monotonic() + self.job.place.deadline_seconds
         for node in range(self.job.place.num_nodes):
             told = {
@@ -57,7 +61,7 @@ class Torchrun:
             try:
                 agent = subprocess.Popen(
                     self.job.command,
-                    env={**os.environ, **self.job.env, **told, "PATH": path},
+                    env={**known, **self.job.env, **told, "PATH": path},
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

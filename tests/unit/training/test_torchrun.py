@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from mtrec.errors import RunError
+from mtrec.stages import retrying
 from mtrec.training import torchrun
 from mtrec.training.nodes import End, Job, Place, follow
 
@@ -47,6 +48,22 @@ def test_every_node_is_told_its_place() -> None:
     end, lines = run(script(code))
     assert end == End(complete=True)
     assert lines == [(0, "2 0 127.0.0.1 this"), (1, "2 1 127.0.0.1 this")]
+
+
+def test_what_they_say_does_not_keep_the_step_from_being_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import sys; from mtrec.stages import retrying; print(retrying.earlier()); retrying.note('one was lost')"
+    monkeypatch.setenv("MTREC_FAILURES", str(tmp_path))
+    for number in range(2):
+        monkeypatch.setenv("MTREC_NODE", f"w.root.fine-tune-model.executor({number})")
+        assert retrying.earlier() is None, number
+        assert run(script(f"{code}; sys.exit(1)"))[1] == [(0, "None"), (1, "None")]
+    monkeypatch.setenv("MTREC_NODE", "w.root.fine-tune-model.executor(0)")
+    retrying.note("the input is wrong")
+    run(script(code))
+    monkeypatch.setenv("MTREC_NODE", "w.root.fine-tune-model.executor(1)")
+    assert retrying.earlier() == "the input is wrong", "the step's own note stays"
 
 
 def test_they_meet_at_one_port() -> None:
