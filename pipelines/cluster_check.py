@@ -28,7 +28,7 @@ _ALLOWED, _DEFAULT_ACCOUNT = "ALLOWEDSERVICEACCOUNTS", "DEFAULTPIPELINERUNNERSER
 """Variables of Kubeflow Pipelines' server."""
 _ANY_ACCOUNT = (2, 17, 0)
 """The newest version that gives runs any account."""
-_MANIFESTS = "kubectl apply -k k8s/overlays/prod makes it"
+_MANIFESTS = "kubectl apply -k makes it, of k8s/overlays/dev or of your own overlay"
 _KFP_GUIDE = "install Kubeflow Pipelines 2.14 or newer"
 _TRAINER_GUIDE = "install Kubeflow Trainer 2.3 or newer"
 _DEFINITIONS = ("workflows.argoproj.io", "scheduledworkflows.kubeflow.org")
@@ -67,6 +67,9 @@ class Wanted:
             "mtrec-studies": ("url",),
         }
     )
+    config_maps: Mapping[str, Sequence[str]] = field(
+        default_factory=lambda: {"mtrec-env": ("MLFLOW_TRACKING_URI", "DVC_NO_ANALYTICS", "DO_NOT_TRACK")}
+    )
     claims: Sequence[str] = ("mtrec-work",)
     runtime: str = "mtrec-torch"
     mlflow: str = "mlflow/mlflow:5000"
@@ -86,9 +89,14 @@ def wanted_by(cluster: Cluster) -> Wanted:
     """What a cluster's configuration names; for the rest the names in k8s/."""
     standard = Wanted()
     secrets: dict[str, set[str]] = {}
+    config_maps: dict[str, set[str]] = {}
     for component in COMPONENTS:
-        for name, keys in cluster.step(component).secrets.items():
-            secrets.setdefault(name, set()).update(keys)
+        step = cluster.step(component)
+        for given, found in ((step.secrets, secrets), (step.config_maps, config_maps)):
+            for name, keys in given.items():
+                found.setdefault(name, set()).update(keys)
+    for name in cluster.image_pull_secrets:
+        secrets.setdefault(name, set()).add(".dockerconfigjson")
     node = cluster.step(TRAINER)
     trainer, *others = standard.accounts
     return Wanted(
@@ -97,6 +105,7 @@ def wanted_by(cluster: Cluster) -> Wanted:
         roles={**standard.roles, "trainer": cluster.service_account or trainer},
         service_account=cluster.service_account,
         secrets={name: sorted(keys) for name, keys in secrets.items()},
+        config_maps={name: sorted(keys) for name, keys in config_maps.items()},
         claims=[cluster.storage.claim] if cluster.storage else [],
         runtime=cluster.train_job.runtime,
         nodes=cluster.train_job.nodes,
@@ -419,20 +428,24 @@ def _granted(cluster: _Cluster, role: str, account: str) -> Iterator[Line]:
 
 
 def _secrets(cluster: _Cluster) -> Iterator[Line]:
-    for name, keys in cluster.wanted.secrets.items():
-        yield from _asked(partial(_secret, name=name, keys=keys), f"secret {name}", cluster)
+    wanted = cluster.wanted
+    for kind, named in (("secret", wanted.secrets), ("configmap", wanted.config_maps)):
+        for name, keys in named.items():
+            yield from _asked(partial(_keys, kind=kind, name=name, keys=keys), f"{kind} {name}", cluster)
 
 
-def _secret(cluster: _Cluster, name: str, keys: Sequence[str]) -> Iterator[Line]:
-    what, namespace = f"secret {name}", cluster.wanted.namespace
-    found = cluster.own("secrets", name)
+def _keys(cluster: _Cluster, kind: str, name: str, keys: Sequence[str]) -> Iterator[Line]:
+    """A secret or a ConfigMap with the keys that pods refer to."""
+    what, namespace = f"{kind} {name}", cluster.wanted.namespace
+    found = cluster.own(f"{kind}s", name)
     lacking = [key for key in keys if key not in ((found or {}).get("data") or {})]
-    fix = f"kubectl -n {namespace} create secret generic {name} " + " ".join(
-        f"--from-file={key}=FILE" for key in keys
-    )
+    generic = "secret generic" if kind == "secret" else kind
+    given = " ".join(f"--from-file={key}=FILE" for key in keys)
     if found is None:
+        fix = f"kubectl -n {namespace} create {generic} {name} {given}"
         yield Line("missing", what, "pods that refer to it do not start", fix)
     elif lacking:
+        fix = f"kubectl -n {namespace} edit {kind} {name}"
         yield Line("missing", what, f"lacks {', '.join(lacking)}: pods that refer to it do not start", fix)
     else:
         yield Line("ok", what, f"has {', '.join(keys)}")

@@ -42,6 +42,7 @@ _KINDS = {
     "configmaps": ("v1", "ConfigMap", True),
     "serviceaccounts": ("v1", "ServiceAccount", True),
     "persistentvolumeclaims": ("v1", "PersistentVolumeClaim", True),
+    "deployments": ("apps/v1", "Deployment", True),
     "leases": ("coordination.k8s.io/v1", "Lease", True),
     "customresourcedefinitions": ("apiextensions.k8s.io/v1", "CustomResourceDefinition", False),
     "trainjobs": ("trainer.kubeflow.org/v1alpha1", "TrainJob", True),

@@ -29,7 +29,6 @@ PASSWORD = base64.b64encode(b"a password").decode()
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubeServer]:
     """A cluster that has everything."""
-    monkeypatch.setitem(kube_server._KINDS, "deployments", ("apps/v1", "Deployment", True))
     with kube_server.cluster(tmp_path, monkeypatch) as server:
         furnish(server)
         yield server
@@ -58,6 +57,8 @@ def furnish(server: KubeServer) -> None:
         server.add("serviceaccounts", name, "mtrec")
     for name, keys in Wanted().secrets.items():
         server.add("secrets", name, "mtrec", data=dict.fromkeys(keys, PASSWORD))
+    for name, keys in Wanted().config_maps.items():
+        server.add("configmaps", name, "mtrec", data=dict.fromkeys(keys, "1"))
     bound = {"phase": "Bound", "capacity": {"storage": "100Gi"}}
     server.add(
         "persistentvolumeclaims", "mtrec-work", "mtrec", spec={"accessModes": ["ReadWriteMany"]}, status=bound
@@ -387,6 +388,7 @@ def test_what_the_cluster_file_names_is_looked_for(server: KubeServer, repositor
             "mtrec-object-store": ["access-key", "secret-key"],
             "mtrec-studies": ["url"],
         },
+        config_maps={"mtrec-env": sorted(Wanted().config_maps["mtrec-env"])},
         claims=["mtrec-work"],
         gpus=1,
         tolerated=["nvidia.com/gpu"],
