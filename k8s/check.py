@@ -4,16 +4,22 @@
     kubectl kustomize my-overlay | python k8s/check.py --prod && kubectl apply -k my-overlay
 
 Rules: Pod Security "restricted", no root, a read-only root file system, requests and limits, probes on what stays,
-a NetworkPolicy and a disruption budget for each pod, nothing referred to that is not there. With --prod also:
-images by digest, and secrets only by reference; those that are yours to make are listed.
+a NetworkPolicy and a disruption budget for each pod, nothing referred to that is not there, cluster files without a
+wrong key. With --prod also: images by digest, and secrets only by reference; those that are yours to make are listed.
+Exit codes: 0 nothing is wrong, 1 something is, 2 no manifests.
 """
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import yaml
+
+from mtrec.config import parse
+from mtrec.errors import ConfigError
+from pipelines.cluster_config import COMPONENTS, Cluster
 
 Document = dict[str, Any]
 
@@ -41,9 +47,34 @@ def problems(documents: list[Document], *, prod: bool = False) -> list[str]:
             found += [f"{where}: {line}" for line in pod_problems(document, template, documents, prod=prod)]
         if document["kind"] == "Service":
             found += [f"{where}: {line}" for line in service_problems(document, documents)]
+        if document["kind"] == "ConfigMap":
+            found += [f"{where}: {line}" for line in cluster_problems(document, prod=prod)]
         if prod:
             found += [f"{where}: {line}" for line in literal_secrets(document)]
     return found
+
+
+def cluster_file(document: Document) -> Cluster | None:
+    """The cluster file in a ConfigMap, or None where it has none.
+
+    Raises:
+        ConfigError: it is wrong.
+    """
+    text = (document.get("data") or {}).get("cluster.yaml")
+    return None if text is None else parse(Cluster, yaml.safe_load(text) or {}, "cluster.yaml")
+
+
+def cluster_problems(document: Document, *, prod: bool) -> Iterator[str]:
+    """What is wrong in the cluster file of a ConfigMap."""
+    try:
+        cluster = cluster_file(document)
+    except (ConfigError, yaml.YAMLError) as error:
+        yield " ".join(str(error).split())
+        return
+    if cluster is not None and prod:
+        for image in sorted({cluster.step(name).image or cluster.image for name in COMPONENTS}):
+            if not DIGEST.match(image):
+                yield f"cluster.yaml: image {image} is not pinned: name it by digest"
 
 
 def name_of(document: Document) -> str:
@@ -184,14 +215,19 @@ def references(pod: Document) -> Iterator[tuple[str, str, str]]:
 
 
 def wanted_secrets(documents: list[Document]) -> dict[str, set[str]]:
-    """Secrets that pods refer to and that are not among the documents, with the keys they need."""
+    """Secrets that pods and steps refer to and that are not among the documents, with the keys they need."""
     wanted: dict[str, set[str]] = {}
     for document in documents:
         namespace = document["metadata"].get("namespace")
-        for template in templates(document):
-            for kind, name, key in references(template["spec"]):
-                if kind == "Secret" and find(documents, kind, name, namespace) is None:
-                    wanted.setdefault(f"{namespace}/{name}", set()).add(key)
+        named = [found for template in templates(document) for found in references(template["spec"])]
+        if document["kind"] == "ConfigMap" and (cluster := cluster_file(document)) is not None:
+            steps = [cluster.step(name) for name in COMPONENTS]
+            named += [
+                ("Secret", name, key) for step in steps for name, keys in step.secrets.items() for key in keys
+            ]
+        for kind, name, key in named:
+            if kind == "Secret" and find(documents, kind, name, namespace) is None:
+                wanted.setdefault(f"{namespace}/{name}", set()).add(key)
     return wanted
 
 
@@ -248,15 +284,29 @@ def selects(document: Document, key: str, labels: dict[str, str]) -> bool:
 
 def main() -> int:
     """Read the rendered manifests from standard input."""
-    documents = [document for document in yaml.safe_load_all(sys.stdin) if document]
-    found = problems(documents, prod="--prod" in sys.argv[1:])
-    for line in found:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prod", action="store_true", help="also what only production has to keep")
+    prod = parser.parse_args().prod
+    try:
+        documents = [document for document in yaml.safe_load_all(sys.stdin.buffer) if document]
+        for document in documents:
+            name_of(document)
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        why = " ".join(str(error).split())
+        print(f"mtrec: standard input: no manifests as kubectl kustomize renders them ({why})", file=sys.stderr)
+        return 2
+    if not documents:
+        print("mtrec: standard input is empty; did kubectl kustomize fail?", file=sys.stderr)
+        return 2
+    found = problems(documents, prod=prod)
+    for line in dict.fromkeys(found):
         print(f"mtrec: {line}", file=sys.stderr)
-    if not found:
-        print(f"{len(documents)} documents, nothing wrong")
-        for name, keys in sorted(wanted_secrets(documents).items()):
-            print(f"yours to make: Secret {name} with {', '.join(sorted(filter(None, keys)))}")
-    return 1 if found or not documents else 0
+    if found:
+        return 1
+    print(f"{len(documents)} documents, nothing wrong")
+    for name, keys in sorted(wanted_secrets(documents).items()):
+        print(f"yours to make: Secret {name} with {', '.join(sorted(filter(None, keys)))}")
+    return 0
 
 
 if __name__ == "__main__":
