@@ -5,7 +5,7 @@
 
 Rules: Pod Security "restricted", no root, a read-only root file system, requests and limits, probes on what stays,
 a NetworkPolicy and a disruption budget for each pod, nothing referred to that is not there, cluster files without a
-wrong key. With --prod also: images by digest, and secrets only by reference; those that are yours to make are listed.
+wrong key. With --prod also: images by digest, and secrets only by reference; those to be made by you are listed.
 Exit codes: 0 nothing is wrong, 1 something is, 2 no manifests.
 """
 
