@@ -86,6 +86,7 @@ def submitted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
     return int(ended.value.code or 0), stand_in.log
 
 
+@pytest.mark.slow
 def test_what_is_submitted_runs_to_a_registered_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -90,6 +90,7 @@ def test_a_run_goes_through_all_steps_and_hands_back_everything(folder: Path) ->
 
 
 @pytest.mark.usefixtures("steady_code")
+@pytest.mark.slow
 def test_pure_steps_are_taken_from_the_cache_until_data_code_or_scenario_change(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def _mtrec_run(folder: Path, encoder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_equal_runs_end_in_one_registered_version(tmp_path: Path, encoder: Path) -> None:
     folder = tmp_path / "a shop"
     folder.mkdir()

@@ -72,6 +72,7 @@ def local(work: Path, **settings: Any) -> Place:
 # The same training
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_trains(folder: Path, tmp_path: Path, prepared_store: Path) -> None:
     uri = f"sqlite:///{shutil.copy(prepared_store, tmp_path / 'mlflow.db')}"
     told: list[Any] = []

@@ -37,6 +37,7 @@ def report(scenario: Scenario, folder: Path, **inputs: str) -> dict[str, Any]:
     return run_stage("report_search", inputs={"data_version": "v1", **inputs}, outputs=outputs, scenario=scenario)
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study_and_one_report_tells_of_it(
     shop_run: Path,
     searched: Scenario,
