@@ -61,9 +61,15 @@ def tune(tmp_path: Path) -> Tune:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=_hears_ctrl_c,
         )
 
     return start
+
+
+def _hears_ctrl_c() -> None:
+    """A process that was started in the background, as tests may be, hands down that it does not hear Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.slow
