@@ -18,6 +18,7 @@ from mtrec.errors import RunError
 from mtrec.kube import answering, reason, request
 from mtrec.training.nodes import LOCAL
 from pipelines.cluster_config import COMPONENTS, TRAINER, Cluster
+from pipelines.server_versions import parse_version, version_text
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -195,11 +196,14 @@ def _api_server(cluster: _Cluster) -> Iterator[Line]:
         yield Line("missing", what, f"{host}: {error}", "check the kubeconfig, its context, and your network")
         return
     version = found["gitVersion"]
-    if (_version(version) or _KUBERNETES) >= _KUBERNETES:
+    if (parse_version(version) or _KUBERNETES) >= _KUBERNETES:
         yield Line("ok", what, f"{version} at {host}")
     else:
         yield Line(
-            "warning", what, f"{version}: mtrec's manifests are checked from {_text(_KUBERNETES)} on", "upgrade"
+            "warning",
+            what,
+            f"{version}: mtrec's manifests are checked from {version_text(_KUBERNETES)} on",
+            "upgrade",
         )
 
 
@@ -237,11 +241,13 @@ def _kfp(cluster: _Cluster) -> Iterator[Line]:
         return
     health = _json(text)
     tag, multi_user = str(health.get("tag_name") or ""), bool(health.get("multi_user"))
-    version = _version(tag)
+    version = parse_version(tag)
     if version is None:
         yield Line("unknown", what, f"it answers, with version '{tag}'", "nothing to do if it is 2.14 or newer")
     elif version < _KFP:
-        yield Line("missing", what, f"version {tag} is older than {_text(_KFP)}, which mtrec needs", "upgrade it")
+        yield Line(
+            "missing", what, f"version {tag} is older than {version_text(_KFP)}, which mtrec needs", "upgrade it"
+        )
     else:
         yield Line("ok", what, f"version {tag} answers")
     if health and not multi_user and cluster.wanted.namespace != namespace:
@@ -330,12 +336,12 @@ def _trainer(cluster: _Cluster) -> Iterator[Line]:
         yield Line("ok", f"resource {name}", "defined")
     public = cluster.own("configmaps", "kubeflow-trainer-public", "kubeflow-system")
     tag = str(((public or {}).get("data") or {}).get("kubeflow_trainer_version") or "")
-    version = _version(tag)
+    version = parse_version(tag)
     if version is None:
         fix = "look at the image of the controller; 2.3 or newer is needed"
         yield Line("unknown", "Kubeflow Trainer", "it does not tell its version", fix)
     elif version < _TRAINER:
-        why = f"version {tag}: what a TrainJob is given in runtimePatches is another thing before {_text(_TRAINER)}"
+        why = f"version {tag}: TrainJobs are written for {version_text(_TRAINER)} and newer"
         yield Line(needed, "Kubeflow Trainer", why, "upgrade it")
     else:
         yield Line("ok", "Kubeflow Trainer", f"version {tag}")
@@ -583,15 +589,6 @@ _CHECKS: Mapping[str, Callable[[_Cluster], Iterator[Line]]] = {
     "Lease objects": _lease,
     "MLflow": _mlflow,
 }
-
-
-def _version(tag: str) -> tuple[int, int] | None:
-    found = re.match(r"v?(\d+)\.(\d+)", tag.strip())
-    return (int(found[1]), int(found[2])) if found else None
-
-
-def _text(version: tuple[int, int]) -> str:
-    return f"{version[0]}.{version[1]}"
 
 
 def _number(node: dict[str, Any], resource: str) -> int:

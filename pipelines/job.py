@@ -7,7 +7,6 @@ prints a great deal; all of it goes to the run's log, which is read as it grows 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import time
@@ -20,15 +19,14 @@ from typing import Any
 from rich.console import Console
 
 from mtrec.config import Scenario
-from mtrec.errors import ConfigError, MtrecError, RunError
+from mtrec.errors import MtrecError, RunError
 from mtrec.lease import Lease, holding
 from mtrec.tracking import training_lease
 from pipelines.display import showing
 from pipelines.kfp_session import Interrupted, Log, local_kfp, quiet, stop_children, stoppable
+from pipelines.scenario_text import scenario_text
 from pipelines.steps import Steps
 from pipelines.workspace import Run, Workspace, shown
-
-_MAX_SCENARIO = 100_000
 
 
 class StepFailed(RunError):
@@ -80,10 +78,7 @@ class Job:
             RunError: another run holds the workspace.
             Held: the scenario is trained from elsewhere.
         """
-        self._text = json.dumps(self.scenario.as_dict(), separators=(",", ":"))
-        if len(self._text) > _MAX_SCENARIO:
-            length = f"{len(self._text)} characters as JSON, at most {_MAX_SCENARIO}"
-            raise ConfigError(f"scenario {self.scenario.name}: {length}")
+        self._text = scenario_text(self.scenario)
         lease = training_lease(self.scenario.name, self.tracking_uri)
         with self.workspace.locked(), holding(lease, f"{what} of {self.scenario.name}") as self.lease:
             self.run = self.workspace.open_run(stem, self.key, after_failure=self.after_failure)

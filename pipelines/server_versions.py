@@ -45,7 +45,7 @@ def adapt(documents: Sequence[Mapping[str, Any]], version: Version | None) -> li
                     del entry["optional"]
     if (version or MINIMUM) < FULL and (problems := list(_newer(adapted))):
         told = "; ".join(dict.fromkeys(problems))
-        raise ConfigError(f"the pipeline needs Kubeflow Pipelines {_text(FULL)}: {told}")
+        raise ConfigError(f"the pipeline needs Kubeflow Pipelines {version_text(FULL)}: {told}")
     return adapted
 
 
@@ -75,10 +75,10 @@ def _executors(documents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, di
 
 def too_old(tag: str, host: str) -> str:
     """What to tell people whose server is older than `MINIMUM`."""
-    return (
-        f"Kubeflow Pipelines {tag} at {host} is older than {_text(MINIMUM)}, which mtrec needs: upgrade the server"
-    )
+    needed = version_text(MINIMUM)
+    return f"Kubeflow Pipelines {tag} at {host} is older than {needed}, which mtrec needs: upgrade the server"
 
 
-def _text(version: Version) -> str:
+def version_text(version: Version) -> str:
+    """A version as people write it."""
     return ".".join(map(str, version))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import tempfile
 from collections.abc import Mapping
@@ -16,16 +15,15 @@ import yaml
 
 from mtrec import __version__
 from mtrec.config import Scenario
-from mtrec.errors import ConfigError, InputError
+from mtrec.errors import InputError
 from mtrec.tracking.deciding import run_lease
 from mtrec.training.space import check_space
 from pipelines.cluster_config import EXAMPLE, Cluster
 from pipelines.compiling import FOR_CLUSTERS
 from pipelines.kfp_server import Server
 from pipelines.placing import PLAIN, Placing
+from pipelines.scenario_text import scenario_text
 from pipelines.server_versions import adapt
-
-_MAX_SCENARIO = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +68,7 @@ class Order:
         Raises:
             ConfigError: the scenario is larger than a workflow takes.
         """
-        text = json.dumps(self.scenario.as_dict(), separators=(",", ":"))
-        if len(text) > _MAX_SCENARIO:
-            length = f"{len(text)} characters as JSON, at most {_MAX_SCENARIO}"
-            raise ConfigError(f"scenario {self.scenario.name}: {length}")
+        text = scenario_text(self.scenario)
         given = {name: value for name, value in self.parameters.items() if value}
         return {"scenario": text, **parameters_of(self.kind, self.placed.cluster, self.scenario), **given}
 

@@ -363,12 +363,20 @@ def test_an_api_server_that_is_away_is_one_line(server: KubeServer, capsys: pyte
     assert said.out.startswith("missing  Kubernetes API server: http://127.0.0.1:")
 
 
-def test_wrong_input(server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for arguments in (["--secret", "mlflow"], ["--mlflow", "mlflow:5000"], ["--context", "elsewhere"]):
-        main_code(["cluster", "check", *arguments], 2)
+def test_wrong_input(
+    server: KubeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, given, said in (
+        ("--secret", "mlflow", "--secret mlflow: not of the form NAME:KEY,KEY"),
+        ("--mlflow", "mlflow:5000", "--mlflow mlflow:5000: not of the form NAMESPACE/SERVICE:PORT"),
+        ("--context", "elsewhere", "no Kubernetes cluster to use: "),
+    ):
+        main_code(["cluster", "check", option, given], 2)
+        assert capsys.readouterr().err.startswith(f"mtrec: {said}")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     kube.api_client.cache_clear()
     main_code(["cluster", "check"], 2)
+    assert capsys.readouterr().err.startswith("mtrec: no Kubernetes cluster to use: ")
 
 
 def test_names_of_ones_own(server: KubeServer) -> None:

@@ -7,7 +7,7 @@ import yaml
 
 from mtrec.config import load_scenario
 from mtrec.errors import ConfigError, InputError
-from pipelines import submitting
+from pipelines import scenario_text
 from pipelines.cluster_config import Cluster, load_cluster
 from pipelines.kfp_server import Access, Server, connect
 from pipelines.placing import Placing
@@ -129,7 +129,7 @@ def test_a_run_that_does_not_fit_is_refused_in_one_line(server: Server) -> None:
 
 
 def test_a_scenario_that_no_workflow_takes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submitting, "_MAX_SCENARIO", 10)
+    monkeypatch.setattr(scenario_text, "MOST", 10)
     with pytest.raises(ConfigError, match=r"scenario ecommerce: \d+ characters as JSON, at most 10"):
         submit(order(), server)
 

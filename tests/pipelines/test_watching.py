@@ -98,7 +98,9 @@ def test_a_clock_that_was_ahead_delays_by_one_interval_at_most(
 )
 def test_a_damaged_state_is_no_reason_not_to_look(tmp_path: Path, state: str) -> None:
     (tmp_path / "watch.json").write_text(state)
-    watch(lambda asked: 0, SECOND, tmp_path / "watch.json", lambda line: None, times=1)
+    looks: list[int] = []
+    watch(lambda asked: looks.append(1) or 0, SECOND, tmp_path / "watch.json", lambda line: None, times=1)
+    assert looks == [1]
 
 
 def test_two_do_not_watch_at_once(tmp_path: Path) -> None:
