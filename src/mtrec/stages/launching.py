@@ -11,13 +11,14 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file, replacing_folder
-from mtrec.errors import DataError, InputError, RunError, Unavailable
+from mtrec.errors import DataError, InputError, MtrecError, RunError, Unavailable
 from mtrec.progress import read_line, report
 from mtrec.stages.execution import Failure, read_failure
 from mtrec.training.nodes import LOCAL, End, Job, Lost, Place, follow, job_name, run_label, stoppable
@@ -63,19 +64,25 @@ def launch(place: Place, inputs: Inputs, outputs: Outputs, scenario: Scenario, k
     )
     ears = _Ears()
     with stoppable():
+        claim = _Claim(folder)
         try:
             known = (folder / "dataset").is_dir()
             if not known:
                 _bring(inputs, scenario, folder)
             report("fine_tune", None, f"starting {place.num_nodes} × {place.processes} processes")
-            end = follow(job, ears.hear, adopt=known)
+            end = follow(job, ears.hear, adopt=known, owned=claim.holds)
             if not end.complete:
                 ears.tell(end)
             return _fetch(folder, outputs, place)
+        except MtrecError as error:
+            if not claim.holds():
+                raise Lost("fine_tune: another attempt at this step has taken its nodes over") from error
+            raise
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):  # another training of the run has its folder there
-                folder.parent.rmdir()
+            if claim.holds():
+                shutil.rmtree(folder, ignore_errors=True)
+                with suppress(OSError):  # another training of the run has its folder there
+                    folder.parent.rmdir()
 
 
 def clean_up(place: Place, pipeline_run: str) -> list[str]:
@@ -143,6 +150,25 @@ def _fetch(folder: Path, outputs: Outputs, place: Place) -> dict[str, Any]:
     with replacing_file(outputs.losses) as temporary:
         shutil.copyfile(folder / "losses.jsonl", temporary)
     return summary
+
+
+class _Claim:
+    """Says which attempt a folder, and the nodes that work in it, belong to: the last one that came.
+
+    A machine that was given up may come back, and end the attempt that it ran after the next one has begun.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path, self._own = folder / "attempt", uuid.uuid4().hex
+        with replacing_file(self._path) as temporary:
+            temporary.write_text(self._own, encoding="utf-8")
+
+    def holds(self) -> bool:
+        """Whether nobody came after this attempt; False, too, where the folder has been removed meanwhile."""
+        try:
+            return self._path.read_text(encoding="utf-8") == self._own
+        except OSError:
+            return False
 
 
 class _Ears:

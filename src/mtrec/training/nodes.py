@@ -154,20 +154,27 @@ class Nodes(Protocol):
         """Remove them, running or not. Says what is left behind on stderr, raises nothing."""
 
 
-def follow(job: Job, hear: Callable[[int, str], None], *, adopt: bool = False) -> End:
-    """Run a job and follow it to its end. It is removed in any case.
+def follow(
+    job: Job,
+    hear: Callable[[int, str], None],
+    *,
+    adopt: bool = False,
+    owned: Callable[[], bool] = lambda: True,
+) -> End:
+    """Run a job and follow it to its end. It is removed in any case, unless another attempt has taken it over.
 
     Args:
         job: what to run and where; its place says in which of the two ways.
         hear: called with node and line for every line of the logs.
         adopt: go on with what an earlier attempt has started, if it still runs or has ended well.
+        owned: asked before the nodes are removed, whether no later attempt has taken them over.
 
     Raises:
         ConfigError: there is no such runtime, or it cannot be used.
         RunError: the nodes could not be started.
         Lost: they cannot be reached any more.
     """
-    nodes = _nodes(job)
+    nodes = _nodes(job, owned)
     killed: dict[int, str] = {}
     try:
         nodes.start(adopt=adopt)
@@ -224,14 +231,14 @@ def stoppable() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _nodes(job: Job) -> Nodes:
+def _nodes(job: Job, owned: Callable[[], bool]) -> Nodes:
     if job.place.runtime == LOCAL:
         from mtrec.training.torchrun import Torchrun
 
-        return Torchrun(job)
+        return Torchrun(job)  # processes of this pod, which nobody else can take over
     from mtrec.training.trainjob import Kubeflow
 
-    return Kubeflow(job)
+    return Kubeflow(job, owned=owned)
 
 
 def _told(error: Any) -> str:

@@ -35,6 +35,7 @@ class Kubeflow:
 
     Args:
         job: what to run.
+        owned: whether no later attempt has taken the TrainJob over, which is then left to it.
         poll_seconds: pause between two looks at a job without news.
         silence_seconds: a log without a new line for so long is opened anew, after a look at the job.
         patience_seconds: how long the API server may be away before the job is given up.
@@ -44,11 +45,12 @@ class Kubeflow:
         self,
         job: Job,
         *,
+        owned: Callable[[], bool] = lambda: True,
         poll_seconds: float = 2.0,
         silence_seconds: int = 60,
         patience_seconds: float = 600.0,
     ) -> None:
-        self.job = job
+        self.job, self._owned = job, owned
         self.namespace = job.place.namespace or kube.default_namespace()
         self.shown = f"TrainJob {self.namespace}/{job.name}"
         self._poll, self._silence, self._patience = poll_seconds, silence_seconds, patience_seconds
@@ -128,7 +130,7 @@ class Kubeflow:
 
     def delete(self) -> None:
         """Delete the TrainJob, and its pods with it."""
-        if not self._ours:
+        if not (self._ours and self._owned()):
             return  # refused, or somebody else's
         try:
             self._remove()

@@ -19,7 +19,7 @@ from mtrec.errors import ConfigError, DataError, InputError, RunError, Unavailab
 from mtrec.progress import listening
 from mtrec.stages import fine_tune, launching, preprocess
 from mtrec.stages.execution import ERROR_MARK, read_failure, run_component
-from mtrec.stages.launching import _Ears, clean_up, launch
+from mtrec.stages.launching import _Claim, _Ears, clean_up, launch
 from mtrec.tracking.connection import connected
 from mtrec.tracking.runs import PIPELINE_RUN
 from mtrec.training.nodes import End, Lost, Place, run_label
@@ -316,6 +316,29 @@ def test_what_a_killed_step_began_is_finished_by_its_next_attempt(
     assert launched(folder, tmp_path) == {"epochs": 3}
     assert copied == [True]
     assert len([request for request in server.seen if request.method == "POST"]) == 1
+
+
+@pytest.mark.parametrize("ends", ["Failed", "deleted"])
+def test_an_attempt_that_comes_back_leaves_what_the_next_one_has_taken_over(
+    ends: str, folder: Path, tmp_path: Path, server: KubeServer
+) -> None:
+    """A machine that was given up came back: it must not end what goes on without it."""
+
+    def taken_over() -> None:
+        (name,) = jobs(server)
+        (dataset,) = (tmp_path / "work").glob("*/*/dataset")
+        _Claim(dataset.parent)
+        if ends == "Failed":
+            trainer.end_job(server, name, "Failed")
+        else:  # and one of its own made, of the same name
+            server.objects["trainjobs", NAMESPACE, name]["metadata"]["deletionTimestamp"] = "2026-11-23T00:00:00Z"
+
+    server.before("POST", "/trainjobs", lambda: server.before("GET", "/trainjobs/", taken_over))
+    with pytest.raises(Lost, match="another attempt at this step has taken its nodes over"):
+        launched(folder, tmp_path)
+    assert len(jobs(server)) == 1
+    assert len(list((tmp_path / "work").glob("*/*/dataset"))) == 1
+    assert not (tmp_path / "model").exists()
 
 
 def test_what_a_killed_step_has_left_is_removed_by_its_run(tmp_path: Path, server: KubeServer) -> None:
