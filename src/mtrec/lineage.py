@@ -18,9 +18,8 @@ def code_revision() -> str:
         `<commit>-dirty+<hash of the sources>`. Elsewhere `sources-<hash of the installed package's sources>`.
         Equal text means equal code; an image of uncommitted code says `<commit>-dirty+<hash of its sources>`.
     """
-    if (built := _PACKAGE / "REVISION").is_file():
-        revision = built.read_text(encoding="utf-8").strip()
-        return f"{revision}+{_hash_files([_PACKAGE])}" if revision.endswith("-dirty") else revision
+    if built := built_from():
+        return built
     root = _checkout()
     if root is None:
         return f"sources-{_hash_files([_PACKAGE])}"
@@ -30,6 +29,15 @@ def code_revision() -> str:
     if commit is None or changed is None:
         return f"sources-{_hash_files([_PACKAGE])}"
     return f"{commit}-dirty+{_hash_files(folders)}" if changed else commit
+
+
+def built_from() -> str | None:
+    """What the image was built from in which this runs; None outside of mtrec's images."""
+    written = _PACKAGE / "REVISION"
+    if not written.is_file():
+        return None
+    revision = written.read_text(encoding="utf-8").strip()
+    return f"{revision}+{_hash_files([_PACKAGE])}" if revision.endswith("-dirty") else revision
 
 
 def data_fingerprint(data: Path | None) -> str:

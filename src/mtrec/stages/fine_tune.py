@@ -14,12 +14,13 @@ from mtrec.config import MultiLabel, NextItem, Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.data.dataset import Dataset, Encoding
 from mtrec.data.splits import VALID
+from mtrec.errors import ConfigError
 from mtrec.evaluation import metrics
 from mtrec.evaluation.calibration import calibrate
 from mtrec.evaluation.predict import Predictions, predict
 from mtrec.evaluation.thresholds import choose_thresholds
 from mtrec.launch import launched
-from mtrec.lineage import code_revision
+from mtrec.lineage import built_from, code_revision
 from mtrec.models.inputs import View
 from mtrec.models.recommender import Catalogue, Recommender
 from mtrec.models.store import Bundle, save_model
@@ -78,12 +79,14 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
         distillation (of a student, `about_student`), and started_from (of a warm start, `Start.started_from`).
 
     Raises:
-        ConfigError: the encoder cannot be pretrained, or `inputs.trainer` is wrong.
+        ConfigError: the encoder cannot be pretrained, `inputs.trainer` is wrong, or the image that trains was built
+            from other code than the run's.
         ModelError: the encoder cannot be loaded, or the teacher or the champion to start from cannot be used.
         DataError: the dataset folder is not whole.
         RunError: a checkpoint is damaged, MLflow cannot be used, or another process was lost.
         SystemExit: another process has failed and says why.
     """
+    _check_code(inputs.code_revision)
     if inputs.trainer and launched().size == 1:
         from mtrec.stages.launching import launch
         from mtrec.training.nodes import Place
@@ -93,6 +96,15 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
             return launch(place, inputs, outputs, scenario, _key(inputs, scenario))
     with joined(scenario.training) as processes:
         return _run(inputs, outputs, scenario, processes)
+
+
+def _check_code(revision: str | None) -> None:
+    """Lineage names one revision, so the image that trains must be of the same code as that of the other steps."""
+    if revision and (built := built_from()) and built != revision:
+        raise ConfigError(
+            f"fine_tune: the image that trains was built from {built}, the run's other steps from {revision}: give "
+            "the cluster file and the training runtime images of one build"
+        )
 
 
 def _run(inputs: Inputs, outputs: Outputs, scenario: Scenario, processes: Processes) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import polars as pl
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mtrec import tracking
+from mtrec import lineage, tracking
 from mtrec.config import Scenario
 from mtrec.data.dataset import Dataset
 from mtrec.data.splits import TEST, VALID
-from mtrec.errors import DataError, ModelError
+from mtrec.errors import ConfigError, DataError, ModelError
 from mtrec.models.store import load_model
 from mtrec.progress import Progress, listening
 from mtrec.serving.predictor import Predictor
@@ -304,6 +304,22 @@ def test_a_decoder_with_lora_runs_through_the_same_stage(
     assert kept == len(base)
     predictor = Predictor.load(tmp_path / "model")
     assert len(predictor.recommend(history=predictor.item_ids[:2], num_items=5)) == 5
+
+
+def test_an_image_of_other_code_than_the_run_trains_nothing(
+    shop: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "REVISION").write_text("0123abcd\n")
+    monkeypatch.setattr(lineage, "_PACKAGE", tmp_path)
+    outputs = fine_tune.Outputs(model=tmp_path / "model", losses=tmp_path / "losses.jsonl")
+
+    def train(revision: str) -> None:
+        fine_tune.run(fine_tune.Inputs(dataset=tmp_path / "none", code_revision=revision), outputs, shop)
+
+    with pytest.raises(ConfigError, match="that trains was built from 0123abcd, the run's other steps from 4567ef"):
+        train("4567ef")
+    with pytest.raises(DataError):  # goes on, to the dataset that is not there
+        train("0123abcd")
 
 
 @pytest.mark.parametrize(
