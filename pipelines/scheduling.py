@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mtrec.errors import InputError
@@ -91,7 +92,8 @@ def create(order: Order, cron: str, server: Server, *, replace: bool = False) ->
         replace: take the place of the one that is there.
 
     Raises:
-        InputError: there is one already, the expression is none, or the server refuses it.
+        InputError: there is one already, also where somebody made it at the same moment; the expression is none; or
+            the server refuses it.
         RunError: the server is away.
     """
     six, name, parameters = six_fields(cron), f"mtrec-{order.kind}-{order.scenario.name}", order.given
@@ -110,9 +112,29 @@ def create(order: Order, cron: str, server: Server, *, replace: bool = False) ->
         pipeline_root=order.pipeline_root,
         description=f"{order.kind} of {order.scenario.name}, made by mtrec",
     )
+    _alone(server, name, made, there)
     for old in there:  # after the new one is there: a refused one must not leave none
-        server.delete(old.id)
+        with suppress(Missing):
+            server.delete(old.id)
     return Scheduled(id=made, name=name, cron=six, prepared=prepared, replaced=len(there))
+
+
+def _alone(server: Server, name: str, made: str, before: Sequence[ScheduleView]) -> None:
+    """Take a new schedule back where somebody else made one of that name since its maker had looked.
+
+    The server takes any number of one name. Its times have whole seconds: of two within one, both may go.
+
+    Raises:
+        InputError: it was taken back.
+    """
+    new = [one for one in server.schedules(name) if one.id not in {old.id for old in before}]
+    own = next((one.created for one in new if one.id == made), None)
+    if any(one.id != made and (one.created is None or own is None or one.created <= own) for one in new):
+        server.delete(made)
+        raise InputError(
+            f"schedule {name}: somebody else made it at the same moment, and this one was taken back; see `mtrec "
+            "schedule list`, and try again if it is not what you want"
+        )
 
 
 def find(server: Server, which: str) -> ScheduleView:

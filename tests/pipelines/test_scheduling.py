@@ -7,9 +7,9 @@ from mtrec.config import load_scenario
 from mtrec.errors import InputError
 from pipelines.cli import main
 from pipelines.kfp_server import Access, Missing, Server, connect
-from pipelines.scheduling import create, find, six_fields
+from pipelines.scheduling import Scheduled, create, find, six_fields
 from pipelines.submitting import Order
-from tests.kfp_stand_in import StandIn
+from tests.kfp_stand_in import Request, StandIn
 from tests.pipelines.test_kfp_stand_in import CRONS
 
 
@@ -64,6 +64,24 @@ def test_a_refused_replacement_leaves_the_old_one(stand_in: StandIn, server: Ser
     with pytest.raises(InputError, match=r"refuses the request \(400\)"):
         create(monitoring(), "0 4 * * *", server, replace=True)
     assert list(stand_in.schedules) == [first.id]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_of_two_made_at_the_same_moment_one_is_kept(stand_in: StandIn, server: Server, replace: bool) -> None:
+    """The other one comes between the look at what is there and the making."""
+    if replace:
+        create(monitoring(), "0 2 * * *", server)
+    others: list[Scheduled] = []
+
+    def other(request: Request) -> None:
+        if (request.method, request.path[-13:]) == ("POST", "recurringruns"):
+            stand_in.trouble = lambda request: None
+            others.append(create(monitoring(), "0 3 * * *", server, replace=replace))
+
+    stand_in.trouble = other
+    with pytest.raises(InputError, match="somebody else made it at the same moment, and this one was taken back"):
+        create(monitoring(), "0 4 * * *", server, replace=replace)
+    assert list(stand_in.schedules) == [one.id for one in others]
 
 
 def test_it_is_paused_resumed_and_deleted(stand_in: StandIn, server: Server) -> None:
