@@ -1,16 +1,28 @@
 """Fixtures for the runner: the small stages, and the mtrec command in its own process."""
 
+import inspect
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 SMALL = Path(__file__).parent / "small_stages"
 
 Mtrec = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def stacks_without_sources() -> Iterator[None]:
+    """kfp asks for the stack at every setting of a task; with sources that takes seconds where much is loaded."""
+    from kfp.dsl import pipeline_task
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline_task, "inspect", SimpleNamespace(stack=lambda: inspect.stack(0)))
+        yield
 
 
 @pytest.fixture
