@@ -15,6 +15,8 @@ def evaluate_model(
     predictions: Output[Dataset],
     metrics: Output[dsl.Metrics],
     tracking_uri: str = "",
+    lease: str = "",
+    pipeline_run: str = "",
 ) -> None:
     """Measure every task on the test part, before and after fine-tuning, by slice, and against the champion.
 
@@ -26,6 +28,8 @@ def evaluate_model(
         predictions: Folder with the predictions on the test part.
         metrics: Each task's primary metric.
         tracking_uri: MLflow tracking server, where the champion is. Empty: the environment's.
+        lease: The lease that the run holds and this step renews, as JSON text. Empty: none, or somebody else does.
+        pipeline_run: Name of the pipeline run, which holds the lease.
     """
     import json
     from pathlib import Path
@@ -37,6 +41,8 @@ def evaluate_model(
         inputs={"dataset": dataset.path, "model": model.path, "tracking_uri": tracking_uri},
         outputs={"evaluation": evaluation.path, "predictions": predictions.path},
         scenario=scenario,
+        lease=lease,
+        pipeline_run=pipeline_run,
     )
     for name, value in result.items():
         if value is not None:

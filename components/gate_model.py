@@ -19,6 +19,7 @@ def gate_model(
     gate: Output[dsl.Artifact],
     report: Output[HTML],
     tracking_uri: str = "",
+    lease: str = "",
 ) -> str:
     """Decide by floors and by no regression against the champion; one string says pass or fail.
 
@@ -34,6 +35,7 @@ def gate_model(
         gate: JSON file with the verdict and every rule, its value and its verdict.
         report: One self-contained HTML page.
         tracking_uri: MLflow tracking server, where a refusal is logged. Empty: the environment's.
+        lease: The lease that the run holds and this step renews, as JSON text. Empty: none, or somebody else does.
     """
     from mtrec.stages.execution import lineage, run_component
 
@@ -48,5 +50,7 @@ def gate_model(
         },
         outputs={"gate": gate.path, "report": report.path},
         scenario=scenario,
+        lease=lease,
+        pipeline_run=pipeline_run,
     )
     return result["verdict"]

@@ -18,6 +18,8 @@ def search_settings(
     seconds: int = 0,
     tracking_uri: str = "",
     text_cache: str = "",
+    pipeline_run: str = "",
+    job_id: str = "",
 ) -> int:
     """Train trials of a study until it has enough, together with the other workers; curves go to MLflow.
 
@@ -34,6 +36,8 @@ def search_settings(
         seconds: After so many no trial is begun. 0: no limit.
         tracking_uri: MLflow tracking server. Empty: the environment's.
         text_cache: Folder that keeps the work of the encoder's frozen layers for later trials. Empty: in memory.
+        pipeline_run: Name of the pipeline run, by which the report finds the study. Empty: the workflow's job id.
+        job_id: The workflow's job id.
 
     Returns:
         How many trials this worker ended.
@@ -56,6 +60,7 @@ def search_settings(
             "seconds": seconds or "",
             "tracking_uri": tracking_uri,
             "text_cache": text_cache,
+            "pipeline_run": pipeline_run or job_id,
         },
         outputs={},
         scenario=scenario,

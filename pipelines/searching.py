@@ -1,34 +1,24 @@
 """The search pipeline: pure wiring, no logic.
 
-ingest → validate → preprocess → workers side by side on one study → report. The workers share the study's database,
-which the environment variable MTREC_STUDIES of search and report names: a URL with a password is no parameter.
+ingest → validate → preprocess → workers side by side on one study; at the end, whatever happened, its report. The
+workers share the study's database, which the environment variable MTREC_STUDIES of search and report names: a URL
+with a password is no parameter.
 
 Ingest, the workers and the report write outside their own outputs and are never cached.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from kfp import dsl
 
-from components.ingest_data import ingest_data
 from components.report_search import report_search
 from components.search_settings import search_settings
-from components.validate_data import validate_data
 from pipelines.placing import Placing
-from pipelines.preprocessing import preprocessed
+from pipelines.preparation import prepared
 
 NAME = "mtrec-search"
 SIDE_EFFECTS = ("ingest-data", "search-settings", "report-search")
 """Tasks that must never be served from a cache."""
-
-
-class Results(NamedTuple):
-    """What a search hands back."""
-
-    page: dsl.HTML
-    picture: dsl.Artifact
-    summary: dsl.Artifact
-    command: str
 
 
 def search_pipeline(placed: Placing) -> Any:
@@ -52,7 +42,7 @@ def search_pipeline(placed: Placing) -> Any:
         tracking_uri: str = "",
         dvc_root: str = "",
         text_cache: str = "",
-    ) -> Results:
+    ) -> None:
         """From interaction data to the settings that learn all tasks best.
 
         Args:
@@ -69,38 +59,36 @@ def search_pipeline(placed: Placing) -> Any:
             text_cache: Folder that keeps the work of the encoder's frozen layers for later trials. Empty: in
                 memory.
         """
-        ingest = placed(
-            ingest_data(
+        which = {
+            "scenario": scenario,
+            "data": data,
+            "tracking_uri": tracking_uri,
+            "pipeline_run": pipeline_run,
+            "job_id": dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        }
+        with dsl.ExitHandler(placed(report_search(**which)), name="whatever-happens"):
+            made = prepared(
+                placed,
                 scenario=scenario,
                 data=data,
                 dvc_root=dvc_root,
                 code_revision=code_revision,
                 pipeline_run=pipeline_run,
-                job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
             )
-        )
-        version, revision = ingest.outputs["data_version"], ingest.outputs["code_revision"]
-        made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
-        validate = placed(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
-        dataset = preprocessed(placed, validate.outputs["validated"], made_from)
-        which = {"scenario": scenario, "data": data, "study": study, "tracking_uri": tracking_uri}
-        # A loop cannot be given the data version, see `preprocessed`: it is in the summary, too.
-        ingested = ingest.outputs["summary"]
-        with dsl.ParallelFor([str(number) for number in range(placed.workers)], name="workers") as worker:
-            trained = placed(
-                search_settings(
-                    worker=worker,
-                    ingested=ingested,
-                    dataset=dataset,
-                    trials=trials,
-                    seconds=placed.search_seconds,
-                    text_cache=text_cache,
-                    **which,
+            # A loop cannot be given the data version, see `preprocessed`: it is in the summary, too.
+            ingested = made.ingest.outputs["summary"]
+            with dsl.ParallelFor([str(number) for number in range(placed.workers)], name="workers") as worker:
+                placed(
+                    search_settings(
+                        worker=worker,
+                        ingested=ingested,
+                        dataset=made.dataset,
+                        study=study,
+                        trials=trials,
+                        seconds=placed.search_seconds,
+                        text_cache=text_cache,
+                        **which,
+                    )
                 )
-            )
-        told = placed(report_search(data_version=version, ended=dsl.Collected(trained.output), **which))
-        return Results(
-            told.outputs["page"], told.outputs["picture"], told.outputs["summary"], told.outputs["Output"]
-        )
 
     return search

@@ -15,11 +15,9 @@ from kfp import dsl
 from components.evaluate_model import evaluate_model
 from components.fine_tune_model import fine_tune_model
 from components.gate_model import gate_model
-from components.ingest_data import ingest_data
 from components.register_model import register_model
-from components.validate_data import validate_data
 from pipelines.placing import Placing
-from pipelines.preprocessing import preprocessed
+from pipelines.preparation import prepared
 
 NAME = "mtrec-training"
 DESCRIPTION = "From interaction data to a registered, gated multi-task recommender."
@@ -75,21 +73,16 @@ def training_pipeline(placed: Placing) -> Any:
             text_cache: Folder that keeps the work of the encoder's frozen layers for later runs. Empty: in memory.
             lease: The lease under which the run trains, as JSON text. Empty: nobody's.
         """
-        ingest = placed(
-            ingest_data(
-                scenario=scenario,
-                data=data,
-                dvc_root=dvc_root,
-                code_revision=code_revision,
-                pipeline_run=pipeline_run,
-                job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
-                lease=lease,
-            )
+        ingest, validate, dataset, made_from = prepared(
+            placed,
+            scenario=scenario,
+            data=data,
+            dvc_root=dvc_root,
+            code_revision=code_revision,
+            pipeline_run=pipeline_run,
+            lease=lease,
         )
-        version, revision, run = (ingest.outputs[key] for key in ("data_version", "code_revision", "pipeline_run"))
-        made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
-        validate = placed(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
-        dataset = preprocessed(placed, validate.outputs["validated"], made_from)
+        run = ingest.outputs["pipeline_run"]
         fine_tune = placed(
             fine_tune_model(
                 pipeline_run=run,
@@ -104,7 +97,14 @@ def training_pipeline(placed: Placing) -> Any:
         )
         model = fine_tune.outputs["model"]
         evaluate = placed(
-            evaluate_model(scenario=scenario, dataset=dataset, model=model, tracking_uri=tracking_uri)
+            evaluate_model(
+                scenario=scenario,
+                dataset=dataset,
+                model=model,
+                tracking_uri=tracking_uri,
+                lease=lease,
+                pipeline_run=run,
+            )
         )
         candidate = {**made_from, "pipeline_run": run, "image": placed.image}
         gate = placed(
@@ -113,6 +113,7 @@ def training_pipeline(placed: Placing) -> Any:
                 losses=fine_tune.outputs["losses"],
                 validation=validate.outputs["summary"],
                 tracking_uri=tracking_uri,
+                lease=lease,
                 **candidate,
             )
         )

@@ -41,6 +41,8 @@ class Inputs:
     """After so many no trial is begun; None: no limit."""
     text_cache: Path | None = None
     tracking_uri: str | None = None
+    pipeline_run: str | None = None
+    """The pipeline run, by which `report_search` finds the study."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
                 timeout=None if inputs.seconds is None else float(inputs.seconds),
                 text_cache=inputs.text_cache,
                 tracking_uri=inputs.tracking_uri,
+                pipeline_run=inputs.pipeline_run,
                 command=train_command(scenario, inputs.data),
             ),
             files_in(Path(folder)),

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,14 @@ from mtrec.stages.fine_tune import trainer_for
 from mtrec.training import space
 from mtrec.training.loop import Progress
 from mtrec.training.search import Ended, search
-from mtrec.training.storage import Storage
+from mtrec.training.storage import GRACE_SECONDS, HEARTBEAT_SECONDS, Storage
 from mtrec.training.study import Attempt, Skills, Study, shared_settings, value_of
 from mtrec.training.trials import best_of, importance_of, trials_of
+
+_LONGEST = 4000
+"""Characters that every store of MLflow's takes as a tag."""
+_PAUSE_SECONDS = 2.0
+"""Between two looks at the trials that have not ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,8 @@ class Which:
     """URL of the database of studies, see `mtrec.training.storage`."""
     study: str
     tracking_uri: str | None = None
+    pipeline_run: str | None = None
+    """The pipeline run that works on it, by which `mtrec.tracking.studies.study_of` finds it; None: none."""
     command: Sequence[str] = ("mtrec", "run")
     """Words of the command that trains with the scenario; the best settings are added to it."""
 
@@ -133,8 +141,17 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario, listeners: Listene
     return close("FINISHED")
 
 
-def conclude(inputs: Which, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
+def conclude(inputs: Which, outputs: Outputs, scenario: Scenario, failure: str | None = None) -> dict[str, Any]:
     """Write what a study came to, after those who worked on it; MLflow gets the files and the best settings.
+
+    Trials of workers that were killed are queued again for whoever goes on with the study, and their runs ended,
+    once they have given no sign of life for long enough. A trial of somebody else's goes on.
+
+    Args:
+        inputs: which study.
+        outputs: what to write.
+        scenario: the scenario that was searched.
+        failure: what went wrong; None where every worker came to its end.
 
     Returns:
         What `run` returns.
@@ -144,13 +161,19 @@ def conclude(inputs: Which, outputs: Outputs, scenario: Scenario) -> dict[str, A
         RunError: the storage or MLflow cannot be used.
     """
     study, parent = _opened(inputs, scenario)
+    give_up = time.monotonic() + GRACE_SECONDS + HEARTBEAT_SECONDS
+    while (unended := study.unended()) and time.monotonic() < give_up:
+        report("report_search", None, f"waiting for a sign of life of {unended} trials")
+        time.sleep(_PAUSE_SECONDS)
     _end_lost(study, parent)
     summary = _write(study, parent, inputs, outputs)
     if summary["best"]:
         settings = shlex.join(word for setting in summary["settings"] for word in ("--set", setting))
         tracking.tag_run(parent, best_trial=str(summary["best"]["number"]), best_settings=settings)
+    tracking.tag_run(parent, outcome=f"failed: {failure}"[:_LONGEST] if failure else "searched")
     tracking.log_artifacts(parent, [outputs.page, outputs.picture, outputs.summary])
-    tracking.finish_run(parent, "FINISHED")
+    if not unended:
+        tracking.finish_run(parent, "FAILED" if failure else "FINISHED")
     return summary
 
 
@@ -161,7 +184,11 @@ def _opened(inputs: Which, scenario: Scenario) -> tuple[Study, tracking.Run]:
         scenario,
         inputs.study,
         settings=shared_settings(scenario),
-        tags={"mtrec.sampler": scenario.search.sampler, "mtrec.data_version": inputs.data_version},
+        tags={
+            "mtrec.sampler": scenario.search.sampler,
+            "mtrec.data_version": inputs.data_version,
+            **({tracking.SEARCHED_BY: inputs.pipeline_run} if inputs.pipeline_run else {}),
+        },
         tracking_uri=inputs.tracking_uri,
     )
     return study, parent

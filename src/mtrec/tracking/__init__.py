@@ -57,11 +57,20 @@ from mtrec.tracking.runs import (
     pipeline_run,
 )
 from mtrec.tracking.stored import read_evaluation
-from mtrec.tracking.studies import log_values, running_trials, study_run, tag_run, trial_run
+from mtrec.tracking.studies import (
+    SEARCHED_BY,
+    log_values,
+    running_trials,
+    study_of,
+    study_run,
+    tag_run,
+    trial_run,
+)
 from mtrec.tracking.verify import Link, verify
 
 __all__ = [
     "NO_CHAMPION",
+    "SEARCHED_BY",
     "Champion",
     "Change",
     "Decision",
@@ -104,6 +113,7 @@ __all__ = [
     "running_trials",
     "show_model",
     "statuses",
+    "study_of",
     "study_run",
     "tag_run",
     "trained_in",

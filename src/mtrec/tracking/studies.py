@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STUDY = "mtrec.study"
+SEARCHED_BY = "mtrec.searched_by"
+"""Tag of a study's run: the pipeline run that worked on it last."""
 TRIAL = "mtrec.trial"
 _PAGE = 1000
 
@@ -52,6 +54,26 @@ def study_run(
         client.update_run(run_id, status="RUNNING")
         log_settings(client, run, settings)
     return run
+
+
+def study_of(scenario: Scenario, pipeline_run: str, tracking_uri: str | None = None) -> tuple[str, str] | None:
+    """Name and data version of the study that a pipeline run has worked on; None where it came to none.
+
+    Args:
+        scenario: names the experiment.
+        pipeline_run: the run, as in the tag `SEARCHED_BY`.
+        tracking_uri: see `connection.resolve_uri`.
+
+    Raises:
+        RunError: MLflow cannot be used.
+    """
+    with connected(resolve_uri(tracking_uri)) as client:
+        experiment = client.get_experiment_by_name(scenario.name)
+        found = experiment and find_run(client, experiment.experiment_id, pipeline_run, SEARCHED_BY)
+        if not found:
+            return None
+        tags = client.get_run(found).data.tags
+    return tags[STUDY], tags["mtrec.data_version"]
 
 
 def trial_run(study: Run, number: int, settings: Mapping[str, Any], tags: Mapping[str, str]) -> Run:

@@ -219,6 +219,16 @@ class Study:
             attempt.note(why=why, **({"interrupted": True} if state == "failed" else {}))
             self.optuna.tell(attempt.trial, state=states[state])
 
+    def unended(self) -> int:
+        """How many trials still run, after those whose process is gone were queued again.
+
+        Raises:
+            RunError: the storage cannot be reached.
+        """
+        with self.storage.lock(), self.storage.reached():
+            self._recover()
+            return len(self.with_states("RUNNING"))
+
     def budget(self, trials: int | None) -> int:
         """How many trials the study should have in all, where so many are asked for; see `claim`."""
         if self._grid is None:

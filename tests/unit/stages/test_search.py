@@ -23,6 +23,7 @@ SPACE = {
     "tasks.rating.weight": {"low": 0.1, "high": 3.0, "log": True},
 }
 TRIALS = 6
+RUN = "run-7"
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,7 @@ def searched(tiny_bert: Path) -> Scenario:
 
 def report(scenario: Scenario, folder: Path, **inputs: str) -> dict[str, Any]:
     outputs = {name: folder / name for name in ("page", "picture", "summary")}
-    return run_stage("report_search", inputs={"data_version": "v1", **inputs}, outputs=outputs, scenario=scenario)
+    return run_stage("report_search", inputs={"pipeline_run": RUN, **inputs}, outputs=outputs, scenario=scenario)
 
 
 @pytest.mark.slow
@@ -50,6 +51,7 @@ def test_two_workers_share_a_study_and_one_report_tells_of_it(
     monkeypatch.setenv("MTREC_STUDIES", postgres.replace("postgres:@", "postgres:a-secret@"))
     (tmp_path / "shop.yaml").write_text(json.dumps(searched.as_dict()))
     given = {"dataset": shop_run / "dataset", "data_version": "v1", "trials": str(TRIALS), "tracking_uri": uri}
+    given["pipeline_run"] = RUN
     command = [sys.executable, "-m", "mtrec.stages", "search", "--scenario", str(tmp_path / "shop.yaml")]
     other = subprocess.Popen(
         [*command, *(word for key, value in given.items() for word in ("--input", f"{key}={value}"))],
@@ -78,6 +80,56 @@ def test_two_workers_share_a_study_and_one_report_tells_of_it(
     for name in ("page", "picture", "summary"):
         assert "a-secret" not in (tmp_path / name).read_text()
     _check_mlflow(uri, said, " ".join(settings))
+
+
+@pytest.mark.slow
+def test_a_search_whose_worker_was_killed_is_reported_and_goes_on(
+    shop_run: Path,
+    searched: Scenario,
+    postgres: str,
+    uri: str,
+    tmp_path: Path,
+    repository: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody else is left to end its trial's run; the trial waits for the next search of the same study."""
+    monkeypatch.setenv("MTREC_STUDIES", postgres)
+    assert report(searched, tmp_path, tracking_uri=uri, failure="validation failed") == {}, "no worker has begun"
+    assert not (tmp_path / "page").exists()
+    (tmp_path / "shop.yaml").write_text(json.dumps(searched.as_dict()))
+    given = {"dataset": shop_run / "dataset", "data_version": "v1", "study": "killed"}
+    given |= {"tracking_uri": uri, "pipeline_run": RUN}
+    command = [sys.executable, "-m", "mtrec.stages", "search", "--scenario", str(tmp_path / "shop.yaml")]
+    worker = subprocess.Popen(
+        [*command, *(word for key, value in given.items() for word in ("--input", f"{key}={value}"))],
+        env={**os.environ, "PYTHONPATH": str(repository / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    _wait_for_trial(postgres, "killed", worker)
+    while _statuses(uri).count("RUNNING") < 2:  # the study's and the trial's
+        time.sleep(0.05)
+    worker.kill()
+    worker.communicate()
+    said = report(searched, tmp_path, tracking_uri=uri, failure="search-settings: OOMKilled")
+    assert [trial["state"] for trial in said["trials"]].count("waiting") == 1
+    assert "RUNNING" not in _statuses(uri)
+    with connected(uri) as client:
+        study = client.get_run(said["mlflow_run"])
+    assert study.info.status == "FAILED"
+    assert study.data.tags["mtrec.outcome"] == "failed: search-settings: OOMKilled"
+    assert "failed" in (tmp_path / "page").read_text()
+    run_stage("search", inputs={**given, "trials": "2"}, outputs={}, scenario=searched)
+    said = report(searched, tmp_path, tracking_uri=uri)
+    assert [trial["state"] for trial in said["trials"]].count("complete") == 2
+    assert set(_statuses(uri)) == {"FINISHED", "KILLED"}
+
+
+def _statuses(uri: str) -> list[str]:
+    with connected(uri) as client:
+        experiment = client.get_experiment_by_name("tiny-shop")
+        return [run.info.status for run in client.search_runs([experiment.experiment_id])] if experiment else []
 
 
 def _wait_for_trial(url: str, study: str, process: "subprocess.Popen[str]") -> None:

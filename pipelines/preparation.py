@@ -1,15 +1,68 @@
-"""Preprocessing inside a pipeline: one task, or shards side by side. Pure wiring, no logic."""
+"""What training and search begin with: ingest → validate → preprocess. Pure wiring, no logic."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
+from components.ingest_data import ingest_data
 from components.join_shards import join_shards
 from components.preprocess_data import preprocess_data
 from components.preprocess_shard import preprocess_shard
 from components.shard_tables import shard_tables
+from components.validate_data import validate_data
 from pipelines.placing import Placing
+
+
+class Prepared(NamedTuple):
+    """What the tasks after it need."""
+
+    ingest: Any
+    """The task."""
+    validate: Any
+    """The task."""
+    dataset: Any
+    """The dataset, an output."""
+    made_from: Mapping[str, Any]
+    """The parameters scenario, data_version and code_revision of the tasks that follow."""
+
+
+def prepared(
+    placed: Placing,
+    *,
+    scenario: Any,
+    data: Any,
+    dvc_root: Any,
+    code_revision: Any,
+    pipeline_run: Any,
+    lease: Any = "",
+) -> Prepared:
+    """Wire all that comes before a model; call it while a pipeline is defined.
+
+    Args:
+        placed: where and with what the tasks run.
+        scenario: the pipeline's parameter, as are those that follow.
+        data: see `components.ingest_data`, like the rest.
+        dvc_root: where the data version is kept.
+        code_revision: of the code.
+        pipeline_run: name of the run.
+        lease: under which the run trains.
+    """
+    ingest = placed(
+        ingest_data(
+            scenario=scenario,
+            data=data,
+            dvc_root=dvc_root,
+            code_revision=code_revision,
+            pipeline_run=pipeline_run,
+            job_id=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+            lease=lease,
+        )
+    )
+    version, revision = ingest.outputs["data_version"], ingest.outputs["code_revision"]
+    made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
+    validate = placed(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
+    return Prepared(ingest, validate, preprocessed(placed, validate.outputs["validated"], made_from), made_from)
 
 
 def preprocessed(placed: Placing, tables: Any, made_from: Mapping[str, Any]) -> Any:

@@ -14,7 +14,7 @@ from mtrec.data.contract import Tables
 from mtrec.data.sources.simulated import Dials, simulate
 from mtrec.stages.execution import run_stage
 from pipelines.placing import Placing
-from pipelines.preprocessing import preprocessed
+from pipelines.preparation import preprocessed
 from tests.unit.tiny_shop import shop_scenario
 
 SMALL = {"num_users": 30, "num_items": 20, "num_interactions": 400}
