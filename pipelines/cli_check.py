@@ -31,7 +31,9 @@ def check(
     ] = None,
     account: Annotated[
         list[str] | None,
-        typer.Option("--account", metavar="NAME", help="Service account, instead of those of k8s/. Repeatable."),
+        typer.Option(
+            "--account", metavar="NAME", help="Service account that runs get, instead of those of k8s/. Repeatable."
+        ),
     ] = None,
     secret: Annotated[
         list[str] | None,
@@ -75,7 +77,8 @@ def check(
     given: dict[str, Any] = {
         "namespace": namespace,
         "kfp_namespace": kfp_namespace,
-        "accounts": account,
+        "accounts": dict.fromkeys(account, "trainer") if account else None,
+        "service_account": account[0] if account else None,
         "secrets": dict(map(_secret, secret)) if secret else None,
         "claims": claim,
         "runtime": runtime,

@@ -17,6 +17,7 @@ from pipelines.cli_options import (
     ImageOption,
     ScenarioOption,
     SetOption,
+    check_text,
     console,
     new_app,
     placing,
@@ -147,8 +148,11 @@ def _order(
     ] = "",
 ) -> Order:
     from mtrec.errors import InputError
+    from pipelines.cluster_config import Name
     from pipelines.submitting import Order
 
+    if service_account:
+        check_text(Name, service_account, "--service-account", "the name of a service account of the namespace")
     placed = placing(cluster, image=image, gpus=gpus)
     parameters: dict[str, Any] = {
         "drop" if kind == "monitoring" else "data": data,

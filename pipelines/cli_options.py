@@ -130,18 +130,41 @@ def placing(cluster: Path | None, *, image: str | None, gpus: int | None) -> Pla
 
     Raises:
         ConfigError: the cluster's configuration is wrong.
-        InputError: GPUs are asked for twice.
+        InputError: GPUs are asked for twice, or what is given for the image is no name of one.
     """
     from components.images import IMAGE
     from mtrec.errors import InputError
-    from pipelines.cluster_config import load_cluster
+    from pipelines.cluster_config import Image, load_cluster
     from pipelines.placing import Placing
 
+    check_text(Image, image or IMAGE, "--image", "an image's name, with its registry, and a tag or digest")
     if cluster is None:
         return Placing(image=image or IMAGE, gpus=gpus or 0)
     if gpus is not None:
         raise InputError(f"--gpus and --cluster: set steps.fine_tune_model.gpus in {cluster} instead")
     return Placing.on(load_cluster(cluster, image=image))
+
+
+def check_text(kind: Any, text: str, option: str, says: str) -> None:
+    """Refuse what a pod would be refused for later.
+
+    Args:
+        kind: one of the annotated types of `pipelines.cluster_config`.
+        text: what was given.
+        option: by which option.
+        says: what is expected.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from mtrec.errors import InputError
+
+    try:
+        TypeAdapter(kind).validate_python(text)
+    except ValidationError:
+        raise InputError(f"{option} '{text}': give {says}") from None
 
 
 def misused(error: Any) -> int:

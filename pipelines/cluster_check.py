@@ -54,11 +54,16 @@ class Wanted:
     namespace: str = "mtrec"
     """Where runs are."""
     kfp_namespace: str = "kubeflow"
-    accounts: Sequence[str] = ("mtrec-trainer", "mtrec-approver", "mtrec-scheduler", "mtrec-node")
-    roles: Mapping[str, str] = field(
-        default_factory=lambda: {"trainer": "mtrec-trainer", "approver": "mtrec-approver"}
+    accounts: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "mtrec-trainer": "trainer",
+            "mtrec-approver": "approver",
+            "mtrec-scheduler": "",
+            "mtrec-node": "",
+        }
     )
-    """What an account is for → the account, whose rights are looked at where it is among `accounts`."""
+    """Service account → whose rights it should have, a key of `_RIGHTS`; empty: they are not looked at. An account
+    without a name is the one that Kubeflow Pipelines gives runs by itself."""
     service_account: str = "mtrec-trainer"
     """That runs are given by its name. Empty: the server's own."""
     secrets: Mapping[str, Sequence[str]] = field(
@@ -79,6 +84,8 @@ class Wanted:
     """Of one training."""
     gpus: int = 0
     """Of each node."""
+    processes: int = 1
+    """Of each node, where so many are asked for."""
     gpu_type: str = "nvidia.com/gpu"
     tolerated: Sequence[str] = ()
     """Keys of taints that training puts up with; an empty one means any."""
@@ -99,11 +106,10 @@ def wanted_by(cluster: Cluster) -> Wanted:
     for name in cluster.image_pull_secrets:
         secrets.setdefault(name, set()).add(".dockerconfigjson")
     node = cluster.step(TRAINER)
-    trainer, *others = standard.accounts
+    others = {name: role for name, role in standard.accounts.items() if role != "trainer"}
     return Wanted(
         namespace=cluster.namespace,
-        accounts=[cluster.service_account or trainer, *others],
-        roles={**standard.roles, "trainer": cluster.service_account or trainer},
+        accounts={cluster.service_account: "trainer", **others},
         service_account=cluster.service_account,
         secrets={name: sorted(keys) for name, keys in secrets.items()},
         config_maps={name: sorted(keys) for name, keys in config_maps.items()},
@@ -111,6 +117,7 @@ def wanted_by(cluster: Cluster) -> Wanted:
         runtime=cluster.train_job.runtime,
         nodes=cluster.train_job.nodes,
         gpus=node.gpus or 0,
+        processes=cluster.train_job.processes_per_node or 1,
         gpu_type=node.gpu_type or standard.gpu_type,
         tolerated=[toleration.key or "" for toleration in node.tolerations],
         images=sorted({cluster.step(name).image or cluster.image for name in COMPONENTS}),
@@ -235,11 +242,10 @@ def _kfp(cluster: _Cluster) -> Iterator[Line]:
         yield Line("missing", what, "there is no service ml-pipeline", f"{_KFP_GUIDE}, or give --kfp-namespace")
         return
     try:
-        text = cluster.through(namespace, "ml-pipeline", "8888", "apis/v2beta1/healthz")
+        health = _health(cluster)
     except (ApiException, HTTPError) as error:
         yield _unreached(what, error, f"kubectl -n {namespace} get pods -l app=ml-pipeline")
         return
-    health = _json(text)
     tag, multi_user = str(health.get("tag_name") or ""), bool(health.get("multi_user"))
     version = parse_version(tag)
     if version is None:
@@ -265,12 +271,8 @@ def _kfp(cluster: _Cluster) -> Iterator[Line]:
 
 def _run_as(cluster: _Cluster, account: str, tag: str, multi_user: bool) -> Iterator[Line]:
     """Whether the server lets runs have the account: newer ones ask for a list, and for a right of the caller."""
-    what, namespace = f"runs as {account}", cluster.wanted.kfp_namespace
-    found = cluster.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/ml-pipeline") or {}
-    containers = found.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or []
-    env = {one["name"]: one.get("value") for container in containers for one in container.get("env") or []}
-    default = env.get(_DEFAULT_ACCOUNT) or ("default-editor" if multi_user else "pipeline-runner")
-    if account == default:
+    what, namespace, env = f"runs as {account}", cluster.wanted.kfp_namespace, _server_env(cluster)
+    if account == _servers_account(env, multi_user):
         return
     version = re.match(r"v?(\d+)\.(\d+)\.(\d+)", tag)
     old = version is not None and tuple(map(int, version.groups())) <= _ANY_ACCOUNT
@@ -289,6 +291,40 @@ def _run_as(cluster: _Cluster, account: str, tag: str, multi_user: bool) -> Iter
         why = f"{said} an account that the caller may not use, and you may not"
         fix = f"have the right to use serviceaccounts {account} given to those who start runs"
         yield Line("warning" if old or version is None else "missing", what, why, fix)
+
+
+def _health(cluster: _Cluster) -> dict[str, Any]:
+    """What Kubeflow Pipelines says of itself."""
+    return _json(cluster.through(cluster.wanted.kfp_namespace, "ml-pipeline", "8888", "apis/v2beta1/healthz"))
+
+
+def _server_env(cluster: _Cluster) -> dict[str, Any]:
+    """Variables of Kubeflow Pipelines' server; None for a value that is kept elsewhere."""
+    path = f"/apis/apps/v1/namespaces/{cluster.wanted.kfp_namespace}/deployments/ml-pipeline"
+    found = cluster.get(path) or {}
+    containers = found.get("spec", {}).get("template", {}).get("spec", {}).get("containers") or []
+    return {one["name"]: one.get("value") for container in containers for one in container.get("env") or []}
+
+
+def _servers_account(env: Mapping[str, Any], multi_user: bool) -> str:
+    """The account that the server gives runs which name none."""
+    return env.get(_DEFAULT_ACCOUNT) or ("default-editor" if multi_user else "pipeline-runner")
+
+
+def _named_accounts(cluster: _Cluster) -> dict[str, str]:
+    """`Wanted.accounts`, each with its name."""
+    from kubernetes.client import ApiException
+    from urllib3.exceptions import HTTPError
+
+    accounts = dict(cluster.wanted.accounts)
+    if "" in accounts:
+        role = accounts.pop("")
+        try:
+            multi_user = bool(_health(cluster).get("multi_user"))
+        except (ApiException, HTTPError):  # which the check of Kubeflow Pipelines has told
+            multi_user = cluster.wanted.namespace != cluster.wanted.kfp_namespace
+        accounts = {_servers_account(_server_env(cluster), multi_user): role, **accounts}
+    return accounts
 
 
 def _definitions(cluster: _Cluster) -> Iterator[Line]:
@@ -327,10 +363,11 @@ def _retries(cluster: _Cluster) -> Iterator[Line]:
 def _trainer(cluster: _Cluster) -> Iterator[Line]:
     if cluster.wanted.runtime == LOCAL:
         return
-    needed: Verdict = "missing" if cluster.wanted.nodes > 1 or cluster.wanted.gpus > 1 else "warning"
+    wanted = cluster.wanted
+    needed: Verdict = "missing" if max(wanted.nodes, wanted.gpus, wanted.processes) > 1 else "warning"
     for name in _TRAINER_DEFINITIONS:
         if cluster.definition(name) is None:
-            why = "training on several nodes or GPUs starts one; on one it is not needed"
+            why = "training on several nodes, GPUs or processes starts one; elsewhere it is not needed"
             yield Line(needed, f"resource {name}", why, _TRAINER_GUIDE)
             return
         yield Line("ok", f"resource {name}", "defined")
@@ -350,13 +387,10 @@ def _trainer(cluster: _Cluster) -> Iterator[Line]:
 
 def _runtime(cluster: _Cluster, needed: Verdict) -> Line:
     name, namespace = cluster.wanted.runtime, cluster.wanted.namespace
-    base = "/apis/trainer.kubeflow.org/v1alpha1"
-    found = cluster.get(f"{base}/namespaces/{namespace}/trainingruntimes/{name}")
-    if found is None:
-        found = cluster.get(f"{base}/clustertrainingruntimes/{name}")
+    found = cluster.get(f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainingruntimes/{name}")
     what, label = f"training runtime {name}", "trainer.kubeflow.org/framework"
     if found is None:
-        return Line(needed, what, f"neither in {namespace} nor for the cluster: TrainJobs refer to it", _MANIFESTS)
+        return Line(needed, what, f"not in {namespace}, whose TrainJobs refer to it", _MANIFESTS)
     if label not in (found["metadata"].get("labels") or {}):
         fix = f"kubectl -n {namespace} label trainingruntime {name} {label}=torch"
         return Line(needed, what, f"it has no label {label}, without which the SDK refuses it", fix)
@@ -364,7 +398,7 @@ def _runtime(cluster: _Cluster, needed: Verdict) -> Line:
 
 
 def _accounts(cluster: _Cluster) -> Iterator[Line]:
-    for name in cluster.wanted.accounts:
+    for name in _named_accounts(cluster):
         if cluster.own("serviceaccounts", name) is None:
             yield Line("missing", f"service account {name}", "pods that use it are refused", _MANIFESTS)
         else:
@@ -410,11 +444,10 @@ _RIGHTS_FIX = "compare k8s/base/runs/rights.yaml with the roles bound there"
 
 
 def _rights(cluster: _Cluster) -> Iterator[Line]:
-    known = cluster.wanted.accounts
-    accounts = {"": "", **{role: name for role, name in cluster.wanted.roles.items() if name in known}}
-    for role, account in accounts.items():
-        whose = f"rights of {account}" if account else "your rights"
-        yield from _asked(partial(_granted, role=role, account=account), whose, cluster)
+    yield from _asked(partial(_granted, role="", account=""), "your rights", cluster)
+    for account, role in _named_accounts(cluster).items():
+        if role:
+            yield from _asked(partial(_granted, role=role, account=account), f"rights of {account}", cluster)
 
 
 def _granted(cluster: _Cluster, role: str, account: str) -> Iterator[Line]:

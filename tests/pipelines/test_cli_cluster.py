@@ -113,6 +113,8 @@ def test_runs_list_and_stop(stand_in: StandIn, mtrec: Mtrec) -> None:
         (("submit", "serving"), "choose one of training, monitoring"),
         (("submit", "monitoring"), "monitoring needs --data"),
         (("submit", "training", "--scenario", "nothing"), "nothing"),
+        (("submit", "training", "--image", "my image"), "--image 'my image': give an image's name"),
+        (("submit", "training", "--service-account", "Me_"), "--service-account 'Me_': give the name of a service"),
         (("runs", "list", "--token-file", "not/there"), "--token-file not/there"),
     ],
 )

@@ -139,7 +139,7 @@ def test_values_of_secrets_are_told_to_nobody(server: KubeServer, capsys: pytest
         ("services", "ml-pipeline", "kubeflow", "missing", "Kubeflow Pipelines in kubeflow", "no service"),
         ("configmaps", "workflow-controller-configmap", "kubeflow", "warning", "retries after lost pods", "lost"),
         ("configmaps", "kubeflow-trainer-public", "kubeflow-system", "unknown", "Kubeflow Trainer", "not tell"),
-        ("trainingruntimes", "mtrec-torch", "mtrec", "warning", "training runtime mtrec-torch", "neither in mtrec"),
+        ("trainingruntimes", "mtrec-torch", "mtrec", "warning", "training runtime mtrec-torch", "not in mtrec"),
         ("serviceaccounts", "mtrec-node", "mtrec", "missing", "service account mtrec-node", "are refused"),
         ("secrets", "mtrec-studies", "mtrec", "missing", "secret mtrec-studies", "do not start"),
         ("persistentvolumeclaims", "mtrec-work", "mtrec", "missing", "claim mtrec-work", "have no place"),
@@ -235,7 +235,7 @@ def test_an_account_of_any_name_is_looked_at(server: KubeServer, tmp_path: Path)
     file = tmp_path / "mine.yaml"
     file.write_text("service_account: pipeline-runner\n")
     expected = wanted_by(load_cluster(file))
-    assert (expected.accounts[0], expected.service_account) == ("pipeline-runner", "pipeline-runner")
+    assert (expected.accounts["pipeline-runner"], expected.service_account) == ("trainer", "pipeline-runner")
     server.add("serviceaccounts", "pipeline-runner", "mtrec")
     user = "system:serviceaccount:mtrec:pipeline-runner"
     lacking = [("list", "trainjobs"), ("get", "trainingruntimes"), ("list", "pods"), ("list", "events")]
@@ -244,6 +244,33 @@ def test_an_account_of_any_name_is_looked_at(server: KubeServer, tmp_path: Path)
         line for line in check_cluster(kube.api_client(), expected) if line.what == "rights of pipeline-runner"
     ]
     assert [line.why.partition(":")[0] for line in found] == [f"may not {' '.join(rule)}" for rule in lacking]
+
+
+@pytest.mark.parametrize(("multi_user", "own"), [(True, "default-editor"), (False, "pipeline-runner")])
+def test_where_none_is_named_the_servers_own_account_is_looked_at(
+    server: KubeServer, tmp_path: Path, multi_user: bool, own: str
+) -> None:
+    server.proxied["kubeflow", "ml-pipeline"] = health(multi_user=multi_user)
+    (tmp_path / "mine.yaml").write_text("namespace: mtrec\n")
+    found = list(check_cluster(kube.api_client(), wanted_by(load_cluster(tmp_path / "mine.yaml"))))
+    assert f"service account {own}" in {line.what for line in found if line.verdict == "missing"}
+    assert f"rights of {own}" in {line.what for line in found}
+    assert not [line for line in found if "mtrec-trainer" in line.what]
+
+
+def test_an_account_of_the_command_line_is_that_of_runs(
+    server: KubeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.add("serviceaccounts", "runner", "mtrec")
+    server.forbidden.add(("update", "leases", "", "system:serviceaccount:mtrec:runner"))
+    main_code(["cluster", "check", "--account", "runner"], 1)
+    assert "missing  rights of runner: may not update leases" in capsys.readouterr().out
+
+
+def test_several_processes_of_a_node_are_a_trainjob(server: KubeServer) -> None:
+    server.remove("trainingruntimes", "mtrec-torch", "mtrec")
+    assert only().verdict == "warning"
+    assert [line.verdict for line in wrong(processes=2)] == ["missing"]
 
 
 def test_training_in_its_own_pod_needs_no_trainer(server: KubeServer) -> None:
@@ -381,7 +408,11 @@ def test_wrong_input(
 
 def test_names_of_ones_own(server: KubeServer) -> None:
     found = lines(
-        namespace="kubeflow", accounts=["runner"], secrets={"own": ["key"]}, claims=["disk"], mlflow="kubeflow/m:80"
+        namespace="kubeflow",
+        accounts={"runner": "trainer"},
+        secrets={"own": ["key"]},
+        claims=["disk"],
+        mlflow="kubeflow/m:80",
     )
     missing = {line.what for line in found if line.verdict == "missing"}
     assert {"service account runner", "secret own", "claim disk", "MLflow at m.kubeflow"} <= missing
@@ -390,7 +421,6 @@ def test_names_of_ones_own(server: KubeServer) -> None:
 def test_what_the_cluster_file_names_is_looked_for(server: KubeServer, repository: Path, tmp_path: Path) -> None:
     standard = wanted_by(load_cluster(repository / "k8s" / "cluster" / "cluster.yaml"))
     assert standard == Wanted(
-        accounts=["mtrec-trainer", *Wanted().accounts[1:]],
         secrets={
             "mtrec-mlflow": ["password", "username"],
             "mtrec-object-store": ["access-key", "secret-key"],
