@@ -80,6 +80,7 @@ def registered(here: Path, scenario: Scenario, seed: int) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_models_become_a_third_that_is_judged_and_registered(here: Path, shop: Path, main: Main) -> None:
     scenario = load_scenario(shop)
     for seed in (1, 2):

@@ -1,4 +1,4 @@
-"""A lease has one holder at a time, ends by itself, and refuses late writers."""
+"""A lease in a file: what is its own; what leases have in common is in test_lease_stores.py."""
 
 import json
 import os
@@ -6,14 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from mtrec.errors import RunError
-from mtrec.lease import Held, Lease, Lost, holding
+from mtrec.lease import Held, Lease
 
 HOLDER = (
     "import sys, time; from pathlib import Path; from mtrec.lease import Lease, holding\n"
@@ -30,54 +29,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-def test_a_second_one_is_told_who_holds_it(tmp_path: Path) -> None:
-    first, second = Lease(tmp_path / "shop.json"), Lease(tmp_path / "shop.json")
-    first.acquire("retraining of shop")
-    with pytest.raises(Held, match=r"^retraining of shop is under way already \(.*process \d+"):
-        second.acquire("retraining of shop")
-    first.release()
-    second.acquire("retraining of shop")
-
-
-def test_it_ends_by_itself_and_the_late_holder_cannot_write(tmp_path: Path) -> None:
-    clock = Clock()
-    first, second = (Lease(tmp_path / "shop.json", seconds=60, clock=clock) for _ in range(2))
-    token = first.acquire("one")
-    clock.now += 59
-    first.renew()
-    clock.now += 59
-    with first.guarded() as own:
-        assert own == token
-    clock.now += 61
-    with pytest.raises(Lost, match="has expired"), first.guarded():
-        pytest.fail("a late write")
-    assert second.acquire("two") == token + 1
-    for late in (first.renew, lambda: first.guarded().__enter__()):
-        with pytest.raises(Lost, match="holds it now"):
-            late()
-    first.release()
-    with second.guarded():
-        pass
-
-
-def test_tokens_grow_after_a_release_too(tmp_path: Path) -> None:
-    tokens = []
-    for _ in range(3):
-        lease = Lease(tmp_path / "shop.json")
-        tokens.append(lease.acquire("x"))
-        lease.release()
-    assert tokens == [1, 2, 3]
-
-
-def test_holding_renews(tmp_path: Path) -> None:
-    other = Lease(tmp_path / "shop.json")
-    with holding(Lease(tmp_path / "shop.json", seconds=0.3), "long work"):
-        time.sleep(0.8)
-        with pytest.raises(Held):
-            other.acquire("x")
-    other.acquire("x")
 
 
 def test_a_killed_holder_of_this_machine_blocks_nobody(tmp_path: Path) -> None:
@@ -124,32 +75,6 @@ def test_a_lease_that_an_mtrec_of_before_wrote_lasts_its_time(tmp_path: Path) ->
         Lease(path, clock=clock).acquire("x")
     clock.now += 61
     assert Lease(path, clock=clock).acquire("x") == 2
-
-
-def test_a_step_that_outlives_its_run_cannot_write_once_another_run_has_begun(tmp_path: Path) -> None:
-    """The step is another process than the holder, and knows the lease from a text."""
-    lease = Lease(tmp_path / "shop.json")
-    lease.acquire("one")
-    step = Lease.from_text(lease.as_text())
-    with step.guarded() as token:
-        assert token == lease.token
-    lease.release()
-    Lease(tmp_path / "shop.json").acquire("two")
-    with pytest.raises(Lost, match="holds it now"), step.guarded():
-        pytest.fail("a late write")
-    with pytest.raises(RunError, match="not a lease"):
-        Lease.from_text("{}")
-
-
-def test_a_late_renewal_counts_where_nobody_has_taken_it(tmp_path: Path) -> None:
-    clock = Clock()
-    lease = Lease(tmp_path / "shop.json", seconds=60, clock=clock)
-    lease.acquire("a long write under the guard")
-    clock.now += 61
-    assert lease.holding() is None
-    lease.renew()
-    with lease.guarded():
-        pass
 
 
 def test_a_long_write_under_the_guard_keeps_the_lease_its_holders(tmp_path: Path) -> None:

@@ -132,6 +132,8 @@ def test_a_step_in_another_process_writes_for_the_holder_until_another_has_begun
     Lease(store).acquire("two")
     with pytest.raises(Lost, match="holds it now"), step.guarded():
         pytest.fail("a late write")
+    with pytest.raises(RunError, match="not a lease"):
+        Lease.from_text("{}")
 
 
 def test_the_processes_of_a_run_share_its_token(store: Store) -> None:
