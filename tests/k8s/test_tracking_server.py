@@ -1,4 +1,7 @@
-"""The tracking server as the manifests start it, on a real PostgreSQL, with the permissions that the Job sets."""
+"""The tracking server as the manifests start it, on a real PostgreSQL, with the permissions that the Job sets.
+
+The bucket is one of a server that speaks S3 (tests/s3.py).
+"""
 
 import base64
 import json
@@ -18,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
+from tests.s3 import Store, s3  # noqa: F401
 from tests.unit.postgres import postgres  # noqa: F401
 
 Documents = list[dict[str, Any]]
@@ -51,6 +55,7 @@ def candidate():
 said = {}
 for name, call in {
     "run": lambda: client.create_run(experiment),
+    "artifact": lambda: client.log_text(client.search_runs([experiment])[0].info.run_id, "a text", "model/text"),
     "candidate": candidate,
     "alias of a candidate": lambda: client.set_registered_model_alias("shop-candidate", "candidate", "1"),
     "tag of a candidate": lambda: client.set_model_version_tag("shop-candidate", "1", "review", "x"),
@@ -64,7 +69,7 @@ for name, call in {
         said[name] = True
     except Exception as error:
         code = getattr(error.__cause__ or error, "error_code", repr(error))  # a copy's own error wraps it
-        assert code == "PERMISSION_DENIED", f"{name}: {code}: {error}"
+        assert code == "PERMISSION_DENIED" or "403 Client Error" in str(error), f"{name}: {code}: {error}"
         said[name] = False
 print(json.dumps(said))
 """
@@ -102,6 +107,7 @@ def start(
     dev: Documents,
     check: ModuleType,
     postgres: str,  # noqa: F811
+    s3: Store,  # noqa: F811
     repository: Path,
     tmp_path: Path,
 ) -> Iterator[Callable[[], Server]]:
@@ -118,11 +124,13 @@ def start(
         "PGHOST": parse_qs(address.query)["host"][0],
         "PGUSER": address.username or "postgres",
         "MLFLOW_AUTH_CONFIG_PATH": str(repository / "mlflow" / "auth.ini"),
-        "MLFLOW_ARTIFACTS_DESTINATION": str(tmp_path / "bucket"),
+        "MLFLOW_S3_ENDPOINT_URL": s3.url,
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # as in the image
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     del given["PGPORT"]
+    assert given["MLFLOW_ARTIFACTS_DESTINATION"] == "s3://mlflow"
+    s3.bucket("mlflow")
     running: list[subprocess.Popen[bytes]] = []
 
     def start() -> Server:
@@ -161,7 +169,12 @@ def start(
 
 @pytest.mark.slow
 def test_the_trainer_cannot_promote(
-    start: Callable[[], Server], dev: Documents, check: ModuleType, repository: Path, tmp_path: Path
+    start: Callable[[], Server],
+    dev: Documents,
+    check: ModuleType,
+    s3: Store,  # noqa: F811
+    repository: Path,
+    tmp_path: Path,
 ) -> None:
     running = start()
     assert running.answers(), running.log.read_text()
@@ -203,6 +216,7 @@ def test_the_trainer_cannot_promote(
 
     set_permissions()
     may = {
+        "artifact": True,
         "candidate": True,
         "alias of a candidate": True,
         "tag of a candidate": True,
@@ -213,6 +227,8 @@ def test_the_trainer_cannot_promote(
         "delete": False,
     }
     assert tried("trainer", given["TRAINER_PASSWORD"]) == may
+    (kept,) = s3.keys("mlflow")
+    assert kept.endswith("/artifacts/model/text"), "through the server, and with its login"
     approver = {what: what in ("promotion", "champion", "history") for what in may}
     assert tried("approver", given["APPROVER_PASSWORD"]) == approver
     given["TRAINER_PASSWORD"] = "another-password"  # a second run changes the password, and nothing else
