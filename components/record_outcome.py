@@ -33,13 +33,13 @@ def record_outcome(
     """
     from mtrec.stages.execution import run_component
 
-    failed = status.state != "SUCCEEDED"
     return str(
         run_component(
             "record",
             inputs={
                 "pipeline_run": pipeline_run or job_id,
-                "failure": (status.error_message or "a step failed") if failed else "",
+                "state": status.state,
+                "message": status.error_message,
                 "tracking_uri": tracking_uri,
                 "lease": lease,
                 "of": of,

@@ -42,12 +42,12 @@ def report_search(
 
     from mtrec.stages.execution import run_component
 
-    failed = status.state != "SUCCEEDED"
     result = run_component(
         "report_search",
         inputs={
             "pipeline_run": pipeline_run or job_id,
-            "failure": (status.error_message or "a step failed") if failed else "",
+            "state": status.state,
+            "message": status.error_message,
             "data": data,
             "tracking_uri": tracking_uri,
         },

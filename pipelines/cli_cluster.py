@@ -297,14 +297,16 @@ def stop_command(run: RunArgument, access: Access, debug: DebugOption = False) -
     from mtrec.errors import InputError
     from pipelines.following_cluster import ENDED
     from pipelines.kfp_server import connect
-    from pipelines.stopping import give_back
+    from pipelines.stopping import give_back, stopped
 
     with connect(access) as server:
         found = server.run(run)
         if found.state in ENDED:
             raise InputError(f"run {run} has ended already: {found.state.lower()}")
         server.stop(run)
-    typer.echo(f"run {run} is asked to stop")
+        typer.echo(f"run {run} is asked to stop")
+        if not stopped(server, run):
+            typer.echo("its steps still run; one that begins now may take its lease again until that expires")
     for line in give_back(found):
         typer.echo(line)
 

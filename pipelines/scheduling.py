@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from mtrec.errors import InputError
-from pipelines.kfp_server import Missing, ScheduleView, Server
+from pipelines.kfp_server import Away, Missing, ScheduleView, Server
 from pipelines.submitting import Order, Prepared, prepare
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -112,10 +112,17 @@ def create(order: Order, cron: str, server: Server, *, replace: bool = False) ->
         pipeline_root=order.pipeline_root,
         description=f"{order.kind} of {order.scenario.name}, made by mtrec",
     )
-    _alone(server, name, made, there)
-    for old in there:  # after the new one is there: a refused one must not leave none
-        with suppress(Missing):
-            server.delete(old.id)
+    try:
+        _alone(server, name, made, there)
+        for old in there:  # after the new one is there: a refused one must not leave none
+            with suppress(Missing):
+                server.delete(old.id)
+    except Away as error:
+        others = ", and so may be the one of before" if there else ""
+        raise Away(
+            f"schedule {name} is made ({made}){others}; then the server was away: {error}; see `mtrec schedule "
+            "list`, and delete by its id what is too much"
+        ) from error
     return Scheduled(id=made, name=name, cron=six, prepared=prepared, replaced=len(there))
 
 

@@ -7,12 +7,34 @@ past their deadline (kubeflow/pipelines#6101).
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 from mtrec.errors import MtrecError
 from mtrec.lease import leave
 from mtrec.training.nodes import run_label
-from pipelines.kfp_server import RunView
+from pipelines.following_cluster import ENDED
+from pipelines.kfp_server import RunView, Server
+
+
+def stopped(server: Server, run_id: str, *, patience_seconds: float = 60.0, pause_seconds: float = 2.0) -> bool:
+    """Wait until a run that is asked to stop has ended: as long as one of its steps runs, it may take its lease.
+
+    Args:
+        server: that has it.
+        run_id: the run.
+        patience_seconds: how long to wait.
+        pause_seconds: between two looks.
+
+    Returns:
+        Whether it has ended.
+    """
+    give_up = time.monotonic() + patience_seconds
+    while server.run(run_id).state not in ENDED:
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(pause_seconds)
+    return True
 
 
 def give_back(run: RunView) -> Iterator[str]:

@@ -30,6 +30,16 @@ class Store:
         """What is in a bucket, at most 1000 names."""
         return [found["Key"] for found in self._client.list_objects_v2(Bucket=bucket).get("Contents", [])]
 
+    def sync(self, source: str, to: str) -> None:
+        """Copy what is in a bucket to another, as `aws s3 sync` does."""
+        for key in self.keys(source):
+            self._client.copy_object(Bucket=to, Key=key, CopySource={"Bucket": source, "Key": key})
+
+    def empty(self, bucket: str) -> None:
+        """Delete what is in a bucket."""
+        for key in self.keys(bucket):
+            self._client.delete_object(Bucket=bucket, Key=key)
+
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:

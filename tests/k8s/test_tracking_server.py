@@ -22,7 +22,7 @@ import pytest
 import requests
 
 from tests.s3 import Store, s3  # noqa: F401
-from tests.unit.postgres import postgres  # noqa: F401
+from tests.unit.postgres import postgres, tools  # noqa: F401
 
 Documents = list[dict[str, Any]]
 
@@ -263,3 +263,83 @@ def test_two_servers_may_start_at_once_on_an_empty_database(start: Callable[[], 
     for server in servers:
         again = server if server.process.poll() is None else start()
         assert again.answers(), again.log.read_text()
+
+
+USER = """
+import os
+from mtrec.tracking.connection import connected
+client = connected(os.environ["MLFLOW_TRACKING_URI"]).__enter__()
+"""
+FILL = """
+run = client.create_run(client.create_experiment("shop"))
+client.log_text(run.info.run_id, "weights", "model/text")
+client.create_registered_model("shop")
+client.create_model_version("shop", f"{run.info.artifact_uri}/model", run_id=run.info.run_id)
+client.set_registered_model_alias("shop", "champion", "1")
+client.set_registered_model_tag("shop", "mtrec.history.0001", "approved")
+"""
+LATER = """
+client.set_registered_model_tag("shop", "mtrec.history.0002", "after the backup")
+"""
+READ = """
+import mlflow
+version = client.get_model_version_by_alias("shop", "champion")
+print(version.version, sorted(client.get_registered_model("shop").tags.items()))
+print(open(mlflow.artifacts.download_artifacts(run_id=version.run_id, artifact_path="model/text")).read())
+"""
+
+
+@pytest.mark.slow
+def test_the_registry_comes_back_from_its_backup(
+    start: Callable[[], Server],
+    dev: Documents,
+    check: ModuleType,
+    postgres: str,  # noqa: F811
+    s3: Store,  # noqa: F811
+    repository: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """By the lines of the guide for the database; a bucket is copied here without the tool that they name."""
+    guide = (repository / "docs" / "operations.md").read_text(encoding="utf-8")
+    host = parse_qs(urlsplit(postgres).query)["host"][0]
+    admin = environment(container_of(dev, check, "Job", "mlflow-permissions"), dev, "mlflow")
+
+    def line(tool: str) -> None:
+        (found,) = re.findall(rf"^{tool} .*$", guide, flags=re.MULTILINE)
+        here = found.replace("host=db.example.com", f"host={host}").replace("user=mlflow", "user=postgres")
+        path = f"{tools()}{os.pathsep}{os.environ['PATH']}"
+        subprocess.run(here, shell=True, check=True, cwd=tmp_path, env=os.environ | {"PATH": path})
+
+    def tell(server: Server, code: str) -> str:
+        login = {name: admin[name] for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")}
+        done = subprocess.run(
+            [sys.executable, "-c", USER + code],
+            env=os.environ | login | {"MLFLOW_TRACKING_URI": server.uri},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    server = start()
+    assert server.answers(), server.log.read_text()
+    tell(server, FILL)
+    before = tell(server, READ)
+    assert "approved" in before
+    assert "weights" in before
+    line("pg_dump")
+    s3.bucket("my-backup-bucket")
+    s3.sync("mlflow", "my-backup-bucket")
+    tell(server, LATER)
+    os.killpg(server.process.pid, signal.SIGKILL)
+    server.process.wait(timeout=30)
+    s3.empty("mlflow")
+    line("pg_restore")
+    s3.sync("my-backup-bucket", "mlflow")
+    server = start()
+    assert server.answers(), server.log.read_text()
+    assert tell(server, READ) == before, "with the login of before, too"
+    assert f"GET /mlflow/{s3.keys('mlflow')[0]} " in caplog.text
+    assert "X-Amz-Signature" not in caplog.text, "nobody but the server asks the bucket"

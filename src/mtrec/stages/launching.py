@@ -69,14 +69,14 @@ def launch(place: Place, inputs: Inputs, outputs: Outputs, scenario: Scenario, k
             known = (folder / "dataset").is_dir()
             if not known:
                 _bring(inputs, scenario, folder)
+                claim.check()
             report("fine_tune", None, f"starting {place.num_nodes} × {place.processes} processes")
             end = follow(job, ears.hear, adopt=known, owned=claim.holds)
             if not end.complete:
                 ears.tell(end)
             return _fetch(folder, outputs, place)
         except MtrecError as error:
-            if not claim.holds():
-                raise Lost("fine_tune: another attempt at this step has taken its nodes over") from error
+            claim.check(error)
             raise
         finally:
             if claim.holds():
@@ -164,11 +164,26 @@ class _Claim:
             temporary.write_text(self._own, encoding="utf-8")
 
     def holds(self) -> bool:
-        """Whether nobody came after this attempt; False, too, where the folder has been removed meanwhile."""
+        """Whether nobody came after this attempt, for certain."""
+        return self._own_still() is True
+
+    def check(self, cause: Exception | None = None) -> None:
+        """Go on, unless somebody came after this attempt, or has removed the folder.
+
+        Raises:
+            Lost: that is so.
+        """
+        if self._own_still() is False:
+            raise Lost("fine_tune: another attempt at this step has taken its nodes over") from cause
+
+    def _own_still(self) -> bool | None:
+        """None: the volume does not tell."""
         try:
             return self._path.read_text(encoding="utf-8") == self._own
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:
+            return None
 
 
 class _Ears:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mtrec.config import Scenario
 from mtrec.lease import has, leave
 from mtrec.progress import report
+from mtrec.stages.ending import read_ending
 from mtrec.stages.launching import clean_up
 from mtrec.tracking import log_outcome, log_training_outcome
 from mtrec.training.nodes import Place
@@ -19,8 +20,10 @@ class Inputs:
     """What the stage reads."""
 
     pipeline_run: str
-    failure: str | None = None
-    """What went wrong; None where every step came to its end."""
+    state: str
+    """How the workflow says that its steps ended, see `mtrec.stages.ending.read_ending`."""
+    message: str | None = None
+    """What it says of a failure."""
     of: Literal["monitoring", "training"] = "monitoring"
     """What ran."""
     tracking_uri: str | None = None
@@ -44,14 +47,16 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     Raises:
         RunError: MLflow cannot be used, or the cluster refuses to remove a TrainJob.
     """
+    ending = read_ending(inputs.state, inputs.message)
     with ExitStack() as whatever_happens:
         whatever_happens.callback(leave, inputs.lease or "", inputs.pipeline_run)
         if inputs.trainer:
             whatever_happens.callback(clean_up, Place.from_text(inputs.trainer), inputs.pipeline_run)
-        told = (scenario, inputs.pipeline_run, inputs.failure, inputs.tracking_uri)
+        told = (scenario, inputs.pipeline_run, ending.failure, inputs.tracking_uri)
         if inputs.of == "monitoring":
-            outcome = log_outcome(*told)
+            outcome = log_outcome(*told, sure=ending.sure)
         else:
-            outcome = log_training_outcome(*told, begun=has(inputs.lease or "", inputs.pipeline_run))
+            begun = has(inputs.lease or "", inputs.pipeline_run)
+            outcome = log_training_outcome(*told, sure=ending.sure, begun=begun)
     report("record", 1.0, outcome)
     return {"outcome": outcome}

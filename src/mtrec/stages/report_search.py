@@ -11,6 +11,7 @@ from typing import Any
 from mtrec.config import Scenario
 from mtrec.data.contract import replacing_file
 from mtrec.stages import tune
+from mtrec.stages.ending import read_ending
 from mtrec.stages.search import files_in, studies, train_command
 from mtrec.tracking import study_of
 
@@ -21,8 +22,10 @@ class Inputs:
 
     pipeline_run: str
     """The pipeline run, whose workers have said in MLflow which study it was."""
-    failure: str | None = None
-    """What went wrong; None where every step came to its end."""
+    state: str
+    """How the workflow says that its steps ended, see `mtrec.stages.ending.read_ending`."""
+    message: str | None = None
+    """What it says of a failure."""
     data: str | None = None
     """As in `mtrec.stages.search`."""
     tracking_uri: str | None = None
@@ -64,7 +67,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario) -> dict[str, Any]:
     )
     with tempfile.TemporaryDirectory() as folder:
         written = files_in(Path(folder))
-        summary = tune.conclude(which, written, scenario, inputs.failure)
+        summary = tune.conclude(which, written, scenario, read_ending(inputs.state, inputs.message))
         for field in fields(outputs):
             with replacing_file(getattr(outputs, field.name)) as temporary:
                 shutil.copyfile(getattr(written, field.name), temporary)

@@ -25,6 +25,7 @@ from mtrec.errors import ConfigError, MtrecError
 from mtrec.evaluation.trial_report import write_trials
 from mtrec.lineage import code_revision
 from mtrec.progress import report
+from mtrec.stages.ending import UNTOLD, Ending
 from mtrec.stages.fine_tune import trainer_for
 from mtrec.training import space
 from mtrec.training.loop import Progress
@@ -33,8 +34,6 @@ from mtrec.training.storage import GRACE_SECONDS, HEARTBEAT_SECONDS, Storage
 from mtrec.training.study import Attempt, Skills, Study, shared_settings, value_of
 from mtrec.training.trials import best_of, importance_of, trials_of
 
-_LONGEST = 4000
-"""Characters that every store of MLflow's takes as a tag."""
 _PAUSE_SECONDS = 2.0
 """Between two looks at the trials that have not ended."""
 
@@ -141,7 +140,7 @@ def run(inputs: Inputs, outputs: Outputs, scenario: Scenario, listeners: Listene
     return close("FINISHED")
 
 
-def conclude(inputs: Which, outputs: Outputs, scenario: Scenario, failure: str | None = None) -> dict[str, Any]:
+def conclude(inputs: Which, outputs: Outputs, scenario: Scenario, ending: Ending) -> dict[str, Any]:
     """Write what a study came to, after those who worked on it; MLflow gets the files and the best settings.
 
     Trials of workers that were killed are queued again for whoever goes on with the study, and their runs ended,
@@ -151,7 +150,7 @@ def conclude(inputs: Which, outputs: Outputs, scenario: Scenario, failure: str |
         inputs: which study.
         outputs: what to write.
         scenario: the scenario that was searched.
-        failure: what went wrong; None where every worker came to its end.
+        ending: how the workers ended; where that is not sure, a trial that has not ended was a failed worker's.
 
     Returns:
         What `run` returns.
@@ -170,7 +169,9 @@ def conclude(inputs: Which, outputs: Outputs, scenario: Scenario, failure: str |
     if summary["best"]:
         settings = shlex.join(word for setting in summary["settings"] for word in ("--set", setting))
         tracking.tag_run(parent, best_trial=str(summary["best"]["number"]), best_settings=settings)
-    tracking.tag_run(parent, outcome=f"failed: {failure}"[:_LONGEST] if failure else "searched")
+    open_trials = any(trial["state"] in ("running", "waiting") for trial in summary["trials"])
+    failure = ending.failure or (UNTOLD if open_trials and not ending.sure else None)
+    tracking.tag_run(parent, outcome=f"failed: {failure}"[: tracking.LONGEST] if failure else "searched")
     tracking.log_artifacts(parent, [outputs.page, outputs.picture, outputs.summary])
     if not unended:
         tracking.finish_run(parent, "FAILED" if failure else "FINISHED")
@@ -187,8 +188,8 @@ def _opened(inputs: Which, scenario: Scenario) -> tuple[Study, tracking.Run]:
         tags={
             "mtrec.sampler": scenario.search.sampler,
             "mtrec.data_version": inputs.data_version,
-            **({tracking.SEARCHED_BY: inputs.pipeline_run} if inputs.pipeline_run else {}),
         },
+        pipeline_run=inputs.pipeline_run,
         tracking_uri=inputs.tracking_uri,
     )
     return study, parent

@@ -47,6 +47,7 @@ from mtrec.tracking.retraining import (
     trained_in,
 )
 from mtrec.tracking.runs import (
+    LONGEST,
     Run,
     child_run,
     finish_run,
@@ -58,7 +59,6 @@ from mtrec.tracking.runs import (
 )
 from mtrec.tracking.stored import read_evaluation
 from mtrec.tracking.studies import (
-    SEARCHED_BY,
     log_values,
     running_trials,
     study_of,
@@ -69,8 +69,8 @@ from mtrec.tracking.studies import (
 from mtrec.tracking.verify import Link, verify
 
 __all__ = [
+    "LONGEST",
     "NO_CHAMPION",
-    "SEARCHED_BY",
     "Champion",
     "Change",
     "Decision",

@@ -52,7 +52,9 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     """Use MLflow at a URI.
 
     MLflow's chatter and bars on stderr are silenced, and its usage reporting is off unless
-    MLFLOW_DISABLE_TELEMETRY says otherwise. Blocks may be nested.
+    MLFLOW_DISABLE_TELEMETRY says otherwise. Files come and go through the server: by itself MLflow's client gets
+    those of an S3 bucket past it, from an address that only the server may be able to reach; the variables
+    MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD and _UPLOAD allow it. Blocks may be nested.
 
     Raises:
         InputError: MLflow knows no such kind of URI.
@@ -63,6 +65,8 @@ def connected(uri: str) -> Iterator[MlflowClient]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD", "false")
     import requests
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
@@ -152,8 +156,8 @@ def check_database(uri: str) -> None:
 
 
 def redacted(uri: str) -> str:
-    """The URI without user name and password."""
-    return re.sub(r"//[^/@]*@", "//", uri)
+    """The URI without user name and password, which may hold any character."""
+    return uri if uri.startswith(_SQLITE) else re.sub(r"//.*@", "//", uri)
 
 
 def database_of(uri: str) -> Path | None:

@@ -42,7 +42,7 @@ from mtrec.tracking.lookup import (
     of_lineage,
     versions_of,
 )
-from mtrec.tracking.runs import LINEAGE, PARENTS, Run, finish_run, pipeline_run
+from mtrec.tracking.runs import LINEAGE, PARENTS, REGISTERED, Run, finish_run, pipeline_run
 from mtrec.tracking.stored import (
     FILES,
     FOLDER,
@@ -173,6 +173,7 @@ def register(
             version, created = _candidate(client, run, model, scenario, tags, None if decided else card)
         champion = _first_champion(client, uri, scenario, version) if judged["verdict"] == "pass" else None
         aliases = tuple(client.get_model_version(version.name, version.version).aliases)
+        client.set_tag(run.run_id, REGISTERED, f"{version.name}/{version.version}")
     return Registration(
         name=version.name,
         version=str(version.version),

@@ -17,7 +17,17 @@ from mtrec.config import Scenario
 from mtrec.tracking.connection import connected, locked, resolve_uri
 from mtrec.tracking.containing import count_users, holder
 from mtrec.tracking.lookup import choose
-from mtrec.tracking.runs import PIPELINE_RUN, Run, experiment_of, find_run, log_artifacts, log_metrics, pipeline_run
+from mtrec.tracking.runs import (
+    LONGEST,
+    PIPELINE_RUN,
+    REGISTERED,
+    Run,
+    experiment_of,
+    find_run,
+    log_artifacts,
+    log_metrics,
+    pipeline_run,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,9 +35,9 @@ if TYPE_CHECKING:
 
 KEY, WHY = "mtrec.retraining_key", "mtrec.retraining_reason"
 VERDICT, REASON, OUTCOME = "mtrec.verdict", "mtrec.reason", "mtrec.outcome"
+_UNTOLD = "a step failed"
 DEAD_AFTER = timedelta(days=1)
 """A run that MLflow calls running for longer was killed, with nobody left to tell."""
-_LONGEST = 4000
 
 
 def attempts(scenario: Scenario, tracking_uri: str | None = None, *, besides: str | None = None) -> list[datetime]:
@@ -124,7 +134,7 @@ def begin_training(scenario: Scenario, name: str, *, key: str, why: str, trackin
     with connected(run.tracking_uri) as client:
         client.update_run(run.run_id, status="RUNNING")  # also where it was stopped and is taken up again
         client.set_tag(run.run_id, KEY, key)
-        client.set_tag(run.run_id, WHY, why[:_LONGEST])
+        client.set_tag(run.run_id, WHY, why[:LONGEST])
 
 
 def log_decision(
@@ -152,7 +162,7 @@ def log_decision(
         run_id = find_run(client, experiment, name)
         if run_id is None:
             run_id = client.create_run(experiment, tags={PIPELINE_RUN: name}, run_name=name).info.run_id
-        for tag, value in ((VERDICT, told["verdict"]), (REASON, told["reason"][:_LONGEST])):
+        for tag, value in ((VERDICT, told["verdict"]), (REASON, told["reason"][:LONGEST])):
             client.set_tag(run_id, tag, value)
     run = Run(tracking_uri=uri, experiment_id=experiment, run_id=run_id, name=name)
     newest = told["windows"][-1]["statistics"] if told["windows"] else []
@@ -163,14 +173,17 @@ def log_decision(
         log_artifacts(run, sorted(Path(temporary).iterdir()))
 
 
-def log_outcome(scenario: Scenario, name: str, failure: str | None, tracking_uri: str | None = None) -> str:
+def log_outcome(
+    scenario: Scenario, name: str, failure: str | None, tracking_uri: str | None = None, *, sure: bool = True
+) -> str:
     """End the run of a look with what came of it; after a failure its training run counts as failed too.
 
     Args:
         scenario: the scenario.
         name: the pipeline run.
-        failure: what went wrong, be it after the training run was ended; None where every step came to its end.
+        failure: what went wrong, be it after the training run was ended; None where nothing is known to have.
         tracking_uri: see `connection.resolve_uri`.
+        sure: whether every step came to its end where there is no failure; else what MLflow has says so.
 
     Returns:
         The outcome in words: skipped, failed, refused by the gate, or registered.
@@ -184,25 +197,33 @@ def log_outcome(scenario: Scenario, name: str, failure: str | None, tracking_uri
         own = _named(client, _monitoring(scenario), name)
         run_id = own.info.run_id if own else client.create_run(experiment, tags={PIPELINE_RUN: name}).info.run_id
         trained = _named(client, scenario.name, name)
+        failure = failure or (None if sure else _unfinished_look(own, trained))
         outcome = _outcome(own, trained, failure)
         if failure and trained is not None and trained.info.status != "FAILED":
             client.set_terminated(trained.info.run_id, status="FAILED")
-        client.set_tag(run_id, OUTCOME, outcome[:_LONGEST])
+        client.set_tag(run_id, OUTCOME, outcome[:LONGEST])
         client.set_terminated(run_id, status="FAILED" if failure else "FINISHED")
     return outcome
 
 
 def log_training_outcome(
-    scenario: Scenario, name: str, failure: str | None, tracking_uri: str | None = None, *, begun: bool = True
+    scenario: Scenario,
+    name: str,
+    failure: str | None,
+    tracking_uri: str | None = None,
+    *,
+    sure: bool = True,
+    begun: bool = True,
 ) -> str:
     """End the run of a training that nobody stays to watch, with what came of it.
 
     Args:
         scenario: names the experiment.
         name: the pipeline run.
-        failure: what went wrong; None where every step came to its end.
+        failure: what went wrong; None where nothing is known to have.
         tracking_uri: see `connection.resolve_uri`.
-        begun: whether it counts as an attempt; one that was refused because another trained does not.
+        sure: as in `log_outcome`.
+        begun: whether it holds its lease; one that was refused because another trained has no run and gets none.
 
     Returns:
         The outcome in words: failed, refused by the gate, or registered.
@@ -210,14 +231,32 @@ def log_training_outcome(
     Raises:
         RunError: MLflow cannot be used.
     """
-    if not begun:
-        return f"failed: {failure}"
-    run = pipeline_run(scenario, name, tracking_uri=tracking_uri)
-    with connected(run.tracking_uri) as client:
-        outcome = f"failed: {failure}" if failure else _judged(client.get_run(run.run_id))
-        client.set_tag(run.run_id, OUTCOME, outcome[:_LONGEST])
-        client.set_terminated(run.run_id, status="FAILED" if failure else "FINISHED")
+    uri = resolve_uri(tracking_uri)
+    with connected(uri) as client:
+        if begun:
+            trained = client.get_run(pipeline_run(scenario, name, tracking_uri=uri).run_id)
+        elif (found := _named(client, scenario.name, name)) is not None:
+            trained = found
+        else:
+            return f"failed: {failure or _UNTOLD}"
+        failure = failure or (None if sure else _unfinished(trained))
+        outcome = f"failed: {failure}" if failure else _judged(trained)
+        client.set_tag(trained.info.run_id, OUTCOME, outcome[:LONGEST])
+        client.set_terminated(trained.info.run_id, status="FAILED" if failure else "FINISHED")
     return outcome
+
+
+def _unfinished_look(own: MlflowRun | None, trained: MlflowRun | None) -> str | None:
+    verdict = own.data.tags.get(VERDICT) if own else None
+    if verdict == "retrain":
+        return _unfinished(trained)
+    return None if verdict else _UNTOLD
+
+
+def _unfinished(trained: MlflowRun | None) -> str | None:
+    """What to say of a training that was neither refused by the gate nor registered."""
+    tags = trained.data.tags if trained else {}
+    return None if tags.get("mtrec.gate") == "fail" or REGISTERED in tags else _UNTOLD
 
 
 def _judged(trained: MlflowRun) -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PIPELINE_RUN = "mtrec.pipeline_run"
+REGISTERED = "mtrec.registered"
+"""Tag of a pipeline run whose candidate is in the registry: its name and version."""
+LONGEST = 4000
+"""Characters of a tag that every store takes."""
 LINEAGE = ("data_version", "code_revision", "parameters_hash", "image")
 """The lineage keys that say what a model was made from; with `pipeline_run` they are tags of its run."""
 PARENTS = ("teacher", "started_from_sha256")

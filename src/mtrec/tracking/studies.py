@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STUDY = "mtrec.study"
-SEARCHED_BY = "mtrec.searched_by"
-"""Tag of a study's run: the pipeline run that worked on it last."""
 TRIAL = "mtrec.trial"
 _PAGE = 1000
 
@@ -27,6 +26,7 @@ def study_run(
     *,
     settings: Mapping[str, Any],
     tags: Mapping[str, str],
+    pipeline_run: str | None = None,
     tracking_uri: str | None = None,
 ) -> Run:
     """Find or create the MLflow run of a study, in the experiment named like the scenario, and let it run.
@@ -36,6 +36,7 @@ def study_run(
         name: the study's name; every process that works on it finds the same run.
         settings: what all trials share: the run's parameters.
         tags: what else to say of the study, e.g. sampler and data version.
+        pipeline_run: a pipeline run that works on it, by which `study_of` finds it; None: none does.
         tracking_uri: see `connection.resolve_uri`.
 
     Raises:
@@ -49,7 +50,8 @@ def study_run(
         experiment = experiment_of(client, scenario.name, uri)
         run_id = find_run(client, experiment, name, STUDY) or _create(client, experiment, name)
         run = Run(tracking_uri=uri, experiment_id=experiment, run_id=run_id, name=name)
-        for key, value in {"mtrec.scenario": scenario.name, **tags}.items():
+        worker = {_searched_by(pipeline_run): pipeline_run} if pipeline_run else {}
+        for key, value in {"mtrec.scenario": scenario.name, **tags, **worker}.items():
             client.set_tag(run_id, key, value)
         client.update_run(run_id, status="RUNNING")
         log_settings(client, run, settings)
@@ -61,7 +63,7 @@ def study_of(scenario: Scenario, pipeline_run: str, tracking_uri: str | None = N
 
     Args:
         scenario: names the experiment.
-        pipeline_run: the run, as in the tag `SEARCHED_BY`.
+        pipeline_run: the run, which may be one of several that work on it.
         tracking_uri: see `connection.resolve_uri`.
 
     Raises:
@@ -69,7 +71,7 @@ def study_of(scenario: Scenario, pipeline_run: str, tracking_uri: str | None = N
     """
     with connected(resolve_uri(tracking_uri)) as client:
         experiment = client.get_experiment_by_name(scenario.name)
-        found = experiment and find_run(client, experiment.experiment_id, pipeline_run, SEARCHED_BY)
+        found = experiment and find_run(client, experiment.experiment_id, pipeline_run, _searched_by(pipeline_run))
         if not found:
             return None
         tags = client.get_run(found).data.tags
@@ -161,6 +163,11 @@ def log_values(study: Run, trials: Iterable[Mapping[str, Any]]) -> None:
                 ]
         for start in range(0, len(metrics), _PAGE):
             client.log_batch(study.run_id, metrics=metrics[start : start + _PAGE])
+
+
+def _searched_by(pipeline_run: str) -> str:
+    """Tag of a study's run, one for each pipeline run that works on it."""
+    return f"mtrec.searched_by.{hashlib.sha256(pipeline_run.encode()).hexdigest()[:12]}"
 
 
 def _create(client: MlflowClient, experiment: str, name: str) -> str:

@@ -40,7 +40,7 @@ class Storage:
     """
 
     def __init__(self, url: str) -> None:
-        self.url, self.shown = url, re.sub(r"//[^/@]*@", "//", url).partition("?")[0]
+        self.url, self.shown = url, _without_login(url)
         self.path: Path | None = None
         if url.startswith(_SQLITE) and ":memory:" not in url and len(url) > len(_SQLITE):
             self.path = Path(url.removeprefix(_SQLITE)).absolute()
@@ -152,10 +152,18 @@ class Storage:
             thread.join()
 
 
+def _without_login(url: str) -> str:
+    """A URL for people: without name and password, which may hold any character, and without its query."""
+    if url.startswith(_SQLITE):
+        return url
+    scheme, slashes, rest = url.partition("//")
+    return f"{scheme}{slashes}{rest.rpartition('@')[2].partition('?')[0]}"
+
+
 def _reason(error: BaseException) -> str:
     from sqlalchemy.exc import DBAPIError
 
     while error.__cause__ is not None and not isinstance(error, DBAPIError):
         error = error.__cause__
     told = str(error.orig if isinstance(error, DBAPIError) else error)
-    return re.sub(r"//[^/@\s]*@", "//", " ".join(told.split()))[:400] or type(error).__name__
+    return re.sub(r"//\S*@", "//", " ".join(told.split()))[:400] or type(error).__name__

@@ -66,12 +66,15 @@ class Kubeflow:
         Raises:
             ConfigError: there is no such runtime.
             RunError: Trainer is not installed, or a right is missing.
-            Lost: the API server cannot be reached.
+            Lost: the API server cannot be reached, or a later attempt has taken the TrainJob over.
         """
         resources = self._resources(self._runtime())
         self._sdk = _client(self.namespace, self._silence)
         found = self._answered(self._read)
         self._ours = found is not None
+        if not self._owned():
+            self._ours = False
+            raise Lost(f"{self.shown}: another attempt has taken it over")
         if found is not None and not (adopt and self._usable(found)):
             self._answered(self._remove)
             self._gone()

@@ -19,7 +19,15 @@ from mtrec.errors import RunError
 from mtrec.lease import Lease, holding
 from mtrec.stages import decide
 from mtrec.stages.execution import run_stage
-from mtrec.tracking import attempts, finish_run, log_outcome, pipeline_run, training_lease, trainings
+from mtrec.tracking import (
+    attempts,
+    finish_run,
+    log_outcome,
+    log_training_outcome,
+    pipeline_run,
+    training_lease,
+    trainings,
+)
 from mtrec.tracking.connection import connected
 from mtrec.training.nodes import Place as Nodes
 from mtrec.training.nodes import run_label
@@ -205,23 +213,30 @@ def test_the_outcome_is_recorded(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "gate", "outcome", "status"),
+    ("state", "tags", "outcome", "status"),
     [
-        ("a step failed", "", "failed: a step failed", "FAILED"),
-        ("", "fail", "refused by the gate", "FINISHED"),
-        ("", "pass", "registered", "FINISHED"),
+        ("FAILED", {}, "failed: a step failed", "FAILED"),
+        ("FAILED", {"registered": "tiny-candidate/1", "gate": "pass"}, "failed: a step failed", "FAILED"),
+        ("SUCCEEDED", {"gate": "fail"}, "refused by the gate", "FINISHED"),  # kfp's local runner
+        ("COMPLETE", {"gate": "fail"}, "refused by the gate", "FINISHED"),  # a server
+        ("COMPLETE", {"gate": "pass"}, "registered", "FINISHED"),
+        ("RUNNING", {"gate": "fail"}, "refused by the gate", "FINISHED"),  # a server that does not know
+        ("RUNNING", {"gate": "pass", "registered": "tiny-candidate/1"}, "registered", "FINISHED"),
+        ("RUNNING", {"gate": "pass"}, "failed: a step failed", "FAILED"),
+        ("RUNNING", {}, "failed: a step failed", "FAILED"),
     ],
 )
 def test_the_outcome_of_a_training_that_nobody_watched(
-    place: Place, failure: str, gate: str, outcome: str, status: str
+    place: Place, state: str, tags: dict[str, str], outcome: str, status: str
 ) -> None:
     run = pipeline_run(place.scenario, "third", tracking_uri=place.uri)
     with connected(place.uri) as client:
-        client.set_tag(run.run_id, "mtrec.gate", gate)
+        for name, value in tags.items():
+            client.set_tag(run.run_id, f"mtrec.{name}", value)
     left = place.folder / "work" / run_label("third") / "some" / "dataset"
     left.mkdir(parents=True)
     trainer = Nodes(num_nodes=2, runtime="local", work=place.folder / "work").as_text()
-    given = {"pipeline_run": "third", "failure": failure, "of": "training", "trainer": trainer}
+    given = {"pipeline_run": "third", "state": state, "of": "training", "trainer": trainer}
     given["tracking_uri"] = place.uri
     told = run_stage("record", inputs=given, outputs={}, scenario=place.scenario)
     assert told == {"outcome": outcome}
@@ -229,6 +244,35 @@ def test_the_outcome_of_a_training_that_nobody_watched(
     with connected(place.uri) as client:
         ended = client.get_run(run.run_id)
     assert (ended.info.status, ended.data.tags["mtrec.outcome"]) == (status, outcome)
+
+
+def test_a_look_whose_end_the_server_does_not_know_is_judged_by_what_it_left(place: Place) -> None:
+    def outcome(name: str = "second") -> str:
+        given = {"pipeline_run": name, "state": "RUNNING", "tracking_uri": place.uri}
+        return str(run_stage("record", inputs=given, outputs={}, scenario=place.scenario)["outcome"])
+
+    assert outcome("never heard of") == "failed: a step failed"
+    place.decide()
+    assert outcome() == "failed: a step failed", "it was to train"
+    run = pipeline_run(place.scenario, "second", tracking_uri=place.uri)
+    with connected(place.uri) as client:
+        client.set_tag(run.run_id, "mtrec.gate", "fail")
+    assert outcome() == "refused by the gate"
+    with holding(training_lease(place.scenario.name, place.uri), "training of tiny"):
+        place.decide("third")
+    assert outcome("third").startswith("skipped: training of tiny (")
+
+
+def test_a_training_that_lost_its_lease_is_ended_and_one_that_never_began_has_no_run(place: Place) -> None:
+    pipeline_run(place.scenario, "third", tracking_uri=place.uri)
+    for name in ("third", "fourth"):
+        told = log_training_outcome(place.scenario, name, "another holds its lease", place.uri, begun=False)
+        assert told == "failed: another holds its lease"
+    with connected(place.uri) as client:
+        experiment = client.get_experiment_by_name(place.scenario.name)
+        runs = client.search_runs([experiment.experiment_id])
+    ended = {run.data.tags["mtrec.pipeline_run"]: run.info.status for run in runs}
+    assert (ended["third"], "fourth" in ended) == ("FAILED", False)
 
 
 def test_the_outcome_is_that_of_the_newest_decision(place: Place) -> None:

@@ -341,6 +341,42 @@ def test_an_attempt_that_comes_back_leaves_what_the_next_one_has_taken_over(
     assert not (tmp_path / "model").exists()
 
 
+def test_an_attempt_that_slept_while_it_copied_starts_nothing(
+    folder: Path, tmp_path: Path, server: KubeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bring = launching._bring
+
+    def slow(inputs: Any, scenario: Scenario, to: Path) -> None:
+        bring(inputs, scenario, to)
+        _Claim(to)  # the next attempt has begun
+
+    monkeypatch.setattr(launching, "_bring", slow)
+    with pytest.raises(Lost, match="another attempt at this step has taken its nodes over"):
+        launched(folder, tmp_path)
+    assert {request.method for request in server.seen} <= {"GET"}
+    assert len(list((tmp_path / "work").glob("*/*/dataset"))) == 1
+
+
+def test_where_the_volume_does_not_tell_whose_it_is_nothing_is_removed_and_the_reason_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_text
+
+    def stale(path: Path, *given: Any, **named: Any) -> str:
+        if path.name == "attempt":
+            raise OSError(116, "Stale file handle")
+        return read(path, *given, **named)
+
+    def refused(*given: Any, **named: Any) -> None:
+        monkeypatch.setattr(Path, "read_text", stale)
+        raise ConfigError("trainer.runtime: there is none")
+
+    monkeypatch.setattr(launching, "follow", refused)
+    with pytest.raises(ConfigError, match="there is none"):
+        launched(folder, tmp_path)
+    assert len(list((tmp_path / "work").glob("*/*/dataset"))) == 1
+
+
 def test_what_a_killed_step_has_left_is_removed_by_its_run(tmp_path: Path, server: KubeServer) -> None:
     server.add("trainjobs", "left", NAMESPACE, metadata={"labels": {"mtrec/pipeline-run": run_label(RUN)}})
     place = Place(num_nodes=2, work=tmp_path / "work")

@@ -8,7 +8,7 @@ import pytest
 
 from mtrec.config import Scenario
 from mtrec.errors import ConfigError, RunError
-from mtrec.tracking import finish_run, log_values, running_trials, study_run, tag_run, trial_run
+from mtrec.tracking import finish_run, log_values, running_trials, study_of, study_run, tag_run, trial_run
 from mtrec.tracking.connection import connected
 
 
@@ -43,6 +43,20 @@ def test_threads_that_come_at_once_share_the_run(uri: str, scenario: Scenario) -
         thread.join()
     assert len(found) == 3
     assert len(set(found)) == 1
+
+
+def test_a_study_is_found_by_each_pipeline_run_that_works_on_it(uri: str, scenario: Scenario) -> None:
+    assert study_of(scenario, "run-1") is None, "there is no experiment"
+    tags = {"mtrec.data_version": "v1"}
+    for run in ("run-1", "run-2"):
+        study_run(scenario, "monday", settings={}, tags=tags, pipeline_run=run)
+    study_run(scenario, "tuesday", settings={}, tags=tags | {"mtrec.data_version": "v2"}, pipeline_run="run-3")
+    assert [study_of(scenario, f"run-{number}") for number in (1, 2, 3, 4)] == [
+        ("monday", "v1"),
+        ("monday", "v1"),
+        ("tuesday", "v2"),
+        None,
+    ]
 
 
 def test_a_study_of_other_settings_is_not_mixed_in(uri: str, scenario: Scenario) -> None:

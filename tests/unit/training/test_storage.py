@@ -45,9 +45,10 @@ def test_other_databases_are_refused(url: str) -> None:
         Storage(url)
 
 
-def test_a_server_that_is_not_there_is_named_without_its_password() -> None:
+@pytest.mark.parametrize("password", ["secret", "a/secret="])
+def test_a_server_that_is_not_there_is_named_without_its_password(password: str) -> None:
     with pytest.raises(RunError) as caught:
-        Storage("postgresql://me:secret@127.0.0.1:9/studies")
+        Storage(f"postgresql://me:{password}@127.0.0.1:9/studies?connect_timeout=5")
     told = str(caught.value)
     assert told.startswith("study storage postgresql://127.0.0.1:9/studies: ")
     assert "refused" in told

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -343,6 +344,15 @@ def test_an_answer_that_is_lost_makes_no_second_job(server: KubeServer) -> None:
     assert run()[0].complete
     assert len(asked(server, "POST", "trainjobs")) == 2
     assert jobs(server) == []
+
+
+def test_what_a_later_attempt_has_taken_over_is_left_to_it(server: KubeServer) -> None:
+    server.add("trainjobs", "of-the-next", "mtrec")
+    nodes = Kubeflow(replace(JOB, name="of-the-next"), owned=lambda: False)
+    with pytest.raises(Lost, match="another attempt has taken it over"):
+        nodes.start(adopt=False)
+    nodes.delete()
+    assert jobs(server) == ["of-the-next"]
 
 
 def test_what_a_killed_step_has_left_is_deleted_by_its_run(server: KubeServer) -> None:
