@@ -292,12 +292,13 @@ def stop_command(run: RunArgument, access: Access, debug: DebugOption = False) -
     """Stop a run. What is registered stays; checkpoints are gone on from where they are kept.
 
     The workflow engine gives the exit task of a stopped run no time, so what the run
-    holds is given back from here: its lease and its TrainJob.
+    holds is given back from here: its lease, its TrainJob and, where
+    MLFLOW_TRACKING_URI is set, its run in MLflow.
     """
     from mtrec.errors import InputError
     from pipelines.following_cluster import ENDED
     from pipelines.kfp_server import connect
-    from pipelines.stopping import give_back, stopped
+    from pipelines.stopping import close, give_back, stopped
 
     with connect(access) as server:
         found = server.run(run)
@@ -307,7 +308,7 @@ def stop_command(run: RunArgument, access: Access, debug: DebugOption = False) -
         typer.echo(f"run {run} is asked to stop")
         if not stopped(server, run):
             typer.echo("its steps still run; one that begins now may take its lease again until that expires")
-    for line in give_back(found):
+    for line in (*give_back(found), *close(found)):
         typer.echo(line)
 
 

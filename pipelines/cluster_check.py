@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -318,12 +319,12 @@ def _named_accounts(cluster: _Cluster) -> dict[str, str]:
 
     accounts = dict(cluster.wanted.accounts)
     if "" in accounts:
-        role = accounts.pop("")
-        try:
+        role, multi_user, env = accounts.pop(""), cluster.wanted.namespace != cluster.wanted.kfp_namespace, {}
+        with suppress(ApiException, HTTPError):  # the check of Kubeflow Pipelines tells them
             multi_user = bool(_health(cluster).get("multi_user"))
-        except (ApiException, HTTPError):  # which the check of Kubeflow Pipelines has told
-            multi_user = cluster.wanted.namespace != cluster.wanted.kfp_namespace
-        accounts = {_servers_account(_server_env(cluster), multi_user): role, **accounts}
+        with suppress(RunError):  # not everybody may look at deployments there
+            env = _server_env(cluster)
+        accounts = {_servers_account(env, multi_user): role, **accounts}
     return accounts
 
 
@@ -400,7 +401,9 @@ def _runtime(cluster: _Cluster, needed: Verdict) -> Line:
 def _accounts(cluster: _Cluster) -> Iterator[Line]:
     for name in _named_accounts(cluster):
         if cluster.own("serviceaccounts", name) is None:
-            yield Line("missing", f"service account {name}", "pods that use it are refused", _MANIFESTS)
+            ours = name in Wanted().accounts
+            fix = _MANIFESTS if ours else "it is not made by mtrec's manifests: make it, or name another"
+            yield Line("missing", f"service account {name}", "pods that use it are refused", fix)
         else:
             yield Line("ok", f"service account {name}", "there")
 

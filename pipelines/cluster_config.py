@@ -182,9 +182,9 @@ class Cluster(Frozen):
     tmp_size: Memory = "4Gi"
     """Size of /tmp, so that the root file system may be read-only."""
     lease_hours: float | None = Field(default=None, gt=0, le=720)
-    """One training of a scenario at a time, by a Lease in the namespace. It lasts so long after ingest, fine-tuning
-    and registration, which renew it: give more than what is between them takes. Empty: nobody is kept from training
-    beside another."""
+    """One training of a scenario at a time, by a Lease in the namespace. It lasts so long after each step that
+    renews it, which all do but validation and preprocessing: give more than those take. Empty: nobody is kept
+    from training beside another."""
     shards: int = Field(default=1, ge=1, le=256)
     """Parts, by user, in which data is preprocessed side by side."""
     search_workers: int = Field(default=2, ge=1, le=256)

@@ -14,7 +14,7 @@ from components.validate_data import validate_data
 from pipelines.placing import Placing
 
 
-class Prepared(NamedTuple):
+class Beginning(NamedTuple):
     """What the tasks after it need."""
 
     ingest: Any
@@ -36,7 +36,7 @@ def prepared(
     code_revision: Any,
     pipeline_run: Any,
     lease: Any = "",
-) -> Prepared:
+) -> Beginning:
     """Wire all that comes before a model; call it while a pipeline is defined.
 
     Args:
@@ -62,7 +62,7 @@ def prepared(
     version, revision = ingest.outputs["data_version"], ingest.outputs["code_revision"]
     made_from = {"scenario": scenario, "data_version": version, "code_revision": revision}
     validate = placed(validate_data(tables=ingest.outputs["tables"], **made_from), cached=True)
-    return Prepared(ingest, validate, preprocessed(placed, validate.outputs["validated"], made_from), made_from)
+    return Beginning(ingest, validate, preprocessed(placed, validate.outputs["validated"], made_from), made_from)
 
 
 def preprocessed(placed: Placing, tables: Any, made_from: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""What a run on a cluster holds, given back when it is stopped from outside: its lease, and a TrainJob.
+"""What a run on a cluster holds, given back when it is stopped: its lease, a TrainJob, its run in MLflow.
 
 The exit task does it for a run that ends. Argo ends a stopped one without it: the pods of an exit handler count as
 past their deadline (kubeflow/pipelines#6101).
@@ -7,9 +7,11 @@ past their deadline (kubeflow/pipelines#6101).
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 
+from mtrec.config import parse_scenario
 from mtrec.errors import MtrecError
 from mtrec.lease import leave
 from mtrec.training.nodes import run_label
@@ -35,6 +37,36 @@ def stopped(server: Server, run_id: str, *, patience_seconds: float = 60.0, paus
             return False
         time.sleep(pause_seconds)
     return True
+
+
+def close(run: RunView) -> Iterator[str]:
+    """End in MLflow the run of a training or of a look that was stopped, which its exit task cannot do any more.
+
+    As long as it is open the monitor starts no training, for a day.
+
+    Args:
+        run: a run that is asked to stop.
+
+    Yields:
+        What was done, or why not, for people; nothing for a run that MLflow does not know.
+    """
+    name = str(run.parameters.get("pipeline_run") or run.id)
+    if not (text := run.parameters.get("scenario")):
+        return
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        yield "MLFLOW_TRACKING_URI is not set: its run in MLflow stays open, and the monitor waits for it for a day"
+        return
+    from mtrec.tracking import log_outcome, log_training_outcome
+
+    try:
+        scenario = parse_scenario(json.loads(str(text)), where="scenario")
+        if run.parameters.get("drop"):
+            log_outcome(scenario, name, "stopped")
+        else:
+            log_training_outcome(scenario, name, "stopped", begun=False)
+        yield "its run in MLflow is ended"
+    except MtrecError as error:
+        yield f"its run in MLflow could not be ended, and the monitor waits for it for a day: {error}"
 
 
 def give_back(run: RunView) -> Iterator[str]:

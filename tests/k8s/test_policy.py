@@ -2,6 +2,7 @@
 
 import copy
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -92,6 +93,36 @@ def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType,
     job["spec"]["template"]["spec"]["containers"][0]["env"][0]["value"] = "registry.invalid/mtrec/python:x"
     (left,) = check.problems(own, prod=True)
     assert "STEPS_IMAGE names no image of yours" in left
+
+
+@pytest.mark.skipif(renderer() is None, reason="neither kustomize nor kubectl 1.27 is installed")
+def test_the_overlay_of_the_guide_for_a_single_user_is_accepted(check: ModuleType, tmp_path: Path) -> None:
+    guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(# my-overlay/runs.*?)```", guide, flags=re.DOTALL)
+    for folder in ("k8s", "mlflow", "scenarios"):
+        shutil.copytree(ROOT / folder, tmp_path / "mtrec" / folder)
+    runs, mlflow, rest = block.split("---\n")
+    for part in (runs, mlflow):
+        path = tmp_path / part.splitlines()[0].removeprefix("# ")
+        path.parent.mkdir(parents=True)
+        path.write_text(part)
+    own = (ROOT / "tests" / "k8s" / "own" / "kustomization.yaml").read_text(encoding="utf-8")
+    assert "resources: [mlflow, runs]" in rest
+    own = own.replace("resources: [../../../k8s/overlays/prod, ../../../k8s/schedule]", "resources: [mlflow, runs]")
+    assert "namespace: kubeflow for mtrec-cluster and mtrec-scenario" in rest
+    own = own.replace("namespace: mtrec", "namespace: kubeflow")
+    assert "mtrec/mlflow and mtrec/python-cuda" in rest
+    own = own.replace("registry.invalid/mtrec/mlflow", "mtrec/mlflow")
+    own = own.replace("registry.invalid/mtrec/python-cuda", "mtrec/python-cuda")
+    (tmp_path / "my-overlay" / "kustomization.yaml").write_text(own)
+    cluster = (ROOT / "tests" / "k8s" / "own" / "cluster.yaml").read_text(encoding="utf-8")
+    cluster = cluster.replace("\nnamespace: mtrec ", "\nnamespace: kubeflow ")
+    (tmp_path / "my-overlay" / "cluster.yaml").write_text(cluster)
+    shutil.copy(ROOT / "tests" / "k8s" / "own" / "my-shop.yaml", tmp_path / "my-overlay")
+    rendered = documents(render(tmp_path / "my-overlay"))
+    assert check.problems(rendered, prod=True) == []
+    assert {d["metadata"].get("namespace", "") for d in rendered} - {""} == {"mlflow", "kubeflow"}
+    assert [d["metadata"]["name"] for d in rendered if d["kind"] == "Namespace"] == ["mlflow"]
 
 
 @pytest.mark.parametrize(

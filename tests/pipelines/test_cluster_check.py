@@ -256,6 +256,11 @@ def test_where_none_is_named_the_servers_own_account_is_looked_at(
     assert f"service account {own}" in {line.what for line in found if line.verdict == "missing"}
     assert f"rights of {own}" in {line.what for line in found}
     assert not [line for line in found if "mtrec-trainer" in line.what]
+    (account,) = [line for line in found if line.what == f"service account {own}"]
+    assert "not made by mtrec's manifests" in account.fix
+    server.forbidden.add(("get", "deployments"))
+    again = list(check_cluster(kube.api_client(), wanted_by(load_cluster(tmp_path / "mine.yaml"))))
+    assert f"rights of {own}" in {line.what for line in again}
 
 
 def test_an_account_of_the_command_line_is_that_of_runs(

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -5,11 +6,14 @@ from pathlib import Path
 import pytest
 
 from mtrec import kube
+from mtrec.config import load_scenario
 from mtrec.lease import Held, Lease
+from mtrec.tracking import pipeline_run, running
+from mtrec.tracking.connection import connected
 from mtrec.tracking.deciding import run_lease
 from mtrec.training.nodes import run_label
 from pipelines.kfp_server import RunView
-from pipelines.stopping import give_back, stopped
+from pipelines.stopping import close, give_back, stopped
 from tests import kube_server, trainer
 from tests.kube_server import KubeServer
 
@@ -54,6 +58,27 @@ def test_what_is_given_back_waits_for_the_steps() -> None:
     assert stopped(Stopping(), "r-7", pause_seconds=0.0)  # type: ignore[arg-type]
     Stopping.states = iter(["RUNNING"] * 1000)
     assert not stopped(Stopping(), "r-7", patience_seconds=0.05, pause_seconds=0.01)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("drop", ["", "/mtrec/drops"])
+def test_its_run_in_mlflow_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drop: str) -> None:
+    shop = load_scenario("ecommerce")
+    stopped_run = replace(RUN, parameters={"scenario": json.dumps(shop.as_dict()), "drop": drop})
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (told,) = close(stopped_run)
+    assert told.startswith("MLFLOW_TRACKING_URI is not set: its run in MLflow stays open")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := f"sqlite:///{tmp_path}/mlflow.db")
+    pipeline_run(shop, "r-7")
+    assert running(shop) == "r-7"
+    assert list(close(stopped_run)) == ["its run in MLflow is ended"]
+    assert running(shop) is None
+    with connected(uri) as client:
+        looks = client.get_experiment_by_name("ecommerce-monitoring")
+    assert (looks is not None) == bool(drop)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    (told,) = close(stopped_run)
+    assert told.startswith("its run in MLflow could not be ended")
+    assert list(close(replace(RUN, parameters={}))) == []
 
 
 def test_the_lease_of_another_run_is_left_alone(server: KubeServer) -> None:

@@ -101,7 +101,9 @@ def test_sizes_are_those_of_the_manifests(guide: str, repository: Path) -> None:
 
 def _in_the_pod(guide: str, start: str, folder: Path) -> None:
     """Run a line of the guide here, with a folder for the volume and another for one's own machine."""
-    (line,) = re.findall(rf"^kubectl -n mtrec exec (?:-i )?mtrec-shell -- ({start}.*)$", guide, flags=re.MULTILINE)
+    shell = "kubectl -n mtrec exec (?:-i )?mtrec-shell -- "
+    (found,) = re.findall(rf"^(.*){shell}({start}.*)$", guide, flags=re.MULTILINE)
+    line = "".join(found)
     here = folder / "here"
     here.mkdir(exist_ok=True)
     subprocess.run(line.replace("/mtrec", str(folder / "mtrec")), shell=True, check=True, cwd=here)
@@ -119,6 +121,8 @@ def test_data_versions_come_back_from_the_backup(guide: str, tmp_path: Path) -> 
     assert both != guide, "the guide says to name the remote's folder too"
     _in_the_pod(both, "tar .* -cf", tmp_path)
     _in_the_pod(both, "cat .*forgotten.key", tmp_path)
+    kept = tmp_path / "here" / "forgotten.key"
+    assert (kept.read_bytes(), kept.stat().st_mode & 0o777) == (b"k" * 32, 0o600)
     for folder in ("dvc", "dvc-remote"):
         shutil.rmtree(volume / folder)
     _in_the_pod(both, "tar .* -xf", tmp_path)
@@ -127,6 +131,11 @@ def test_data_versions_come_back_from_the_backup(guide: str, tmp_path: Path) -> 
     assert (volume / "dvc" / "data" / "forgotten.key").read_bytes() == b"k" * 32
     restore(version, tmp_path / "restored", volume / "dvc")
     assert (tmp_path / "restored" / "items.csv").read_text() == "item_id,title\n1,chair\n"
+    (volume / "dvc" / "data" / "forgotten.key").unlink()
+    _in_the_pod(both, "cat .*forgotten.key", tmp_path)
+    assert not kept.exists(), "nobody was forgotten"
+    _in_the_pod(both, "sh -c .*forgotten.key", tmp_path)
+    assert not (volume / "dvc" / "data" / "forgotten.key").exists()
 
 
 def test_the_file_that_makes_a_bucket_of_the_remote_takes_data_versions(

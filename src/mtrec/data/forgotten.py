@@ -30,6 +30,7 @@ from mtrec.data.parsing import parse_key
 from mtrec.errors import DataError
 
 LIST, KEY = "data/forgotten.jsonl", "data/forgotten.key"
+_KEY_BYTES = 32
 _USER = "user_id"
 
 
@@ -226,7 +227,10 @@ def _key_of(root: Path, entries: Iterable[Entry]) -> bytes:
 def _read_key(root: Path) -> bytes:
     path = root / KEY
     try:
-        return bytes.fromhex(path.read_text(encoding="ascii"))
+        key = bytes.fromhex(path.read_text(encoding="ascii"))
+        if len(key) != _KEY_BYTES:  # an empty file, as a backup of none leaves, would hide nobody
+            raise ValueError(f"{len(key)} bytes")
+        return key
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path}: missing or damaged, so the users in {root / LIST} cannot be recognised; bring it back from "
@@ -246,5 +250,5 @@ def _ensure_key(root: Path) -> bytes:
     with replacing_file(path) as temporary:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_hex(32))
+            file.write(secrets.token_hex(_KEY_BYTES))
     return _read_key(root)

@@ -137,6 +137,16 @@ def test_a_key_that_another_scenario_needs_is_not_replaced(tmp_path: Path, key: 
     assert (tmp_path / KEY).exists() == bool(key)
 
 
+@pytest.mark.parametrize("key", ["", "ab" * 31])
+def test_a_key_that_would_hide_nobody_is_not_used(tmp_path: Path, key: str) -> None:
+    """An empty file is what a backup leaves that was made before anybody was forgotten."""
+    (tmp_path / KEY).parent.mkdir(parents=True)
+    (tmp_path / KEY).write_text(key)
+    with pytest.raises(DataError, match="missing or damaged"):
+        remember(tmp_path, "shop", ["u1"])
+    assert not (tmp_path / LIST).exists()
+
+
 def test_a_damaged_list_is_told_by_its_line(tmp_path: Path) -> None:
     remember(tmp_path, "shop", ["u1"])
     with (tmp_path / LIST).open("a") as file:
