@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.images import IMAGE, TRAINER_IMAGE
+from mtrec.data.versioning import snapshot
 
 DIGEST = re.compile(r"^[\w./:-]+@sha256:[0-9a-f]{64}$")
 FILES = ("components/Dockerfile", "mlflow/Dockerfile")
@@ -184,6 +185,19 @@ def test_what_cannot_be_done_is_told_in_one_line(
     done = build(*engines, **settings)
     assert done.returncode == code, done.stdout
     assert re.fullmatch(f"mtrec: {re.escape(said)}.*\n", done.stderr), done.stderr
+
+
+def test_dvc_keeps_its_own_files_where_a_step_may_write(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself it takes /var/tmp, which a read-only root file system refuses."""
+    (place,) = re.findall(r"DVC_SITE_CACHE_DIR=(\S+)", (repository / "components" / "Dockerfile").read_text())
+    assert place.startswith("/tmp/")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    (tmp_path / "drop").mkdir()
+    (tmp_path / "drop" / "items.csv").write_text("item_id\n1\n")
+    snapshot(tmp_path / "drop", "shop", tmp_path / "dvc")
+    assert (tmp_path / "site").is_dir()
 
 
 def test_the_script_is_sound(repository: Path) -> None:
