@@ -208,6 +208,22 @@ def test_the_pod_for_people_keeps_the_rules_too(dev: Documents, check: ModuleTyp
         kubernetes_validate.validate(shell, version, strict=True)
 
 
+def test_the_upgrade_of_the_database_keeps_the_rules_too(check: ModuleType) -> None:
+    upgrade = documents((ROOT / "k8s" / "upgrade" / "job.yaml").read_text(encoding="utf-8"))
+    prod = documents(golden("prod").read_text(encoding="utf-8"))
+    found = [problem for problem in check.problems([*prod, *upgrade], prod=True) if "mlflow-upgrade" in problem]
+    assert [problem.partition(" is not pinned")[1] for problem in found] == [" is not pinned"]
+    (server,) = [d for d in prod if (d["kind"], d["metadata"]["name"]) == ("Deployment", "mlflow")]
+    job, policy = upgrade
+    (own,), (theirs,) = (d["spec"]["template"]["spec"]["containers"] for d in (job, server))
+    assert own["image"].partition(":")[0] in theirs["image"]
+    assert all(variable in theirs["env"] for variable in own["env"])
+    assert policy["spec"]["podSelector"]["matchLabels"] == job["spec"]["template"]["metadata"]["labels"]
+    for version in ("1.29", "1.37"):
+        for document in upgrade:
+            kubernetes_validate.validate(document, version, strict=True)
+
+
 def _pod(change: Callable[[dict[str, Any]], Any]) -> Callable[[Documents], None]:
     return lambda all_: change(_server(all_)["spec"]["template"]["spec"]) and None
 
