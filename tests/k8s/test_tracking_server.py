@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import requests
 
+from tests.k8s.render import documents
 from tests.s3 import Store, s3  # noqa: F401
 from tests.unit.postgres import postgres, tools  # noqa: F401
 
@@ -336,6 +337,11 @@ def test_the_registry_comes_back_from_its_backup(
     os.killpg(server.process.pid, signal.SIGKILL)
     server.process.wait(timeout=30)
     s3.empty("mlflow")
+    (job, _) = documents((repository / "k8s" / "upgrade" / "job.yaml").read_text(encoding="utf-8"))
+    (upgrade,) = job["spec"]["template"]["spec"]["containers"]
+    given = {"PGHOST": host, "PGUSER": "postgres", "PGDATABASE": "mlflow"}
+    done = subprocess.run([sys.executable, "-m", *upgrade["command"]], env=os.environ | given, cwd=tmp_path)
+    assert done.returncode == 0
     line("pg_restore")
     s3.sync("my-backup-bucket", "mlflow")
     server = start()

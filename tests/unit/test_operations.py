@@ -13,7 +13,7 @@ import typer.main
 
 from mtrec.data.dvc_remote import open_remote
 from mtrec.data.versioning import push, restore, snapshot
-from mtrec.errors import RunError
+from mtrec.errors import RunError, Unavailable
 from pipelines.cli import app
 from pipelines.cluster_config import load_cluster
 from tests.s3 import Store, s3  # noqa: F401
@@ -157,6 +157,11 @@ def test_the_file_that_makes_a_bucket_of_the_remote_takes_data_versions(
     (tmp_path / "drop" / "items.csv").write_text("item_id,title\n1,chair\n")
     with pytest.raises(RunError, match="The specified bucket does not exist"):
         push(tmp_path / "drop", repository)  # there is no bucket
+    away = (repository / ".dvc" / "config").read_text().replace(s3.url, "http://127.0.0.1:9")
+    shutil.copytree(repository, tmp_path / "away")
+    (tmp_path / "away" / ".dvc" / "config").write_text(away)
+    with pytest.raises(Unavailable, match=r"DVC remote of .*/away: Could not connect to the endpoint URL"):
+        push(tmp_path / "drop", tmp_path / "away")
     s3.bucket("my-dvc-bucket")
     version = snapshot(tmp_path / "drop", "my-shop", repository).version
     push(tmp_path / "drop", tmp_path / "other")

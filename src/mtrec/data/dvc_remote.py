@@ -47,6 +47,10 @@ def explained(root: Path) -> Iterator[None]:
         raise Unavailable(f"DVC remote of {root}: {one_line(error)}") from error
     except (DvcException, AuthError, ObjectDBError) as error:
         raise RunError(f"DVC remote of {root}: {one_line(error)}") from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] != "botocore":  # not there, where no remote is a bucket
+            raise
+        raise Unavailable(f"DVC remote of {root}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
