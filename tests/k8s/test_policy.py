@@ -96,6 +96,20 @@ def test_an_overlay_of_ones_own_is_accepted_with_its_schedule(check: ModuleType,
 
 
 @pytest.mark.skipif(renderer() is None, reason="neither kustomize nor kubectl 1.27 is installed")
+def test_an_overlay_without_a_schedule_needs_nothing_of_it(check: ModuleType, tmp_path: Path) -> None:
+    assert "leave out `../mtrec/k8s/schedule`, `replacements`" in (ROOT / "k8s" / "README.md").read_text()
+    for folder in ("k8s", "mlflow", "scenarios"):
+        shutil.copytree(ROOT / folder, tmp_path / "mtrec" / folder)
+    own = yaml.safe_load((ROOT / "tests" / "k8s" / "own" / "kustomization.yaml").read_text(encoding="utf-8"))
+    own["resources"] = ["../mtrec/k8s/overlays/prod"]
+    del own["replacements"]
+    own["configMapGenerator"] = [one for one in own["configMapGenerator"] if one["name"] == "mlflow-server"]
+    (tmp_path / "my-overlay").mkdir()
+    (tmp_path / "my-overlay" / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    assert check.problems(documents(render(tmp_path / "my-overlay")), prod=True) == []
+
+
+@pytest.mark.skipif(renderer() is None, reason="neither kustomize nor kubectl 1.27 is installed")
 def test_the_overlay_of_the_guide_for_a_single_user_is_accepted(check: ModuleType, tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```yaml\n(# my-overlay/runs.*?)```", guide, flags=re.DOTALL)
