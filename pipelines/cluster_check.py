@@ -227,9 +227,12 @@ def _namespace(cluster: _Cluster) -> Iterator[Line]:
     what = f"Pod Security of {name}"
     if level == "restricted":
         yield Line("ok", what, "enforces restricted")
+    elif name == cluster.wanted.kfp_namespace:
+        yield Line("ok", what, f"enforces {level or 'nothing'}: restricted would refuse KFP's own pods in it")
     else:
         why = f"enforces {level or 'nothing'}: a pod with more rights than mtrec's need could run beside them"
-        fix = f"kubectl label namespace {name} pod-security.kubernetes.io/enforce=restricted --overwrite"
+        label = f"kubectl label namespace {name} --overwrite pod-security.kubernetes.io"
+        fix = f"{label}/warn=restricted; once a run was warned of no pod of yours, {label}/enforce=restricted"
         yield Line("warning", what, why, fix)
 
 

@@ -379,6 +379,15 @@ def test_images_by_tag(server: KubeServer) -> None:
 def test_a_namespace_without_pod_security(server: KubeServer) -> None:
     server.change("namespaces", "mtrec", metadata={"labels": {"pod-security.kubernetes.io/enforce": "baseline"}})
     assert (only().verdict, only().what) == ("warning", "Pod Security of mtrec")
+    assert only().fix.index("/warn=restricted") < only().fix.index("/enforce=restricted")
+
+
+def test_pod_security_is_left_alone_where_kubeflow_pipelines_itself_lives(server: KubeServer) -> None:
+    said = [line for line in lines(namespace="kubeflow") if line.what == "Pod Security of kubeflow"]
+    assert [(line.verdict, line.fix) for line in said] == [("ok", "")]
+    assert "would refuse KFP's own pods" in said[0].why
+    said = [line for line in lines(namespace="mlflow") if line.what == "Pod Security of mlflow"]
+    assert [line.verdict for line in said] == ["warning"]
 
 
 def test_a_name_by_which_mlflow_refuses_to_be_called(server: KubeServer) -> None:
