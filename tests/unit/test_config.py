@@ -539,3 +539,14 @@ def test_regularisation_is_off_and_takes_no_negative_weight(setting: str) -> Non
     assert getattr(Training(), setting) == 0
     with pytest.raises(ConfigError, match=rf"training\.{setting}: Input should be greater than or equal to 0"):
         load_scenario("ecommerce", [f"training.{setting}=-0.1"])
+
+
+def test_a_key_that_is_there_twice_is_named_with_both_places(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text("name: shop\ntraining: {epochs: 1, lr: 0.1, epochs: 2}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_scenario(str(path))
+    said = "not valid YAML (key 'epochs' is there twice, first in line 2)"
+    assert str(caught.value) == f"{path}:2: {said}"
+    both = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, x: 4}\n"
+    assert read_yaml(both)["c"] == {"x": 4, "y": 3}
