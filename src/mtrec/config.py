@@ -942,12 +942,21 @@ def parse(kind: type[Settings], raw: Mapping[str, Any], where: str, overridden: 
         raise ConfigError(_explain(error, kind, where, overridden)) from error
 
 
+_WORDS = {
+    "model_type": "a mapping of keys is expected",
+    "dict_type": "a mapping of keys is expected",
+    "list_type": "a list is expected",
+    "string_type": "text is expected",
+}
+"""For kinds of pydantic's errors whose own words are about Python."""
+
+
 def _explain(error: ValidationError, kind: type[Frozen], where: str, overridden: Sequence[str]) -> str:
     """One line for every wrong key: first those of the file, then those of `--set`."""
     in_file, in_set = [], []
     for item in error.errors():
         place, known = _place(item["loc"], kind)
-        message = item["msg"].removeprefix("Value error, ")
+        message = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
         if item["type"] == "extra_forbidden":
             message = "unknown key" + _suggestion(place, known)
         elif item["type"] != "missing" and not isinstance(item.get("input"), (dict, list, BaseModel)):

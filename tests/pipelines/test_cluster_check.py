@@ -414,7 +414,7 @@ def test_only_nodes_that_can_run_it_count(
 def test_nodes_of_a_trainjob_are_asked_for_limits_and_what_the_runtime_says(
     server: KubeServer, tmp_path: Path
 ) -> None:
-    step = "{gpus: 2, cpu: 1, cpu_limit: 16, memory_limit: 8Gi, node_selector: {of: the step}}"
+    step = "{gpus: 2, cpu: 1, cpu_limit: 16, memory_limit: 8Gi, node_selector: {of: step}}"
     wanted = asks(tmp_path, f"storage: {{claim: a}}\nsteps: {{fine_tune_model: {step}}}")
     pod = {"template": {"spec": {"template": {"spec": {"nodeSelector": {"of": "runtime"}}}}}}
     spec = {"template": {"spec": {"replicatedJobs": [pod]}}}

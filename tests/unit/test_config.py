@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "a test part of half": ("split/test", 0.5, "split.test: Input should be less than 0.5 (got 0.5)"),
     "no tasks": ("tasks", {}, "tasks: declare at least one"),
     "tasks forgotten": ("tasks", ..., "tasks: Field required"),
-    "tasks as a list": ("tasks", [1], "tasks: Input should be a valid dictionary"),
+    "tasks as a list": ("tasks", [1], "tasks: a mapping of keys is expected"),
     "a task without a type": ("tasks/new", {"on": "item"}, "tasks.new: Unable to extract tag"),
     "a task of no known type": ("tasks/new", {"type": "magic"}, "tasks.new: Input tag 'magic' found"),
     "a task name with a dash": (
@@ -215,7 +215,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         2,
         "validation.max_quarantined: Input should be less",
     ),
-    "features as text": ("users", {"numeric": "age"}, "users.numeric: Input should be a valid list"),
+    "features as text": ("users", {"numeric": "age"}, "users.numeric: a list is expected"),
 }
 
 
@@ -490,7 +490,7 @@ def test_a_space_can_be_overridden_by_its_dotted_paths() -> None:
     ("parameter", "said"),
     [
         ("{low: null}", "give 'low' and 'high', or 'choices'"),
-        ("3", "a valid dictionary"),
+        ("3", "a mapping of keys is expected"),
         ("{low: 1, log: true}", "empty range: low 1 must be less than high 0.1"),
         ("{low: 2, high: 2}", "empty range: low 2 must be less than high 2"),
         ("{low: .nan, high: 2}", "empty range"),
