@@ -606,12 +606,12 @@ class _Demand:
 
         labels, found = node["metadata"].get("labels") or {}, []
         if (node.get("spec") or {}).get("unschedulable"):
-            found.append("takes no pods (cordoned)")
+            found.append("cordoned")
         if wrong := [f"{key}={value}" for key, value in self.node_selector.items() if labels.get(key) != value]:
-            found.append(f"has not the label {', '.join(wrong)}")
+            found.append(f"without label {', '.join(wrong)}")
         for resource, amount in (("cpu", self.cpu), ("memory", self.memory)):
             if amount and parse_quantity(_allocatable(node, resource)) < parse_quantity(amount):
-                found.append(f"has less {resource} than {amount}")
+                found.append(f"with less {resource} than {amount}")
         return found
 
 
@@ -625,7 +625,8 @@ def _fitting(
     if len(enough) < needed:
         most = max((_number(node, asked.gpu_type) for node in nodes), default=0)
         why = f"{len(enough)} of {len(nodes)} nodes have so many, {needed} needed; the most on one is {most}"
-        yield Line("missing", what, why, "add GPU nodes and their device plugin, or ask for fewer with --gpus")
+        fewer = "in the cluster file" if whose else "with --gpus"
+        yield Line("missing", what, why, f"add GPU nodes and their device plugin, or ask for fewer {fewer}")
         return
     lacks = [asked.lacking(node) for node in enough]
     fitting = [node for node, lack in zip(enough, lacks, strict=True) if not lack]

@@ -383,15 +383,21 @@ def about(wanted: Wanted, what: str) -> list[Line]:
     return [line for line in check_cluster(kube.api_client(), wanted) if what in line.what]
 
 
+def test_gpus_of_a_search_are_looked_for(server: KubeServer, tmp_path: Path) -> None:
+    (line,) = about(asks(tmp_path, "steps: {search_settings: {gpus: 8}}"), "8 × ")
+    assert (line.verdict, line.what) == ("missing", "8 × nvidia.com/gpu for search_settings")
+    assert line.fix.endswith("ask for fewer in the cluster file")
+
+
 @pytest.mark.parametrize(
     ("node", "why"),
     [
-        ({"spec": {"unschedulable": True}}, "takes no pods (cordoned)"),
-        ({"metadata": {"labels": {"pool": None}}}, "has not the label pool=a"),
-        ({"metadata": {"labels": {"pool": "b"}}}, "has not the label pool=a"),
-        ({"status": {"allocatable": {"cpu": "3920m"}}}, "has less cpu than 4"),
-        ({"status": {"allocatable": {"memory": "16000000Ki"}}}, "has less memory than 16Gi"),
-        ({"status": {"allocatable": {"memory": None}}}, "has less memory than 16Gi"),
+        ({"spec": {"unschedulable": True}}, "cordoned"),
+        ({"metadata": {"labels": {"pool": None}}}, "without label pool=a"),
+        ({"metadata": {"labels": {"pool": "b"}}}, "without label pool=a"),
+        ({"status": {"allocatable": {"cpu": "3920m"}}}, "with less cpu than 4"),
+        ({"status": {"allocatable": {"memory": "16000000Ki"}}}, "with less memory than 16Gi"),
+        ({"status": {"allocatable": {"memory": None}}}, "with less memory than 16Gi"),
     ],
 )
 @pytest.mark.parametrize("step", ["fine_tune_model", "search_settings"])
@@ -407,6 +413,7 @@ def test_only_nodes_that_can_run_it_count(
     server.change("nodes", "node-1", **node)
     (line,) = about(wanted, "1 × ")
     assert line.verdict == "missing"
+    assert "the cluster file" in line.fix
     assert line.what.endswith(" for search_settings") == (step == "search_settings")
     assert line.why == f"0 of 2 nodes with so many can run it, 1 needed: 2 {why}"
 
@@ -420,7 +427,7 @@ def test_nodes_of_a_trainjob_are_asked_for_limits_and_what_the_runtime_says(
     spec = {"template": {"spec": {"replicatedJobs": [pod]}}}
     server.change("trainingruntimes", "mtrec-torch", "mtrec", spec=spec)
     (line,) = about(wanted, "2 × ")
-    assert line.why.endswith("1 needed: 2 has not the label of=runtime; 2 has less cpu than 16")
+    assert line.why.endswith("1 needed: 2 without label of=runtime; 2 with less cpu than 16")
     assert "training runtime mtrec-torch" in line.fix
 
 
