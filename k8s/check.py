@@ -4,8 +4,9 @@
     kubectl kustomize my-overlay | python k8s/check.py --prod && kubectl apply -k my-overlay
 
 Rules: Pod Security "restricted", no root, a read-only root file system, requests and limits, probes on what stays,
-a NetworkPolicy and a disruption budget for each pod, nothing referred to that is not there, cluster files without a
-wrong key. With --prod also: images by digest, and secrets only by reference; those to be made by you are listed.
+a NetworkPolicy and a disruption budget for each pod, nothing referred to that is not there, cluster files included,
+cluster files and scenarios without a wrong key. With --prod also: images by digest, and secrets only by reference;
+those to be made by you are listed.
 Exit codes: 0 nothing is wrong, 1 something is, 2 no manifests.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from mtrec.config import parse
+from mtrec.config import parse, parse_scenario, read_yaml
 from mtrec.errors import ConfigError
 from pipelines.cluster_config import COMPONENTS, Cluster
 
@@ -35,6 +36,8 @@ SAFE_VOLUMES = {
     "secret",
 }
 SECRET_NAME = re.compile(r"PASSWORD|SECRET|TOKEN|CREDENTIAL|ACCESS_KEY", re.IGNORECASE)
+NOT_OURS = {"default", "default-editor", "default-viewer", "pipeline-runner"}
+"""Service accounts that Kubernetes and Kubeflow make."""
 RUNS_ON = ("Deployment", "StatefulSet", "DaemonSet")
 
 
@@ -48,7 +51,8 @@ def problems(documents: list[Document], *, prod: bool = False) -> list[str]:
         if document["kind"] == "Service":
             found += [f"{where}: {line}" for line in service_problems(document, documents)]
         if document["kind"] == "ConfigMap":
-            found += [f"{where}: {line}" for line in cluster_problems(document, prod=prod)]
+            found += [f"{where}: {line}" for line in cluster_problems(document, documents, prod=prod)]
+            found += [f"{where}: {line}" for line in scenario_problems(document, documents)]
         if prod:
             found += [f"{where}: {line}" for line in literal_secrets(document)]
     return found
@@ -61,20 +65,66 @@ def cluster_file(document: Document) -> Cluster | None:
         ConfigError: it is wrong.
     """
     text = (document.get("data") or {}).get("cluster.yaml")
-    return None if text is None else parse(Cluster, yaml.safe_load(text) or {}, "cluster.yaml")
+    return None if text is None else parse(Cluster, read_yaml(text) or {}, "cluster.yaml")
 
 
-def cluster_problems(document: Document, *, prod: bool) -> Iterator[str]:
-    """What is wrong in the cluster file of a ConfigMap."""
+def cluster_problems(document: Document, documents: list[Document], *, prod: bool) -> Iterator[str]:
+    """What is wrong in the cluster file of a ConfigMap, and what it names that is not there."""
     try:
         cluster = cluster_file(document)
     except (ConfigError, yaml.YAMLError) as error:
         yield " ".join(str(error).split())
         return
-    if cluster is not None and prod:
+    if cluster is None:
+        return
+    if all(document["metadata"].get("namespace") != cluster.namespace for document in documents):
+        yield f"cluster.yaml: namespace {cluster.namespace} has nothing of these manifests: name that of the runs"
+    else:
+        for kind, name, key in dict.fromkeys(named_by(cluster)):
+            there = find(documents, kind, name, cluster.namespace)
+            if there is None and kind != "Secret":  # see wanted_secrets
+                yield f"cluster.yaml: {kind} {name} is not there, in namespace {cluster.namespace}"
+            elif there is not None and key and key not in {**there.get("data", {}), **there.get("stringData", {})}:
+                yield f"cluster.yaml: {kind} {name} has no key {key}"
+    if prod:
         for image in sorted({cluster.step(name).image or cluster.image for name in COMPONENTS}):
             if not DIGEST.match(image):
                 yield f"cluster.yaml: image {image} is not pinned: name it by digest"
+
+
+def named_by(cluster: Cluster) -> Iterator[tuple[str, str, str]]:
+    """Kind, name and key (or nothing) of what a cluster file names in its namespace."""
+    if cluster.service_account and cluster.service_account not in NOT_OURS:
+        yield "ServiceAccount", cluster.service_account, ""
+    if cluster.storage is not None:
+        yield "PersistentVolumeClaim", cluster.storage.claim, ""
+    if cluster.elsewhere:
+        yield "TrainingRuntime", cluster.train_job.runtime, ""
+    for name in cluster.image_pull_secrets:
+        yield "Secret", name, ".dockerconfigjson"
+    for step in map(cluster.step, COMPONENTS):
+        for kind, given in (("ConfigMap", step.config_maps), ("Secret", step.secrets)):
+            for name, keys in given.items():
+                for key in keys:
+                    yield kind, name, key
+
+
+def scenario_problems(document: Document, documents: list[Document]) -> Iterator[str]:
+    """What is wrong in the scenario of a ConfigMap, and whether the trainer's permissions are about it."""
+    text = (document.get("data") or {}).get("scenario.yaml")
+    if text is None:
+        return
+    try:
+        name = parse_scenario(read_yaml(text) or {}, "scenario.yaml").name
+    except (ConfigError, yaml.YAMLError) as error:
+        yield " ".join(str(error).split())
+        return
+    for job in documents:
+        if (job["kind"], job["metadata"]["name"]) == ("Job", "mlflow-permissions"):
+            given = job["spec"]["template"]["spec"]["containers"][0].get("args") or []
+            if name not in given:
+                told = f"is not among the args of {name_of(job)} ({', '.join(given)})"
+                yield f"scenario.yaml: name {name} {told}: the trainer could promote its models; name it there"
 
 
 def name_of(document: Document) -> str:
@@ -221,10 +271,7 @@ def wanted_secrets(documents: list[Document]) -> dict[str, set[str]]:
         namespace = document["metadata"].get("namespace")
         named = [found for template in templates(document) for found in references(template["spec"])]
         if document["kind"] == "ConfigMap" and (cluster := cluster_file(document)) is not None:
-            steps = [cluster.step(name) for name in COMPONENTS]
-            named += [
-                ("Secret", name, key) for step in steps for name, keys in step.secrets.items() for key in keys
-            ]
+            namespace, named = cluster.namespace, list(named_by(cluster))
         for kind, name, key in named:
             if kind == "Secret" and find(documents, kind, name, namespace) is None:
                 wanted.setdefault(f"{namespace}/{name}", set()).add(key)

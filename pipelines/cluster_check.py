@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mtrec.errors import RunError
 from mtrec.kube import answering, reason, request
 from mtrec.training.nodes import LOCAL
-from pipelines.cluster_config import COMPONENTS, TRAINER, Cluster
-from pipelines.server_versions import parse_version, version_text
+from pipelines.cluster_config import COMPONENTS, TRAINER, Cluster, Step
+from pipelines.server_versions import FULL, MINIMUM, SETS_USER, parse_version, version_text
 
 if TYPE_CHECKING:
     from kubernetes.client import ApiClient
@@ -30,6 +31,8 @@ _ALLOWED, _DEFAULT_ACCOUNT = "ALLOWEDSERVICEACCOUNTS", "DEFAULTPIPELINERUNNERSER
 """Variables of Kubeflow Pipelines' server."""
 _ANY_ACCOUNT = (2, 17, 0)
 """The newest version that gives runs any account."""
+_LOGINS, _LOGINS_TYPE = ".dockerconfigjson", "kubernetes.io/dockerconfigjson"
+"""Key and type of a secret with logins of registries."""
 _MANIFESTS = "kubectl apply -k makes it, of k8s/overlays/dev or of your own overlay"
 _KFP_GUIDE = "install Kubeflow Pipelines 2.14 or newer"
 _TRAINER_GUIDE = "install Kubeflow Trainer 2.3 or newer"
@@ -67,6 +70,8 @@ class Wanted:
     without a name is the one that Kubeflow Pipelines gives runs by itself."""
     service_account: str = "mtrec-trainer"
     """That runs are given by its name. Empty: the server's own."""
+    run_as_user: int | None = None
+    """That the cluster file gives pods."""
     secrets: Mapping[str, Sequence[str]] = field(
         default_factory=lambda: {
             "mtrec-mlflow": ("username", "password"),
@@ -90,6 +95,10 @@ class Wanted:
     gpu_type: str = "nvidia.com/gpu"
     tolerated: Sequence[str] = ()
     """Keys of taints that training puts up with; an empty one means any."""
+    training: Step = field(default_factory=Step)
+    """What a cluster file gives training beside that."""
+    search: Step = field(default_factory=Step)
+    """What a cluster file gives a worker of a search."""
     images: Sequence[str] = ()
     """Images of the steps, where a cluster file names them."""
 
@@ -105,13 +114,14 @@ def wanted_by(cluster: Cluster) -> Wanted:
             for name, keys in given.items():
                 found.setdefault(name, set()).update(keys)
     for name in cluster.image_pull_secrets:
-        secrets.setdefault(name, set()).add(".dockerconfigjson")
+        secrets.setdefault(name, set()).add(_LOGINS)
     node = cluster.step(TRAINER)
     others = {name: role for name, role in standard.accounts.items() if role != "trainer"}
     return Wanted(
         namespace=cluster.namespace,
         accounts={cluster.service_account: "trainer", **others},
         service_account=cluster.service_account,
+        run_as_user=cluster.run_as_user,
         secrets={name: sorted(keys) for name, keys in secrets.items()},
         config_maps={name: sorted(keys) for name, keys in config_maps.items()},
         claims=[cluster.storage.claim] if cluster.storage else [],
@@ -120,9 +130,16 @@ def wanted_by(cluster: Cluster) -> Wanted:
         gpus=node.gpus or 0,
         processes=cluster.train_job.processes_per_node or 1,
         gpu_type=node.gpu_type or standard.gpu_type,
-        tolerated=[toleration.key or "" for toleration in node.tolerations],
+        tolerated=_tolerated(node),
+        training=node,
+        search=cluster.step("search_settings"),
         images=sorted({cluster.step(name).image or cluster.image for name in COMPONENTS}),
     )
+
+
+def _tolerated(step: Step) -> list[str]:
+    """See `Wanted.tolerated`."""
+    return [toleration.key or "" for toleration in step.tolerations]
 
 
 @dataclass(frozen=True)
@@ -227,9 +244,12 @@ def _namespace(cluster: _Cluster) -> Iterator[Line]:
     what = f"Pod Security of {name}"
     if level == "restricted":
         yield Line("ok", what, "enforces restricted")
+    elif name == cluster.wanted.kfp_namespace:
+        yield Line("ok", what, f"enforces {level or 'nothing'}: restricted would refuse KFP's own pods in it")
     else:
         why = f"enforces {level or 'nothing'}: a pod with more rights than mtrec's need could run beside them"
-        fix = f"kubectl label namespace {name} pod-security.kubernetes.io/enforce=restricted --overwrite"
+        label = f"kubectl label namespace {name} --overwrite pod-security.kubernetes.io"
+        fix = f"{label}/warn=restricted; once a run was warned of no pod of yours, {label}/enforce=restricted"
         yield Line("warning", what, why, fix)
 
 
@@ -257,6 +277,9 @@ def _kfp(cluster: _Cluster) -> Iterator[Line]:
         )
     else:
         yield Line("ok", what, f"version {tag} answers")
+    if cluster.wanted.run_as_user is not None and (version or MINIMUM) < FULL:
+        why = f"the pipeline needs Kubeflow Pipelines {version_text(FULL)}: {SETS_USER}"
+        yield Line("missing", f"runs as user {cluster.wanted.run_as_user}", why, "do that, or upgrade the server")
     if health and not multi_user and cluster.wanted.namespace != namespace:
         why = f"it is for a single user, and runs pods in {namespace} only, not in {cluster.wanted.namespace}"
         fix = (
@@ -365,7 +388,7 @@ def _trainer(cluster: _Cluster) -> Iterator[Line]:
     if cluster.wanted.runtime == LOCAL:
         return
     wanted = cluster.wanted
-    needed: Verdict = "missing" if max(wanted.nodes, wanted.gpus, wanted.processes) > 1 else "warning"
+    needed: Verdict = "missing" if _elsewhere(wanted) else "warning"
     for name in _TRAINER_DEFINITIONS:
         if cluster.definition(name) is None:
             why = "training on several nodes, GPUs or processes starts one; elsewhere it is not needed"
@@ -386,9 +409,14 @@ def _trainer(cluster: _Cluster) -> Iterator[Line]:
     yield _runtime(cluster, needed)
 
 
+def _the_runtime(cluster: _Cluster) -> Any:
+    name, namespace = cluster.wanted.runtime, cluster.wanted.namespace
+    return cluster.get(f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainingruntimes/{name}")
+
+
 def _runtime(cluster: _Cluster, needed: Verdict) -> Line:
     name, namespace = cluster.wanted.runtime, cluster.wanted.namespace
-    found = cluster.get(f"/apis/trainer.kubeflow.org/v1alpha1/namespaces/{namespace}/trainingruntimes/{name}")
+    found = _the_runtime(cluster)
     what, label = f"training runtime {name}", "trainer.kubeflow.org/framework"
     if found is None:
         return Line(needed, what, f"not in {namespace}, whose TrainJobs refer to it", _MANIFESTS)
@@ -481,14 +509,23 @@ def _keys(cluster: _Cluster, kind: str, name: str, keys: Sequence[str]) -> Itera
     what, namespace = f"{kind} {name}", cluster.wanted.namespace
     found = cluster.own(f"{kind}s", name)
     lacking = [key for key in keys if key not in ((found or {}).get("data") or {})]
+    logins = kind == "secret" and _LOGINS in keys
+    why = "images of its registry are not pulled" if logins else "pods that refer to it do not start"
     generic = "secret generic" if kind == "secret" else kind
-    given = " ".join(f"--from-file={key}=FILE" for key in keys)
+    given = " ".join(
+        [*([f"--type={_LOGINS_TYPE}"] if logins else []), *(f"--from-file={key}=FILE" for key in keys)]
+    )
+    make = f"kubectl -n {namespace} create {generic} {name} {given}"
+    ours = kind == "configmap" and name in Wanted().config_maps
     if found is None:
-        fix = f"kubectl -n {namespace} create {generic} {name} {given}"
-        yield Line("missing", what, "pods that refer to it do not start", fix)
+        yield Line("missing", what, why, _MANIFESTS if ours else make)
+    elif logins and found.get("type") != _LOGINS_TYPE:
+        why = f"is of type {found.get('type')}, not {_LOGINS_TYPE}, and passed over: {why}"
+        fix = f"a type cannot be changed: kubectl -n {namespace} delete secret {name} && {make}"
+        yield Line("missing", what, why, fix)
     elif lacking:
-        fix = f"kubectl -n {namespace} edit {kind} {name}"
-        yield Line("missing", what, f"lacks {', '.join(lacking)}: pods that refer to it do not start", fix)
+        fix = _MANIFESTS if ours else f"kubectl -n {namespace} edit {kind} {name}"
+        yield Line("missing", what, f"lacks {', '.join(lacking)}: {why}", fix)
     else:
         yield Line("ok", what, f"has {', '.join(keys)}")
 
@@ -520,16 +557,85 @@ def _claim(cluster: _Cluster, name: str) -> Line:
 
 
 def _gpus(cluster: _Cluster) -> Iterator[Line]:
+    """Nodes for training and, where it asks for GPUs too, for a worker of a search."""
     wanted = cluster.wanted
-    if wanted.gpus == 0:
-        return
-    what = f"{wanted.gpus} × {wanted.gpu_type}"
+    training, search = wanted.training, wanted.search
+    if wanted.gpus:
+        asked = _Demand(wanted.gpus, wanted.gpu_type, training.cpu, training.memory, training.node_selector)
+        place = "the cluster file"
+        if _elsewhere(wanted):  # limits are what its nodes ask for, and the rest is the runtime's
+            selector = _node_selector(cluster)
+            asked = _Demand(wanted.gpus, wanted.gpu_type, training.cpu_limit, training.memory_limit, selector)
+            place = f"training runtime {wanted.runtime}"
+        yield from _fitting(cluster, asked, wanted.nodes, wanted.tolerated, place)
+    if search.gpus:
+        gpu_type = search.gpu_type or Wanted().gpu_type
+        asked = _Demand(search.gpus, gpu_type, search.cpu, search.memory, search.node_selector)
+        yield from _fitting(cluster, asked, 1, _tolerated(search), "the cluster file", " for search_settings")
+
+
+def _elsewhere(wanted: Wanted) -> bool:
+    """Whether training runs outside of the pod of its step."""
+    return wanted.runtime != LOCAL and max(wanted.nodes, wanted.gpus, wanted.processes) > 1
+
+
+def _node_selector(cluster: _Cluster) -> dict[str, str]:
+    """That of the pods of the training runtime; empty where there is none, which another check tells."""
+    with suppress(RunError):
+        found = _the_runtime(cluster) or {}
+        for job in found.get("spec", {}).get("template", {}).get("spec", {}).get("replicatedJobs") or []:
+            pod = job["template"]["spec"]["template"]["spec"]
+            if pod.get("nodeSelector"):
+                return dict(pod["nodeSelector"])
+    return {}
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """What a pod asks of its node."""
+
+    gpus: int
+    gpu_type: str
+    cpu: str | None
+    memory: str | None
+    node_selector: Mapping[str, str]
+
+    def lacking(self, node: Mapping[str, Any]) -> list[str]:
+        """Why a node cannot run it, in words that stand for all nodes with the same lack."""
+        from kubernetes.utils.quantity import parse_quantity
+
+        labels, found = node["metadata"].get("labels") or {}, []
+        if (node.get("spec") or {}).get("unschedulable"):
+            found.append("cordoned")
+        if wrong := [f"{key}={value}" for key, value in self.node_selector.items() if labels.get(key) != value]:
+            found.append(f"without label {', '.join(wrong)}")
+        for resource, amount in (("cpu", self.cpu), ("memory", self.memory)):
+            if amount and parse_quantity(_allocatable(node, resource)) < parse_quantity(amount):
+                found.append(f"with less {resource} than {amount}")
+        return found
+
+
+def _fitting(
+    cluster: _Cluster, asked: _Demand, needed: int, tolerated: Sequence[str], place: str, whose: str = ""
+) -> Iterator[Line]:
+    """Whether there are nodes that can run so many pods, and who keeps pods off them."""
+    what = f"{asked.gpus} × {asked.gpu_type}{whose}"
     nodes = cluster.get("/api/v1/nodes")["items"]
-    fitting = [node for node in nodes if _number(node, wanted.gpu_type) >= wanted.gpus]
-    if len(fitting) < wanted.nodes:
-        most = max((_number(node, wanted.gpu_type) for node in nodes), default=0)
-        why = f"{len(fitting)} of {len(nodes)} nodes have so many, {wanted.nodes} needed; the most on one is {most}"
-        yield Line("missing", what, why, "add GPU nodes and their device plugin, or ask for fewer with --gpus")
+    enough = [node for node in nodes if _number(node, asked.gpu_type) >= asked.gpus]
+    if len(enough) < needed:
+        most = max((_number(node, asked.gpu_type) for node in nodes), default=0)
+        why = f"{len(enough)} of {len(nodes)} nodes have so many, {needed} needed; the most on one is {most}"
+        fewer = "in the cluster file" if whose else "with --gpus"
+        yield Line("missing", what, why, f"add GPU nodes and their device plugin, or ask for fewer {fewer}")
+        return
+    lacks = [asked.lacking(node) for node in enough]
+    fitting = [node for node, lack in zip(enough, lacks, strict=True) if not lack]
+    if len(fitting) < needed:
+        counted = Counter(reason for lack in lacks for reason in lack)
+        told = "; ".join(f"{number} {reason}" for reason, number in counted.items())
+        why = f"{len(fitting)} of {len(enough)} nodes with so many can run it, {needed} needed: {told}"
+        fix = f"label or uncordon nodes, or change what {place} asks for"
+        yield Line("missing", what, why, fix)
         return
     yield Line("ok", what, f"{len(fitting)} nodes")
     taints = {
@@ -537,10 +643,10 @@ def _gpus(cluster: _Cluster) -> Iterator[Line]:
         for node in fitting
         for taint in (node.get("spec") or {}).get("taints") or []
         if taint.get("effect") in ("NoSchedule", "NoExecute")
-    } - {wanted.gpu_type, *wanted.tolerated}
-    if taints and "" not in wanted.tolerated:
+    } - {asked.gpu_type, *tolerated}
+    if taints and "" not in tolerated:
         fix = "give tolerations for them in the cluster configuration and the training runtime"
-        yield Line("warning", f"taints of nodes with {wanted.gpu_type}", ", ".join(sorted(taints)), fix)
+        yield Line("warning", f"taints of nodes with {asked.gpu_type}{whose}", ", ".join(sorted(taints)), fix)
 
 
 def _images(cluster: _Cluster) -> Iterator[Line]:
@@ -627,8 +733,12 @@ _CHECKS: Mapping[str, Callable[[_Cluster], Iterator[Line]]] = {
 }
 
 
-def _number(node: dict[str, Any], resource: str) -> int:
-    return int(((node.get("status") or {}).get("allocatable") or {}).get(resource, 0))
+def _number(node: Mapping[str, Any], resource: str) -> int:
+    return int(_allocatable(node, resource))
+
+
+def _allocatable(node: Mapping[str, Any], resource: str) -> str:
+    return str(((node.get("status") or {}).get("allocatable") or {}).get(resource, "0"))
 
 
 def _json(text: str) -> dict[str, Any]:

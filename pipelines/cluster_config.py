@@ -6,44 +6,54 @@ It is no part of the scenario: more memory or another queue of nodes does not ma
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components import images
 from mtrec.config import Frozen, parse, read_mapping
 from mtrec.errors import ConfigError
 from mtrec.training.nodes import Place
+from pipelines.cluster_values import (
+    Below,
+    Cpu,
+    Image,
+    LabelKey,
+    Labels,
+    LabelValue,
+    Memory,
+    Minutes,
+    Name,
+    NameOrEmpty,
+    Namespace,
+    Resource,
+    Sources,
+)
 
-
-def _as_text(given: Any) -> Any:
-    return str(given) if isinstance(given, int | float) and not isinstance(given, bool) else given
-
-
-Cpu = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+(\.\d+)?m?$")]
-Memory = Annotated[str, BeforeValidator(_as_text), Field(pattern=r"^\d+([EPTGM]i?|Ki)?$")]
-Minutes = Annotated[int, Field(gt=0, le=30 * 24 * 60)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", max_length=253)]
-Image = Annotated[str, Field(pattern=r"^[^\s@]+(@sha256:[0-9a-f]{64})?$")]
-Variables = dict[str, Annotated[str, Field(pattern="^[A-Za-z_][A-Za-z0-9_]*$")]]
-Below = Annotated[str, Field(pattern=r"^([A-Za-z0-9_-][\w./-]*)?$")]
 EXAMPLE = "k8s/cluster/cluster.yaml"
 COMPONENTS = tuple(
     sorted(path.stem for path in Path(images.__file__).parent.glob("*_*.py") if not path.stem.startswith("_"))
 )
 """Every component by its name."""
 TRAINER = "fine_tune_model"
+_PART_OF = "app.kubernetes.io/part-of"
+"""Label by which the NetworkPolicies find mtrec's pods."""
+_OWN = ("MTREC_FAILURES", "MTREC_LEASES", "MTREC_NODE")
+"""Environment that `pipelines.placing` gives steps."""
+_TAKEN = ("/tmp", "/dev", "/proc", "/sys")
+"""Where no volume can be: in their place, or in the way of, what a pod has there."""
 
 
 class Toleration(Frozen):
     """A taint of nodes that a step puts up with, as in Kubernetes."""
 
-    key: str | None = None
+    key: LabelKey | None = None
     """Key of the taint. Empty with `operator: Exists`: any."""
     operator: Literal["Exists", "Equal"] = "Exists"
     """Whether the value counts."""
-    value: str | None = None
+    value: LabelValue | None = None
     """Value of the taint, with `Equal`."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
     """Effect of the taint. Empty: any."""
@@ -52,6 +62,8 @@ class Toleration(Frozen):
     def _value_where_it_counts(self) -> Toleration:
         if (self.operator == "Equal") != (self.value is not None):
             raise ValueError("value goes with operator: Equal, and only with it")
+        if self.key is None and (self.operator == "Equal" or "operator" not in self.model_fields_set):
+            raise ValueError("name the key of the taint, or write operator: Exists to put up with any")
         return self
 
 
@@ -70,22 +82,29 @@ class Step(Frozen):
     """Memory above which it is killed; shared memory and what it writes to /tmp in memory count."""
     gpus: int | None = Field(default=None, ge=0, le=64)
     """GPUs of the pod; of fine_tune_model: of each node of the training."""
-    gpu_type: str | None = None
+    gpu_type: Resource | None = None
     """Resource by which nodes offer GPUs. Empty: nvidia.com/gpu."""
     shared_memory: Memory | None = None
     """Size of /dev/shm, which data loaders and NCCL use; it counts towards the memory limit."""
     timeout_minutes: Minutes | None = None
     """A try that takes longer is ended and counts as failed."""
-    node_selector: dict[str, str] = {}
+    node_selector: Labels = {}
     """Labels of the nodes that may run it."""
     tolerations: list[Toleration] = []
     """Taints of nodes that it puts up with."""
-    secrets: dict[Name, Variables] = {}
+    secrets: Sources = {}
     """Name of a secret: its key: the environment variable that gets the value."""
-    config_maps: dict[Name, Variables] = {}
+    config_maps: Sources = {}
     """Name of a ConfigMap: its key: the environment variable that gets the value."""
-    labels: dict[str, str] = {}
-    """Labels of the pod."""
+    labels: Labels = {}
+    """Labels of the pod, beside app.kubernetes.io/part-of: mtrec."""
+
+    @field_validator("labels")
+    @classmethod
+    def _stays_ours(cls, labels: dict[str, str]) -> dict[str, str]:
+        if labels.get(_PART_OF, "mtrec") != "mtrec":
+            raise ValueError(f"{_PART_OF} stays mtrec: the NetworkPolicies find the pods by it")
+        return labels
 
     def over(self, other: Step) -> Step:
         """This step's settings, and another's where it has none."""
@@ -100,7 +119,7 @@ class Step(Frozen):
         return Step.model_validate(merged)
 
     def problems(self) -> list[str]:
-        """What Kubernetes would refuse."""
+        """What Kubernetes would refuse, or what would kill the pod."""
         from kubernetes.utils.quantity import parse_quantity
 
         found = []
@@ -108,6 +127,19 @@ class Step(Frozen):
             asked, most = getattr(self, key), getattr(self, f"{key}_limit")
             if asked and most and parse_quantity(asked) > parse_quantity(most):
                 found.append(f"{key} {asked} is more than {key}_limit {most}")
+        shared, most = self.shared_memory, self.memory_limit
+        if shared and most and parse_quantity(shared) > parse_quantity(most):
+            found.append(f"shared_memory {shared} is more than memory_limit {most}, which it counts towards")
+        sources: dict[str, list[str]] = {}
+        for kind, given in (("secret", self.secrets), ("ConfigMap", self.config_maps)):
+            for name, keys in given.items():
+                for key, variable in keys.items():
+                    sources.setdefault(variable, []).append(f"{key} of {kind} {name}")
+        for variable, places in sources.items():
+            if variable in _OWN:
+                found.append(f"{variable} is set by mtrec itself: take it out of {', '.join(places)}")
+            elif len(places) > 1:
+                found.append(f"{variable} would come from {' and '.join(places)}: take it from one")
         return found
 
 
@@ -119,14 +151,23 @@ class Storage(Frozen):
 
     claim: Name
     """Name of the PersistentVolumeClaim; ReadWriteMany where steps run on several nodes."""
-    mount: str = Field(default="/mtrec", pattern="^/[^/]")
-    """Where steps find it."""
+    mount: str = "/mtrec"
+    """Where steps find it: an absolute path, and none below /tmp or /dev, which a pod has itself."""
     dvc_root: Below = "dvc"
     """DVC's repository in it. Empty: tables are hashed, not pushed."""
     checkpoints: Below = "checkpoints"
     """Checkpoints of training in it. Empty: none are kept."""
     text_cache: Below = "texts"
     """Encoded texts in it. Empty: each run encodes anew."""
+
+    @field_validator("mount")
+    @classmethod
+    def _is_free(cls, mount: str) -> str:
+        if not re.fullmatch(r"(/[A-Za-z0-9_.-]+)+/?", mount) or ".." in mount.split("/"):
+            raise ValueError("no folder for a volume: write an absolute path, as /mtrec")
+        if any(f"{mount}/".startswith(f"{taken}/") for taken in _TAKEN):
+            raise ValueError(f"a pod has its own {', '.join(_TAKEN)}: mount it elsewhere, as at /mtrec")
+        return mount
 
     def path(self, below: str) -> str:
         """A path in it as the steps see it; empty for an empty one."""
@@ -159,7 +200,7 @@ class TrainJob(Frozen):
     """Nodes of one training. With one, and at most one GPU, training runs in the pod of its step."""
     processes_per_node: int | None = Field(default=None, ge=1, le=1000)
     """Processes of each node. Empty: one per GPU, without GPUs one."""
-    runtime: str = "mtrec-torch"
+    runtime: Name = "mtrec-torch"
     """The TrainingRuntime: its secrets, volumes and tolerations, see k8s/base/runs/trainingruntime.yaml. `local`:
     the processes are in the pod of the step, on its GPUs, and Trainer is not needed."""
 
@@ -167,13 +208,13 @@ class TrainJob(Frozen):
 class Cluster(Frozen):
     """The top level."""
 
-    namespace: str = Field(default="mtrec", pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    namespace: Namespace = "mtrec"
     """Where the pods of runs are: yours on a server for many users, else that of Kubeflow Pipelines."""
     image: Image = images.IMAGE
     """Container image of every component."""
     image_pull_secrets: list[Name] = []
     """Secrets with logins of the registry."""
-    service_account: Name | Literal[""] = ""
+    service_account: NameOrEmpty = ""
     """Of the pods. Empty: the server's."""
     pipeline_root: str = ""
     """Where artifacts go, e.g. s3://bucket/path. Empty: the server's."""

@@ -18,6 +18,7 @@ Version = tuple[int, int]
 MINIMUM: Version = (2, 14)
 FULL: Version = (2, 17)
 """From here on nothing is left out."""
+SETS_USER = "steps set a security context (take run_as_user out of the cluster file)"
 _OPTIONAL = ("secretAsEnv", "configMapAsEnv")
 
 
@@ -52,7 +53,7 @@ def adapt(documents: Sequence[Mapping[str, Any]], version: Version | None) -> li
 def _newer(documents: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     for name, config in _executors(documents):
         if "securityContext" in config:
-            yield "steps set a security context (take run_as_user out of the cluster file)"
+            yield SETS_USER
         for kind in _OPTIONAL:
             if any(entry.get("optional") for entry in config.get(kind, [])):
                 yield f"{name} has an optional {kind}"

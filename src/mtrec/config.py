@@ -819,7 +819,21 @@ class Scenario(Frozen):
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the booleans of version 1.2: only true and false, so that the key `on` stays text."""
+    """YAML with the booleans of 1.2, only true and false, so that the key `on` stays text; and with no key twice.
+
+    PyYAML would let the second silently win.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node = super().compose_mapping_node(anchor)
+        seen: dict[str, int] = {}
+        for key, _ in node.value:  # as written: what << brings may be overwritten
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    told = f"key '{key.value}' is there twice, first in line {seen[key.value]}"
+                    raise yaml.composer.ComposerError(None, None, told, key.start_mark)
+                seen[key.value] = key.start_mark.line + 1
+        return node
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -832,7 +846,11 @@ _Loader.add_implicit_resolver(
 
 
 def read_yaml(text: str) -> Any:
-    """Parse YAML where only true and false are booleans; `on`, `off`, `yes` and `no` are text."""
+    """Parse YAML where only true and false are booleans; `on`, `off`, `yes` and `no` are text.
+
+    Raises:
+        yaml.YAMLError: it is none, or a mapping has a key twice.
+    """
     return yaml.load(text, Loader=_Loader)
 
 
@@ -924,12 +942,21 @@ def parse(kind: type[Settings], raw: Mapping[str, Any], where: str, overridden: 
         raise ConfigError(_explain(error, kind, where, overridden)) from error
 
 
+_WORDS = {
+    "model_type": "a mapping of keys is expected",
+    "dict_type": "a mapping of keys is expected",
+    "list_type": "a list is expected",
+    "string_type": "text is expected",
+}
+"""For kinds of pydantic's errors whose own words are about Python."""
+
+
 def _explain(error: ValidationError, kind: type[Frozen], where: str, overridden: Sequence[str]) -> str:
     """One line for every wrong key: first those of the file, then those of `--set`."""
     in_file, in_set = [], []
     for item in error.errors():
         place, known = _place(item["loc"], kind)
-        message = item["msg"].removeprefix("Value error, ")
+        message = _WORDS.get(item["type"], item["msg"].removeprefix("Value error, "))
         if item["type"] == "extra_forbidden":
             message = "unknown key" + _suggestion(place, known)
         elif item["type"] != "missing" and not isinstance(item.get("input"), (dict, list, BaseModel)):

@@ -175,6 +175,82 @@ def test_a_cluster_file_is_read(check: ModuleType) -> None:
     assert "unknown key; did you mean namespace?" in line
 
 
+def _settings(name: str, **files: str) -> dict[str, Any]:
+    data = {f"{key}.yaml": text for key, text in files.items()}
+    return {"kind": "ConfigMap", "metadata": {"name": name, "namespace": "kubeflow"}, "data": data}
+
+
+CLUSTER = (ROOT / "k8s" / "overlays" / "dev" / "cluster.yaml").read_text(encoding="utf-8")
+
+
+def test_what_the_cluster_file_of_dev_names_is_there(dev: Documents, check: ModuleType) -> None:
+    assert check.problems([*dev, _settings("mtrec-cluster", cluster=CLUSTER)]) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("mtrec-work", "work", "PersistentVolumeClaim work is not there, in namespace kubeflow"),
+        ("account: mtrec-trainer", "account: me", "ServiceAccount me is not there, in namespace kubeflow"),
+        ("mtrec-env:", "env:", "ConfigMap env is not there, in namespace kubeflow"),
+        ("DO_NOT_TRACK: ", "TRACK: ", "ConfigMap mtrec-env has no key TRACK"),
+        ("{username:", "{user:", "Secret mtrec-mlflow has no key user"),
+        (
+            "steps:",
+            "train_job: {nodes: 2, runtime: fast}\nsteps:",
+            "TrainingRuntime fast is not there, in namespace",
+        ),
+        ("namespace: kubeflow", "namespace: shops", "namespace shops has nothing of these manifests"),
+    ],
+)
+def test_what_a_cluster_file_names_and_nobody_makes(
+    dev: Documents, check: ModuleType, old: str, new: str, said: str
+) -> None:
+    assert old in CLUSTER
+    found = check.problems([*dev, _settings("mtrec-cluster", cluster=CLUSTER.replace(old, new, 1))])
+    (line,) = set(found)
+    assert line.startswith(f"ConfigMap kubeflow/mtrec-cluster: cluster.yaml: {said}")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("account: mtrec-trainer", "account: pipeline-runner"),
+        ("account: mtrec-trainer", 'account: ""'),
+        ("steps:", "train_job: {runtime: nowhere}\nsteps:"),
+        ("steps:", "train_job: {nodes: 2, runtime: local}\nsteps:"),
+    ],
+)
+def test_what_a_cluster_file_does_not_use_need_not_be_there(
+    dev: Documents, check: ModuleType, old: str, new: str
+) -> None:
+    assert check.problems([*dev, _settings("mtrec-cluster", cluster=CLUSTER.replace(old, new, 1))]) == []
+
+
+def test_secrets_of_a_cluster_file_are_told_where_its_runs_are(dev: Documents, check: ModuleType) -> None:
+    text = CLUSTER.replace("mtrec-studies", "studies") + "image_pull_secrets: [login]\n"
+    document = _settings("mtrec-cluster", cluster=text)
+    document["metadata"]["namespace"] = "elsewhere"
+    assert check.problems([*dev, document]) == []
+    assert check.wanted_secrets([*dev, document]) == {
+        "kubeflow/login": {".dockerconfigjson"},
+        "kubeflow/studies": {"url"},
+    }
+
+
+def test_the_scenario_of_the_schedule_is_read(dev: Documents, check: ModuleType) -> None:
+    text = (ROOT / "k8s" / "schedule" / "scenario.yaml").read_text(encoding="utf-8")
+    assert check.problems([*dev, _settings("mtrec-scenario", scenario=text)]) == []
+    other = text.replace("name: ecommerce", "name: my-shop")
+    (line,) = check.problems([*dev, _settings("mtrec-scenario", scenario=other)])
+    assert line == (
+        "ConfigMap kubeflow/mtrec-scenario: scenario.yaml: name my-shop is not among the args of Job "
+        "mlflow/mlflow-permissions (ecommerce): the trainer could promote its models; name it there"
+    )
+    (line,) = check.problems([*dev, _settings("mtrec-scenario", scenario=text + "gates: {}\n")])
+    assert "scenario.yaml: gates: unknown key; did you mean gate?" in line
+
+
 def test_the_secrets_that_prod_wants_are_in_the_guide(check: ModuleType) -> None:
     wanted = check.wanted_secrets(documents(golden("prod").read_text(encoding="utf-8")))
     guide = (ROOT / "k8s" / "README.md").read_text(encoding="utf-8")

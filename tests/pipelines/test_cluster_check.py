@@ -65,8 +65,10 @@ def furnish(server: KubeServer) -> None:
     )
     for number in range(2):
         taints = [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]
-        allocatable = {"cpu": "8", "nvidia.com/gpu": "4"}
-        server.add("nodes", f"node-{number}", spec={"taints": taints}, status={"allocatable": allocatable})
+        allocatable = {"cpu": "7910m", "memory": "64Gi", "nvidia.com/gpu": "4"}
+        metadata = {"labels": {"nvidia.com/gpu.present": "true"}}
+        status = {"allocatable": allocatable}
+        server.add("nodes", f"node-{number}", metadata=metadata, spec={"taints": taints}, status=status)
     server.add("services", "mlflow", "mlflow")
     server.proxied["mlflow", "mlflow"] = (200, "OK")
     hosts = "mlflow.mlflow:5000,mlflow.mlflow.svc.cluster.local:5000"
@@ -370,6 +372,97 @@ def test_gpus_and_taints(server: KubeServer) -> None:
         assert not [line for line in lines(gpus=4, tolerated=[tolerated]) if line.verdict != "ok"]
 
 
+def asks(tmp_path: Path, text: str) -> Wanted:
+    """What a cluster file wants."""
+    (tmp_path / "mine.yaml").write_text(text)
+    return wanted_by(load_cluster(tmp_path / "mine.yaml"))
+
+
+def about(wanted: Wanted, what: str) -> list[Line]:
+    """The lines about something."""
+    return [line for line in check_cluster(kube.api_client(), wanted) if what in line.what]
+
+
+def test_gpus_of_a_search_are_looked_for(server: KubeServer, tmp_path: Path) -> None:
+    (line,) = about(asks(tmp_path, "steps: {search_settings: {gpus: 8}}"), "8 × ")
+    assert (line.verdict, line.what) == ("missing", "8 × nvidia.com/gpu for search_settings")
+    assert line.fix.endswith("ask for fewer in the cluster file")
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        ({"spec": {"unschedulable": True}}, "cordoned"),
+        ({"metadata": {"labels": {"pool": None}}}, "without label pool=a"),
+        ({"metadata": {"labels": {"pool": "b"}}}, "without label pool=a"),
+        ({"status": {"allocatable": {"cpu": "3920m"}}}, "with less cpu than 4"),
+        ({"status": {"allocatable": {"memory": "16000000Ki"}}}, "with less memory than 16Gi"),
+        ({"status": {"allocatable": {"memory": None}}}, "with less memory than 16Gi"),
+    ],
+)
+@pytest.mark.parametrize("step", ["fine_tune_model", "search_settings"])
+def test_only_nodes_that_can_run_it_count(
+    server: KubeServer, tmp_path: Path, step: str, node: dict[str, Any], why: str
+) -> None:
+    asked = "{gpus: 1, cpu: 4, cpu_limit: 9, memory: 16Gi, memory_limit: 99Gi, node_selector: {pool: a}}"
+    wanted = asks(tmp_path, f"steps: {{{step}: {asked}}}")
+    for number in range(2):
+        server.change("nodes", f"node-{number}", metadata={"labels": {"pool": "a"}})
+    server.change("nodes", "node-0", **node)
+    assert [(line.verdict, line.why) for line in about(wanted, "1 × ")] == [("ok", "1 nodes")]
+    server.change("nodes", "node-1", **node)
+    (line,) = about(wanted, "1 × ")
+    assert line.verdict == "missing"
+    assert "the cluster file" in line.fix
+    assert line.what.endswith(" for search_settings") == (step == "search_settings")
+    assert line.why == f"0 of 2 nodes with so many can run it, 1 needed: 2 {why}"
+
+
+def test_nodes_of_a_trainjob_are_asked_for_limits_and_what_the_runtime_says(
+    server: KubeServer, tmp_path: Path
+) -> None:
+    step = "{gpus: 2, cpu: 1, cpu_limit: 16, memory_limit: 8Gi, node_selector: {of: step}}"
+    wanted = asks(tmp_path, f"storage: {{claim: a}}\nsteps: {{fine_tune_model: {step}}}")
+    pod = {"template": {"spec": {"template": {"spec": {"nodeSelector": {"of": "runtime"}}}}}}
+    spec = {"template": {"spec": {"replicatedJobs": [pod]}}}
+    server.change("trainingruntimes", "mtrec-torch", "mtrec", spec=spec)
+    (line,) = about(wanted, "2 × ")
+    assert line.why.endswith("1 needed: 2 without label of=runtime; 2 with less cpu than 16")
+    assert "training runtime mtrec-torch" in line.fix
+
+
+@pytest.mark.parametrize(("tag", "verdicts"), [("2.16.2", ["missing"]), ("unknown", ["missing"]), ("2.17.0", [])])
+def test_a_user_that_the_server_does_not_know_how_to_give(
+    server: KubeServer, tag: str, verdicts: list[str]
+) -> None:
+    server.proxied["kubeflow", "ml-pipeline"] = health(tag)
+    found = [line for line in lines(run_as_user=10001) if line.what == "runs as user 10001"]
+    assert [line.verdict for line in found] == verdicts
+    assert all("take run_as_user out of the cluster file" in line.why for line in found)
+    assert not [line for line in lines() if line.what.startswith("runs as user")]
+
+
+def test_logins_of_a_registry_are_a_secret_of_their_own_type(server: KubeServer, tmp_path: Path) -> None:
+    wanted = asks(tmp_path, "image_pull_secrets: [login]")
+    (line,) = about(wanted, "secret login")
+    make = "create secret generic login --type=kubernetes.io/dockerconfigjson --from-file=.dockerconfigjson=FILE"
+    assert (line.verdict, line.why) == ("missing", "images of its registry are not pulled")
+    assert line.fix == f"kubectl -n mtrec {make}"
+    server.add("secrets", "login", "mtrec", type="Opaque", data={".dockerconfigjson": PASSWORD})
+    (line,) = about(wanted, "secret login")
+    assert (line.verdict, line.why.split(",")[0]) == ("missing", "is of type Opaque")
+    assert line.fix.endswith(f"delete secret login && kubectl -n mtrec {make}")
+    server.change("secrets", "login", "mtrec", type="kubernetes.io/dockerconfigjson")
+    assert [line.verdict for line in about(wanted, "secret login")] == ["ok"]
+
+
+def test_what_the_manifests_make_is_made_by_them(server: KubeServer) -> None:
+    server.change("configmaps", "mtrec-env", "mtrec", data={"DO_NOT_TRACK": None})
+    assert only().fix.startswith("kubectl apply -k")
+    server.remove("configmaps", "mtrec-env", "mtrec")
+    assert only().fix.startswith("kubectl apply -k")
+
+
 def test_images_by_tag(server: KubeServer) -> None:
     pinned = "registry.example/python@sha256:" + "a" * 64
     found = only(images=[pinned, "registry.example/python:1"])
@@ -379,6 +472,15 @@ def test_images_by_tag(server: KubeServer) -> None:
 def test_a_namespace_without_pod_security(server: KubeServer) -> None:
     server.change("namespaces", "mtrec", metadata={"labels": {"pod-security.kubernetes.io/enforce": "baseline"}})
     assert (only().verdict, only().what) == ("warning", "Pod Security of mtrec")
+    assert only().fix.index("/warn=restricted") < only().fix.index("/enforce=restricted")
+
+
+def test_pod_security_is_left_alone_where_kubeflow_pipelines_itself_lives(server: KubeServer) -> None:
+    said = [line for line in lines(namespace="kubeflow") if line.what == "Pod Security of kubeflow"]
+    assert [(line.verdict, line.fix) for line in said] == [("ok", "")]
+    assert "would refuse KFP's own pods" in said[0].why
+    said = [line for line in lines(namespace="mlflow") if line.what == "Pod Security of mlflow"]
+    assert [line.verdict for line in said] == ["warning"]
 
 
 def test_a_name_by_which_mlflow_refuses_to_be_called(server: KubeServer) -> None:
@@ -424,8 +526,8 @@ def test_names_of_ones_own(server: KubeServer) -> None:
 
 
 def test_what_the_cluster_file_names_is_looked_for(server: KubeServer, repository: Path, tmp_path: Path) -> None:
-    standard = wanted_by(load_cluster(repository / "k8s" / "cluster" / "cluster.yaml"))
-    assert standard == Wanted(
+    file = load_cluster(repository / "k8s" / "cluster" / "cluster.yaml")
+    assert wanted_by(file) == Wanted(
         secrets={
             "mtrec-mlflow": ["password", "username"],
             "mtrec-object-store": ["access-key", "secret-key"],
@@ -434,12 +536,15 @@ def test_what_the_cluster_file_names_is_looked_for(server: KubeServer, repositor
         config_maps={"mtrec-env": sorted(Wanted().config_maps["mtrec-env"])},
         claims=["mtrec-work"],
         gpus=1,
+        run_as_user=10001,
         tolerated=["nvidia.com/gpu"],
+        training=file.step("fine_tune_model"),
+        search=file.step("search_settings"),
         images=["mtrec/python-cuda:0.1.0", "mtrec/python:0.1.0"],
     )
-    file = tmp_path / "mine.yaml"
-    file.write_text("namespace: shops\nsteps: {gate_model: {secrets: {own: {key: KEY}}}}\n")
-    wanted = wanted_by(load_cluster(file))
+    own = tmp_path / "mine.yaml"
+    own.write_text("namespace: shops\nsteps: {gate_model: {secrets: {own: {key: KEY}}}}\n")
+    wanted = wanted_by(load_cluster(own))
     assert (wanted.namespace, wanted.secrets, wanted.claims) == ("shops", {"own": ["key"]}, [])
-    main_code(["cluster", "check", "--cluster", str(file)], 1)
+    main_code(["cluster", "check", "--cluster", str(own)], 1)
     main_code(["cluster", "check", "--cluster", str(repository / "k8s" / "cluster" / "cluster.yaml")], 0)

@@ -180,7 +180,7 @@ def _check_command(output: str, said: dict[str, object], shop: Path) -> None:
         (["--set", "search.space.training.lr={low: 2, high: 1}"], 2, "empty range: low 2 must be less than high 1"),
         (["--space", "nowhere.yaml"], 2, "--space nowhere.yaml: No such file or directory"),
         (["--space", "broken.yaml"], 2, "--space broken.yaml: not valid YAML"),
-        (["--space", "list.yaml"], 2, "list.yaml: search.space: Input should be a valid dictionary"),
+        (["--space", "list.yaml"], 2, "list.yaml: search.space: a mapping of keys is expected"),
         (["--space", "unknown.yaml"], 2, "search.space: training.nope: training has no 'nope'"),
         (["--study", "a/b"], 2, "--study a/b: letters, digits, '.', '_' and '-' only"),
         (["--storage", "mysql://host/db"], 2, "--storage mysql://host/db: write sqlite:///path or postgresql://"),

@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
     "a test part of half": ("split/test", 0.5, "split.test: Input should be less than 0.5 (got 0.5)"),
     "no tasks": ("tasks", {}, "tasks: declare at least one"),
     "tasks forgotten": ("tasks", ..., "tasks: Field required"),
-    "tasks as a list": ("tasks", [1], "tasks: Input should be a valid dictionary"),
+    "tasks as a list": ("tasks", [1], "tasks: a mapping of keys is expected"),
     "a task without a type": ("tasks/new", {"on": "item"}, "tasks.new: Unable to extract tag"),
     "a task of no known type": ("tasks/new", {"type": "magic"}, "tasks.new: Input tag 'magic' found"),
     "a task name with a dash": (
@@ -215,7 +215,7 @@ WRONG: dict[str, tuple[str, Any, str]] = {
         2,
         "validation.max_quarantined: Input should be less",
     ),
-    "features as text": ("users", {"numeric": "age"}, "users.numeric: Input should be a valid list"),
+    "features as text": ("users", {"numeric": "age"}, "users.numeric: a list is expected"),
 }
 
 
@@ -490,7 +490,7 @@ def test_a_space_can_be_overridden_by_its_dotted_paths() -> None:
     ("parameter", "said"),
     [
         ("{low: null}", "give 'low' and 'high', or 'choices'"),
-        ("3", "a valid dictionary"),
+        ("3", "a mapping of keys is expected"),
         ("{low: 1, log: true}", "empty range: low 1 must be less than high 0.1"),
         ("{low: 2, high: 2}", "empty range: low 2 must be less than high 2"),
         ("{low: .nan, high: 2}", "empty range"),
@@ -539,3 +539,14 @@ def test_regularisation_is_off_and_takes_no_negative_weight(setting: str) -> Non
     assert getattr(Training(), setting) == 0
     with pytest.raises(ConfigError, match=rf"training\.{setting}: Input should be greater than or equal to 0"):
         load_scenario("ecommerce", [f"training.{setting}=-0.1"])
+
+
+def test_a_key_that_is_there_twice_is_named_with_both_places(tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text("name: shop\ntraining: {epochs: 1, lr: 0.1, epochs: 2}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_scenario(str(path))
+    said = "not valid YAML (key 'epochs' is there twice, first in line 2)"
+    assert str(caught.value) == f"{path}:2: {said}"
+    both = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, y: 3}\nc: {<<: *b, x: 4}\n"
+    assert read_yaml(both)["c"] == {"x": 4, "y": 3}
