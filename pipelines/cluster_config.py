@@ -235,7 +235,7 @@ class Cluster(Frozen):
     retries: Retries | None = None
     """Empty: steps are tried once."""
     train_job: TrainJob = TrainJob()
-    """Without it training runs in the pod of its step."""
+    """How training runs with several nodes, GPUs or processes; with one of each it runs in the pod of its step."""
     defaults: Step = _STANDARD
     """Of every component; what is not given is half a processor, at most 2, 1 GiB, at most 4, and an hour."""
     steps: dict[str, Step] = {}

@@ -98,7 +98,10 @@ _image = _spelled(
 )
 _resource = _spelled(r"[a-z0-9.-]+/[A-Za-z0-9._-]+", "no resource of nodes: write domain/name, as nvidia.com/gpu")
 _variable = _spelled("[A-Za-z_][A-Za-z0-9_]*", "no environment variable: letters, digits and '_' are allowed")
-_below = _spelled(r"([\w-][\w./-]*)?", "no folder below the mount: letters, digits and '_-./' are allowed")
+_below = _spelled(
+    r"(?!(.*/)?\.\.(/|$))([\w-][\w./-]*)?",
+    "no folder below the mount: letters, digits and '_-./' are allowed, and no '..'",
+)
 _entry = _spelled("[-._A-Za-z0-9]+", "letters, digits, '-', '_' and '.' are allowed")
 
 Cpu = Annotated[str, BeforeValidator(_as_text), AfterValidator(_cpu)]

@@ -148,6 +148,7 @@ def test_a_step_is_laid_over_the_defaults_and_these_over_the_standard(tmp_path: 
         ({"image": "Me/python:1"}, ["image: no image"]),
         ({"image": "me/python@sha256:1"}, ["image: no image"]),
         ({"storage": {"claim": "a", "dvc_root": "../x"}}, ["storage.dvc_root: no folder below the mount"]),
+        ({"storage": {"claim": "a", "dvc_root": "x/../../y"}}, ["storage.dvc_root: no folder below the mount"]),
         (
             {
                 "storage": STORAGE,
