@@ -338,7 +338,8 @@ def create_command(
 
     with connect(access) as server:
         made = create(order, cron, server, replace=replace)
-        typer.echo(f"schedule {made.name} {'replaced' if made.replaced else 'created'}: {made.cron} ({made.id})")
+        done, stays = "replaced" if made.replaced else "created", "; it stays paused" if made.paused else ""
+        typer.echo(f"schedule {made.name} {done}: {made.cron} ({made.id}){stays}")
         _link(server.schedule_link(made.id))
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mtrec.errors import InputError, RunError
+from pipelines.kfp_session import Interrupted
 from pipelines.port_forward import forwarded
 from pipelines.server_versions import MINIMUM, Version, parse_version, too_old
 
@@ -252,7 +253,12 @@ class Server:
         service_account: str = "",
         pipeline_root: str = "",
     ) -> str:
-        """Start a run, once: where the answer got lost, the run is looked for by its name."""
+        """Start a run, once: where the answer got lost, the run is looked for by its name.
+
+        Raises:
+            Interrupted: the user stopped it before the answer was there; the run may have begun.
+        """
+        look = f"before you try again, look with 'mtrec runs list' whether {name} has begun after all"
         try:
             made = self._call(
                 self._client.run_pipeline,
@@ -265,13 +271,24 @@ class Server:
                 pipeline_root=pipeline_root or None,
             )
         except Away as error:
-            for pause in _LOOKS:
-                time.sleep(pause)
-                if found := self._runs(1, _named(name)):
-                    return found[0].id
-            look = f"before you try again, look with 'mtrec runs list' whether {name} has begun after all"
-            raise Away(f"{error}; {look}") from error
+            try:
+                found = self._begun(name)
+            except KeyboardInterrupt:
+                raise Interrupted(f"stopped looking for the run; {look}") from error
+            if not found:
+                raise Away(f"{error}; {look}") from error
+            return found
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"stopped while the run was being started; {look}") from error
         return str(made.run_id)
+
+    def _begun(self, name: str) -> str:
+        """The id of a run that the server may have started; empty where it does not come up."""
+        for pause in _LOOKS:
+            time.sleep(pause)
+            if found := self._runs(1, _named(name)):
+                return found[0].id
+        return ""
 
     def run(self, run_id: str) -> RunView:
         """A run with its tasks."""
@@ -331,22 +348,34 @@ class Server:
         service_account: str = "",
         pipeline_root: str = "",
         description: str = "",
+        enabled: bool = True,
     ) -> str:
-        """Make a schedule: one run at a time, and what was missed is not made up for."""
-        made = self._call(
-            self._client.create_recurring_run,
-            experiment_id,
-            name,
-            description=description or None,
-            cron_expression=cron,
-            max_concurrency=1,
-            no_catchup=True,
-            params=dict(parameters),
-            pipeline_id=pipeline_id,
-            version_id=version_id,
-            service_account=service_account or None,
-            pipeline_root=pipeline_root or None,
-        )
+        """Make a schedule: one run at a time, and what was missed is not made up for; paused unless enabled.
+
+        Raises:
+            Interrupted: the user stopped it before the answer was there; the schedule may be made.
+        """
+        look = f"before you try again, look with 'mtrec schedule list' whether {name} is made after all"
+        try:
+            made = self._call(
+                self._client.create_recurring_run,
+                experiment_id,
+                name,
+                description=description or None,
+                cron_expression=cron,
+                max_concurrency=1,
+                no_catchup=True,
+                params=dict(parameters),
+                pipeline_id=pipeline_id,
+                version_id=version_id,
+                enabled=enabled,
+                service_account=service_account or None,
+                pipeline_root=pipeline_root or None,
+            )
+        except Away as error:
+            raise Away(f"{error}; {look}") from error
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"stopped while the schedule was being made; {look}") from error
         return str(made.recurring_run_id)
 
     def pause(self, schedule_id: str) -> None:

@@ -12,6 +12,7 @@ from kfp import Client
 
 from mtrec.errors import ConfigError, InputError, RunError
 from pipelines.kfp_server import Access, Away, Missing, Refused, Server, connect
+from pipelines.kfp_session import Interrupted
 from pipelines.server_versions import adapt, parse_version
 from tests.kfp_stand_in import Refuse, StandIn
 
@@ -78,6 +79,23 @@ def test_a_run_whose_answer_got_lost_is_not_started_twice(stand_in: StandIn, com
     with connect(Access(host=stand_in.url)) as server:
         run = started(server, compiled)
     assert list(stand_in.runs) == [run]
+
+
+@pytest.mark.parametrize("when", ["sent", "looked for"])
+def test_ctrl_c_at_a_start_says_that_the_run_may_have_begun(
+    when: str, stand_in: StandIn, compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with connect(Access(host=stand_in.url)) as server:
+        if when == "sent":
+            monkeypatch.setattr(server._client, "run_pipeline", stopped)
+        else:
+            monkeypatch.setattr(server, "_runs", stopped)
+            stand_in.trouble = lambda request: "lose" if request.path.endswith("/runs") else None
+        with pytest.raises(Interrupted, match=r"look with 'mtrec runs list' whether one has begun after all$"):
+            started(server, compiled)
 
 
 @pytest.mark.parametrize(
