@@ -79,14 +79,17 @@ def _names_studies(cluster: Cluster | None) -> bool:
     return bool(known) and all("MTREC_STUDIES" in variables for variables in known)
 
 
-def parameters_of(kind: str, cluster: Cluster | None, scenario: Scenario) -> dict[str, str]:
-    """The parameters that a cluster's configuration gives: where things are, and the lease of the run."""
+def parameters_of(kind: str, cluster: Cluster | None, scenario: Scenario | None) -> dict[str, str]:
+    """The parameters that a cluster's configuration gives: where things are, and the lease of the run.
+
+    A lease is a scenario's: without one there is none.
+    """
     if cluster is None:
         return {}
     given = cluster.parameters()
     if kind == "search":  # its models are not kept, and it registers nothing
         return {name: path for name, path in given.items() if name != "checkpoints"}
-    if cluster.lease_hours is not None:
+    if cluster.lease_hours is not None and scenario is not None:
         given["lease"] = run_lease(scenario.name, cluster.namespace, cluster.lease_hours)
     return given
 
