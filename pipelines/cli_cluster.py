@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,7 +57,8 @@ def _access(
         ),
     ] = "",
     namespace: Annotated[
-        str, typer.Option("--namespace", metavar="NAME", help="Yours, on a server for many users.")
+        str,
+        typer.Option("--namespace", metavar="NAME", help="Yours, on a server for many users."),
     ] = "",
     installed: Annotated[
         str, typer.Option("--installed-in", metavar="NAME", help="Namespace of Kubeflow Pipelines itself.")
@@ -177,6 +179,12 @@ def _order(
     )
 
 
+def _by_file(access: Access, order: Order) -> Access:
+    """With the cluster file's namespace, for a server for many users."""
+    cluster = order.placed.cluster
+    return replace(access, usual=cluster.namespace) if cluster else access
+
+
 def _gathering(**gathered: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command the options of functions like `_access`; it takes what they return, by these names."""
 
@@ -220,7 +228,7 @@ def submit(order: Order, access: Access, follow: FollowOption = False, debug: De
     from pipelines.kfp_server import connect
     from pipelines.submitting import submit as start
 
-    with connect(access) as server:
+    with connect(_by_file(access, order)) as server:
         started = start(order, server)
         prepared = started.prepared
         there = "uploaded" if prepared.uploaded else "is there already"
@@ -336,7 +344,7 @@ def create_command(
     from pipelines.kfp_server import connect
     from pipelines.scheduling import create
 
-    with connect(access) as server:
+    with connect(_by_file(access, order)) as server:
         made = create(order, cron, server, replace=replace)
         done, stays = "replaced" if made.replaced else "created", "; it stays paused" if made.paused else ""
         typer.echo(f"schedule {made.name} {done}: {made.cron} ({made.id}){stays}")

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +62,8 @@ class Access:
     """Address. Empty: in a pod the service of its cluster, else a port forward by the kubeconfig."""
     namespace: str = ""
     """The user's namespace on a server for many users; empty on one for a single user."""
+    usual: str = ""
+    """Taken on a server for many users where no namespace is given: that of the cluster file."""
     installed: str = "kubeflow"
     """The namespace that Kubeflow Pipelines itself is in."""
     token_file: Path | None = None
@@ -127,10 +129,10 @@ def connect(access: Access) -> Iterator[Server]:
         RunError: the server is away, or older than mtrec needs.
     """
     with ExitStack() as stack:
-        host, ui, token = access.host or os.environ.get("KF_PIPELINES_ENDPOINT", ""), access.ui, access.token_file
-        proxied = False
-        if host:
-            host = host if "://" in host else f"https://{host}"
+        at, ui, token = access.host or os.environ.get("KF_PIPELINES_ENDPOINT", ""), access.ui, access.token_file
+        host, proxied = at, False
+        if at:
+            host = at if "://" in at else f"https://{at}"
             ui = ui or host
         elif _POD.exists():
             host = f"http://{SERVICE}.{access.installed}.svc.cluster.local:{PORT}"
@@ -141,6 +143,7 @@ def connect(access: Access) -> Iterator[Server]:
         else:
             proxied = True
         server = Server(access, host.rstrip("/"), ui.rstrip("/"), token, proxied=proxied)
+        server.home = "" if at else access.installed
         server.look()
         yield server
 
@@ -152,6 +155,8 @@ class Server:
     """None where the server does not tell."""
     tag = ""
     multi_user = False
+    home = ""
+    """The namespace that it is in itself; empty where it was found by an address alone."""
 
     def __init__(self, access: Access, host: str, ui: str, token: Path | None, *, proxied: bool = False) -> None:
         self.namespace = access.namespace
@@ -161,7 +166,7 @@ class Server:
         self.host: str = self._client._existing_config.host
 
     def look(self) -> None:
-        """Ask for the version, and refuse a server that is too old or wants a namespace that is not given.
+        """Ask for the version, and refuse a server that is too old or wants a namespace that nobody names.
 
         Raises:
             RunError: it is older than `MINIMUM`.
@@ -178,7 +183,12 @@ class Server:
         if self.version is not None and self.version < MINIMUM:
             raise RunError(too_old(self.tag, self.host))
         if self.multi_user and not self.namespace:
-            raise InputError(f"Kubeflow Pipelines at {self.host} serves many users: give yours with --namespace")
+            if not self.access.usual:
+                raise InputError(
+                    f"Kubeflow Pipelines at {self.host} serves many users: give yours with --namespace"
+                )
+            self.namespace = self.access.usual
+            self.access = replace(self.access, namespace=self.namespace)
 
     def _health(self) -> dict[str, Any]:
         quick = (self.access.connect_s, min(self.access.connect_s, self.access.read_s))

@@ -117,8 +117,14 @@ class Started:
 
 
 def _same_namespace(order: Order, server: Server) -> None:
-    """Pods and their leases are in one namespace."""
+    """Pods and their leases are in one namespace, which is the server's own where that is for a single user."""
     cluster = order.placed.cluster
+    if cluster is not None and not server.multi_user and server.home not in ("", cluster.namespace):
+        raise InputError(
+            f"Kubeflow Pipelines at {server.host} is for a single user, and runs pods in {server.home} only, not "
+            f"in {cluster.namespace}: set namespace: {server.home} in the cluster file and use an overlay for it, as "
+            "k8s/overlays/dev is, or install Kubeflow Pipelines for many users"
+        )
     if cluster is not None and server.namespace not in ("", cluster.namespace):
         raise InputError(
             f"--namespace {server.namespace}: the cluster file says namespace: {cluster.namespace}; correct one"

@@ -56,6 +56,16 @@ def test_submit_and_show(stand_in: StandIn, mtrec: Mtrec) -> None:
     assert "validate_data      running" in out
 
 
+def test_many_users_are_told_apart_by_the_cluster_file(mtrec: Mtrec, repository: Path) -> None:
+    cluster = str(repository / "k8s" / "cluster" / "cluster.yaml")
+    with StandIn("2.17", multi_user=True).running() as server:
+        assert mtrec("submit", "training", "--host", server.url)[0] == 2
+        assert mtrec("submit", "training", "--host", server.url, "--cluster", cluster)[0] == 0
+        daily = ("--cron", "0 3 * * *", "--host", server.url, "--cluster", cluster)
+        assert mtrec("schedule", "create", "training", *daily)[0] == 0
+        assert [one["namespace"] for one in server.experiments.values()] == ["mtrec"]
+
+
 def test_submit_and_follow_to_a_registered_model(stand_in: StandIn, mtrec: Mtrec) -> None:
     stand_in.play = [Frame("RUNNING", {"ingest-data": "RUNNING"}), Frame("SUCCEEDED", DONE)]
     code, out, _ = mtrec("submit", "training", "--follow")

@@ -184,8 +184,16 @@ def test_many_users_need_a_namespace(compiled: Path) -> None:
         with connect(Access(host=stand_in.url, namespace="team")) as server:
             started(server, compiled)
             assert len(server.runs(3)) == 1
-        with connect(Access(host=stand_in.url, namespace="others")) as server:
+        with connect(Access(host=stand_in.url, namespace="others", usual="team")) as server:
             assert server.runs(3) == []
+        with connect(Access(host=stand_in.url, usual="team")) as server:
+            assert len(server.runs(3)) == 1
+            assert server.access.namespace == "team"
+
+
+def test_the_usual_namespace_is_none_of_a_single_user(stand_in: StandIn) -> None:
+    with connect(Access(host=stand_in.url, usual="team")) as server:
+        assert server.namespace == server.home == ""
 
 
 def test_a_token_is_read_again_for_every_request(tmp_path: Path) -> None:
@@ -252,6 +260,7 @@ def test_without_kubectl_the_way_is_the_services_proxy(tmp_path: Path, monkeypat
         with connect(Access()) as server:
             assert server.runs(1) == []
             assert server.run_link("x") == ""
+            assert server.home == "kubeflow"
 
 
 def test_no_way_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
