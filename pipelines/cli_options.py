@@ -71,7 +71,9 @@ ImageOption = Annotated[
 ]
 GpusOption = Annotated[
     int | None,
-    typer.Option("--gpus", min=0, max=64, help="GPUs that fine-tuning asks for; with --cluster the file says it."),
+    typer.Option(
+        "--gpus", min=0, max=64, help="GPUs that fine-tuning asks for, 0 or 1; with --cluster the file says it."
+    ),
 ]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, is_eager=True)
@@ -130,7 +132,8 @@ def placing(cluster: Path | None, *, image: str | None, gpus: int | None) -> Pla
 
     Raises:
         ConfigError: the cluster's configuration is wrong.
-        InputError: GPUs are asked for twice, or what is given for the image is no name of one.
+        InputError: GPUs are asked for twice, or several for what runs on one; or what is given for the image is no
+            name of one.
     """
     from components.images import IMAGE
     from mtrec.errors import InputError
@@ -138,6 +141,11 @@ def placing(cluster: Path | None, *, image: str | None, gpus: int | None) -> Pla
     from pipelines.placing import Placing
 
     check_text(Image, image or IMAGE, "--image", "an image's name, with its registry, and a tag or digest")
+    if cluster is None and gpus is not None and gpus > 1:
+        raise InputError(
+            f"--gpus {gpus}: without --cluster training takes one; give a cluster file with storage and "
+            f"steps.fine_tune_model.gpus: {gpus}"
+        )
     if cluster is None:
         return Placing(image=image or IMAGE, gpus=gpus or 0)
     if gpus is not None:

@@ -122,8 +122,8 @@ def _same_namespace(order: Order, server: Server) -> None:
     if cluster is not None and not server.multi_user and server.home not in ("", cluster.namespace):
         raise InputError(
             f"Kubeflow Pipelines at {server.host} is for a single user, and runs pods in {server.home} only, not "
-            f"in {cluster.namespace}: set namespace: {server.home} in the cluster file and use an overlay for it, as "
-            "k8s/overlays/dev is, or install Kubeflow Pipelines for many users"
+            f"in {cluster.namespace}: set namespace: {server.home} in the cluster file and use an overlay for it, "
+            "as k8s/overlays/dev is, or install Kubeflow Pipelines for many users"
         )
     if cluster is not None and server.namespace not in ("", cluster.namespace):
         raise InputError(

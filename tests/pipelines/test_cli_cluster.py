@@ -126,6 +126,8 @@ def test_runs_list_and_stop(stand_in: StandIn, mtrec: Mtrec) -> None:
         (("submit", "serving"), "choose one of training, monitoring"),
         (("submit", "monitoring"), "monitoring needs --data"),
         (("submit", "training", "--scenario", "nothing"), "nothing"),
+        (("submit", "training", "--gpus", "2"), "--gpus 2: without --cluster training takes one; give a cluster"),
+        (("compile", "--gpus", "2"), "with storage and steps.fine_tune_model.gpus: 2"),
         (("submit", "training", "--image", "my image"), "--image 'my image': give an image's name"),
         (("submit", "training", "--service-account", "Me_"), "--service-account 'Me_': give the name of a service"),
         (("runs", "list", "--token-file", "not/there"), "--token-file not/there"),
