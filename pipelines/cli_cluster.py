@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,8 +85,16 @@ def _access(
         ),
     ] = "",
 ) -> Access:
+    from pipelines import pod_values
     from pipelines.kfp_server import Access
 
+    _check(
+        {
+            "--namespace": (namespace, pod_values.NAMESPACE),
+            "--installed-in": (installed, pod_values.NAMESPACE),
+            "--ui": (ui, pod_values.PAGES),
+        }
+    )
     return Access(
         host=host,
         namespace=namespace,
@@ -150,11 +158,24 @@ def _order(
     ] = "",
 ) -> Order:
     from mtrec.errors import InputError
+    from pipelines import pod_values
     from pipelines.cluster_config import Name
     from pipelines.submitting import Order
 
-    if service_account:
-        check_text(Name, service_account, "--service-account", "the name of a service account of the namespace")
+    _check(
+        {
+            "--data": (data, pod_values.PATH if kind == "monitoring" else pod_values.DATA),
+            "--experiment": (experiment, pod_values.EXPERIMENT),
+            "--service-account": (service_account, (Name, "the name of a service account of the namespace")),
+            "--pipeline-root": (pipeline_root, pod_values.ROOT),
+            "--tracking-uri": (tracking_uri, pod_values.TRACKING),
+            "--dvc-root": (dvc_root, pod_values.PATH),
+            "--checkpoints": (checkpoints, pod_values.PATH),
+            "--text-cache": (text_cache, pod_values.PATH),
+        }
+    )
+    if kind == "search" and checkpoints:
+        raise InputError("--checkpoints is of training and monitoring: a search keeps none")
     placed = placing(cluster, image=image, gpus=gpus)
     parameters: dict[str, Any] = {
         "drop" if kind == "monitoring" else "data": data,
@@ -177,6 +198,13 @@ def _order(
         service_account=service_account or (placed.cluster.service_account if placed.cluster else ""),
         pipeline_root=pipeline_root or (placed.cluster.pipeline_root if placed.cluster else ""),
     )
+
+
+def _check(given: Mapping[str, tuple[str, tuple[Any, str]]]) -> None:
+    """Refuse a value that does not fit; by option, with the type and what is expected. Empty ones are none."""
+    for option, (text, (kind, says)) in given.items():
+        if text:
+            check_text(kind, text, option, says)
 
 
 def _by_file(access: Access, order: Order) -> Access:

@@ -157,7 +157,7 @@ def check_text(kind: Any, text: str, option: str, says: str) -> None:
     """Refuse what a pod would be refused for later.
 
     Args:
-        kind: one of the annotated types of `pipelines.cluster_config`.
+        kind: one of the annotated types of `pipelines.cluster_config` or `pipelines.pod_values`.
         text: what was given.
         option: by which option.
         says: what is expected.
@@ -172,7 +172,7 @@ def check_text(kind: Any, text: str, option: str, says: str) -> None:
     try:
         TypeAdapter(kind).validate_python(text)
     except ValidationError:
-        raise InputError(f"{option} '{text}': give {says}") from None
+        raise InputError(f"{option} {text!r}: give {says}") from None
 
 
 def misused(error: Any) -> int:

@@ -131,6 +131,7 @@ def connect(access: Access) -> Iterator[Server]:
     with ExitStack() as stack:
         at, ui, token = access.host or os.environ.get("KF_PIPELINES_ENDPOINT", ""), access.ui, access.token_file
         host, proxied = at, False
+        ui = ui if "://" in ui or not ui else f"https://{ui}"
         if at:
             host = at if "://" in at else f"https://{at}"
             ui = ui or host

@@ -43,7 +43,7 @@ def mtrec(capsys: pytest.CaptureFixture[str]) -> Mtrec:
 
 
 def test_submit_and_show(stand_in: StandIn, mtrec: Mtrec) -> None:
-    code, out, _ = mtrec("submit", "training", "--scenario", "ecommerce", "--data", "dvc:abc")
+    code, out, _ = mtrec("submit", "training", "--scenario", "ecommerce", "--data", "dvc:abcd")
     (run,) = stand_in.runs
     assert code == 0
     assert "mtrec-training version v" in out
@@ -130,6 +130,34 @@ def test_runs_list_and_stop(stand_in: StandIn, mtrec: Mtrec) -> None:
         (("compile", "--gpus", "2"), "with storage and steps.fine_tune_model.gpus: 2"),
         (("submit", "training", "--image", "my image"), "--image 'my image': give an image's name"),
         (("submit", "training", "--service-account", "Me_"), "--service-account 'Me_': give the name of a service"),
+        (
+            ("submit", "training", "--data", "dvc:"),
+            "--data 'dvc:': give an absolute path as the pods see it, or dvc:",
+        ),
+        (("submit", "training", "--data", "dvc:VERSION"), "of which 4 hexadecimal digits are enough"),
+        (("submit", "search", "--data", "dvc:abc"), "of which 4 hexadecimal digits are enough"),
+        (("submit", "training", "--data", "dvc:abcd.dir"), "of which 4 hexadecimal digits are enough"),
+        (("submit", "training", "--data", "drops"), "--data 'drops': give an absolute path as the pods see it"),
+        (
+            ("submit", "monitoring", "--data", "dvc:abcd"),
+            "--data 'dvc:abcd': give an absolute path as the pods see it",
+        ),
+        (("submit", "training", "--dvc-root", "dvc"), "--dvc-root 'dvc': give an absolute path"),
+        (("submit", "training", "--checkpoints", "./c"), "--checkpoints './c': give an absolute path"),
+        (("submit", "training", "--text-cache", "~/texts"), "--text-cache '~/texts': give an absolute path"),
+        (("submit", "training", "--tracking-uri", "foo bar"), "--tracking-uri 'foo bar': give a URI, as http://"),
+        (
+            ("submit", "training", "--pipeline-root", "foo"),
+            "--pipeline-root 'foo': give a URI, as s3://bucket/path",
+        ),
+        (("submit", "training", "--namespace", "Bad NS"), "--namespace 'Bad NS': give the name of a namespace"),
+        (("runs", "list", "--installed-in", "Bad"), "--installed-in 'Bad': give the name of a namespace"),
+        (("submit", "training", "--experiment", "a\nb"), r"--experiment 'a\nb': give a name of one line"),
+        (("submit", "training", "--ui", "not url"), "--ui 'not url': give a URL"),
+        (
+            ("submit", "search", "--checkpoints", "/x"),
+            "--checkpoints is of training and monitoring: a search keeps",
+        ),
         (("runs", "list", "--token-file", "not/there"), "--token-file not/there"),
     ],
 )
@@ -141,6 +169,17 @@ def test_wrong_input_is_exit_code_2(
     assert code == 2
     assert part in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("data", ["/mtrec/my drops", "dvc:0123", f"dvc:{'ab' * 16}.dir"])
+def test_what_pods_can_take_is_sent_as_it_is(data: str, stand_in: StandIn, mtrec: Mtrec) -> None:
+    given = {"data": data, "checkpoints": "/c", "tracking_uri": "sqlite:////m/mlflow.db"}
+    options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+    code, out, err = mtrec("submit", "training", *options, "--experiment", "größer [2]", "--ui", "pages:80/x")
+    assert code == 0, err
+    (run,) = stand_in.runs.values()
+    assert given.items() <= run["runtime_config"]["parameters"].items()
+    assert f"https://pages:80/x/#/runs/details/{run['run_id']}" in out.splitlines()
 
 
 def test_the_commands_in_the_documentation_exist(repository: Path) -> None:
