@@ -384,6 +384,7 @@ def create_command(
 def list_schedules(access: Access, debug: DebugOption = False) -> None:
     """List the schedules."""
     from pipelines.kfp_server import connect
+    from pipelines.scheduling import shown
 
     with connect(access) as server:
         found = server.schedules()
@@ -391,7 +392,7 @@ def list_schedules(access: Access, debug: DebugOption = False) -> None:
         typer.echo("No schedule is there yet; 'mtrec schedule create' makes one.")
         return
     rows = [
-        (one.name, one.cron, "on" if one.enabled else "paused", _moment(one.created), one.id, one.error)
+        (one.name, shown(one.cron), "on" if one.enabled else "paused", _moment(one.created), one.id, one.error)
         for one in found
     ]
     console().print(_table(("schedule", "cron", "state", "created (UTC)", "id", "error"), rows))

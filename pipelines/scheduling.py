@@ -37,6 +37,7 @@ class Scheduled:
     id: str
     name: str
     cron: str
+    """As `shown` has it."""
     prepared: Prepared
     replaced: int
     """How many of that name it took the place of."""
@@ -62,6 +63,12 @@ def six_fields(cron: str) -> str:
             says = f"{known}, with * , - and /"
             raise InputError(f"--cron '{cron}': '{given}' is no {name} ({says})")
     return " ".join(fields)
+
+
+def shown(cron: str) -> str:
+    """A cron expression as people write it: of the server's six fields without the second, where that is 0."""
+    second, _, rest = cron.partition(" ")
+    return rest if second == "0" and len(rest.split()) == 5 else cron
 
 
 def _fits(part: str, low: int, high: int, words: Sequence[str]) -> bool:
@@ -103,7 +110,9 @@ def create(order: Order, cron: str, server: Server, *, replace: bool = False) ->
     six, name, parameters = six_fields(cron), f"mtrec-{order.kind}-{order.scenario.name}", order.given
     there = server.schedules(name)
     if there and not replace:
-        raise InputError(f"schedule {name} is there already ({there[0].cron}): give --replace to make it anew")
+        raise InputError(
+            f"schedule {name} is there already ({shown(there[0].cron)}): give --replace to make it anew"
+        )
     prepared = prepare(order, server)
     paused = bool(there) and not any(old.enabled for old in there)
     beside = " beside the one of before" if there else ""
@@ -133,7 +142,7 @@ def create(order: Order, cron: str, server: Server, *, replace: bool = False) ->
         raise Away(f"schedule {name} is made ({made}){others}; then the server was away: {error}; {see}") from error
     except KeyboardInterrupt as error:
         raise Interrupted(f"schedule {name} is made ({made}){others}; then it was stopped; {see}") from error
-    return Scheduled(id=made, name=name, cron=six, prepared=prepared, replaced=len(there), paused=paused)
+    return Scheduled(id=made, name=name, cron=shown(six), prepared=prepared, replaced=len(there), paused=paused)
 
 
 def _alone(server: Server, name: str, made: str, before: Sequence[ScheduleView]) -> None:

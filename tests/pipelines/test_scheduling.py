@@ -8,7 +8,7 @@ from mtrec.errors import InputError
 from pipelines.cli import main
 from pipelines.kfp_server import Access, Away, Missing, Server, connect
 from pipelines.kfp_session import Interrupted
-from pipelines.scheduling import Scheduled, create, find, six_fields
+from pipelines.scheduling import Scheduled, create, find, shown, six_fields
 from pipelines.submitting import Order
 from tests.kfp_stand_in import Request, StandIn
 from tests.pipelines.test_kfp_stand_in import CRONS
@@ -52,7 +52,9 @@ def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(stand_in: StandI
 
 def test_there_is_one_per_pipeline_and_scenario(stand_in: StandIn, server: Server) -> None:
     first = create(monitoring(), "0 3 * * *", server)
-    with pytest.raises(InputError, match=r"mtrec-monitoring-ecommerce is there already .*--replace"):
+    with pytest.raises(
+        InputError, match=r"mtrec-monitoring-ecommerce is there already \(0 3 \* \* \*\): give --replace"
+    ):
         create(monitoring(), "0 4 * * *", server)
     again = create(monitoring(), "0 4 * * *", server, replace=True)
     assert list(stand_in.schedules) == [again.id] != [first.id]
@@ -169,6 +171,11 @@ def test_what_is_no_cron_expression(cron: str) -> None:
         six_fields(cron)
 
 
+@pytest.mark.parametrize("given", ["0 3 * * *", "30 0 3 * * *", "0,30 0 3 * * *"])
+def test_an_expression_is_shown_as_it_was_given(given: str) -> None:
+    assert shown(six_fields(given)) == given
+
+
 @pytest.mark.parametrize("cron", CRONS)
 def test_fields_are_looked_at_as_the_server_does(cron: str) -> None:
     if CRONS[cron]:
@@ -214,14 +221,12 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         assert "No schedule is there yet" in told("list")
         out = told("create", "monitoring", "--data", "/mtrec/drops", "--cron", "0 3 * * *")
         (made,) = stand_in.schedules
-        assert (
-            out == f"schedule {name} created: 0 0 3 * * * ({made})\n{stand_in.url}/#/recurringrun/details/{made}\n"
-        )
+        assert out == f"schedule {name} created: 0 3 * * * ({made})\n{stand_in.url}/#/recurringrun/details/{made}\n"
         assert told("pause", name) == f"schedule {name} paused\n"
-        assert "paused" in told("list")
+        assert " 0 3 * * *  paused " in told("list")
         again = told("create", "monitoring", "--data", "/mtrec/drops", "--cron", "0 4 * * *", "--replace")
         (made,) = stand_in.schedules
-        assert again.splitlines()[0] == f"schedule {name} replaced: 0 0 4 * * * ({made}); it stays paused"
+        assert again.splitlines()[0] == f"schedule {name} replaced: 0 4 * * * ({made}); it stays paused"
         assert told("resume", made) == f"schedule {name} goes on\n"
         assert told("delete", name) == f"schedule {name} deleted\n"
         assert stand_in.schedules == {}
