@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -28,8 +29,6 @@ from pipelines.cli_options import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rich.table import Table
-
     from pipelines.kfp_server import Access, RunView, Server
     from pipelines.steps import Steps
     from pipelines.submitting import Order
@@ -37,9 +36,20 @@ if TYPE_CHECKING:
 runs = new_app("Runs on a cluster: list them, look at one, stop one.")
 schedule = new_app("The recurring training and the recurring monitor on a cluster.")
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `mtrec runs list` shows it.")]
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Id of a run, as `mtrec runs list` shows it.", callback=_not_empty),
+]
 ScheduleArgument = Annotated[
-    str, typer.Argument(metavar="SCHEDULE", help="Name or id, as `mtrec schedule list` shows it.")
+    str,
+    typer.Argument(metavar="SCHEDULE", help="Name or id, as `mtrec schedule list` shows it.", callback=_not_empty),
 ]
 FollowOption = Annotated[
     bool,
@@ -288,7 +298,7 @@ def list_command(
         (run.id, run.name, run.state.lower(), _moment(run.created), _took(run), "schedule" if run.schedule else "")
         for run in found
     ]
-    console().print(_table(("run", "name", "state", "created (UTC)", "took", "started by"), rows))
+    _print_table(("run", "name", "state", "created (UTC)", "took", "started by"), rows)
 
 
 @runs.command("show")
@@ -301,7 +311,7 @@ def show_command(
     Exit codes with --follow: as of mtrec submit; without it 0 whatever the run did.
     """
     from pipelines.display import elapsed_text
-    from pipelines.following_cluster import ENDED, names_of, show
+    from pipelines.following_cluster import ENDED, close, names_of, show
     from pipelines.kfp_server import connect
     from pipelines.steps import Steps
 
@@ -315,9 +325,10 @@ def show_command(
         steps = Steps(names_of(server.spec(found)))
         show(found, steps)
         if found.state in ENDED:
-            steps.close(succeeded=found.state == "SUCCEEDED", stopped=found.state == "CANCELED")
+            close(found, steps)
         for step in steps.steps.values():
-            typer.echo(f"{step.name:<18} {step.state} {elapsed_text(step, steps.clock())}".rstrip())
+            state = "not run" if step.state == "waiting" and found.state in ENDED else step.state
+            typer.echo(f"{step.name:<18} {state} {elapsed_text(step, steps.clock())}".rstrip())
         if found.state in ("FAILED", "ERROR"):
             typer.echo(_why(server, found, steps)[0])
 
@@ -392,10 +403,18 @@ def list_schedules(access: Access, debug: DebugOption = False) -> None:
         typer.echo("No schedule is there yet; 'mtrec schedule create' makes one.")
         return
     rows = [
-        (one.name, shown(one.cron), "on" if one.enabled else "paused", _moment(one.created), one.id, one.error)
+        (
+            one.name,
+            shown(one.cron),
+            "on" if one.enabled else "paused",
+            _moment(one.created),
+            one.id,
+            one.data,
+            one.error,
+        )
         for one in found
     ]
-    console().print(_table(("schedule", "cron", "state", "created (UTC)", "id", "error"), rows))
+    _print_table(("schedule", "cron", "state", "created (UTC)", "id", "data", "error"), rows)
 
 
 @schedule.command("pause")
@@ -495,7 +514,9 @@ def _moment(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
 
 
-def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+def _print_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table; where no terminal is, a row is one line without spaces at its end."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -504,4 +525,12 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
         table.add_column(head, overflow="fold", no_wrap=head in ("run", "schedule", "id"))
     for row in rows:
         table.add_row(*map(Text, row))
-    return table
+    output = console()
+    if output.is_terminal:
+        output.print(table)
+        return
+    wide = Console(file=io.StringIO(), width=10_000)
+    with wide.capture() as printed:
+        wide.print(table)
+    for line in printed.get().splitlines():
+        typer.echo(line.rstrip())

@@ -118,6 +118,8 @@ class ScheduleView:
     enabled: bool
     created: datetime | None
     error: str
+    data: str = ""
+    """What its runs are given: a path or a data version; empty where the scenario simulates."""
 
 
 @contextmanager
@@ -618,6 +620,7 @@ def _version_of(run: Any) -> tuple[str, str]:
 def _schedule_view(schedule: Any) -> ScheduleView:
     trigger = schedule.trigger
     cron = trigger.cron_schedule.cron if trigger and trigger.cron_schedule else ""
+    given = (schedule.runtime_config.parameters if schedule.runtime_config else None) or {}
     return ScheduleView(
         id=str(schedule.recurring_run_id),
         name=str(schedule.display_name or ""),
@@ -625,6 +628,7 @@ def _schedule_view(schedule: Any) -> ScheduleView:
         enabled=schedule.mode == "ENABLE" if schedule.mode else schedule.status == "ENABLED",
         created=schedule.created_at,
         error=_error(schedule.error),
+        data=str(given.get("drop") or given.get("data") or ""),
     )
 
 

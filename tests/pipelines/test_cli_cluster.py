@@ -98,6 +98,15 @@ def test_a_failed_run_is_exit_code_1_with_its_reason(stand_in: StandIn, mtrec: M
     assert "; see http" in err
 
 
+def test_steps_after_a_failed_one_are_not_run(stand_in: StandIn, mtrec: Mtrec) -> None:
+    mtrec("submit", "training")
+    (run,) = stand_in.runs
+    stand_in.play = [Frame("FAILED", {"ingest-data": "FAILED"}, error="no space")]
+    out = mtrec("runs", "show", run)[1]
+    assert "validate_data      not run\n" in out
+    assert "waiting" not in out
+
+
 def test_a_stopped_run_is_exit_code_1(stand_in: StandIn, mtrec: Mtrec) -> None:
     stand_in.play = [Frame("CANCELED", {"ingest-data": "CANCELED"})]
     code, _, err = mtrec("submit", "training", "--follow")
@@ -110,7 +119,9 @@ def test_runs_list_and_stop(stand_in: StandIn, mtrec: Mtrec) -> None:
     mtrec("submit", "training")
     (run,) = stand_in.runs
     stand_in.runs[run]["display_name"] = "a [bold]name"
-    assert "a [bold]name" in mtrec("runs", "list")[1]
+    listed = mtrec("runs", "list")[1]
+    assert "a [bold]name" in listed
+    assert all(line == line.rstrip() for line in listed.splitlines())
     code, out, _ = mtrec("runs", "stop", run)
     asked, mlflow = out.splitlines()
     assert (code, asked) == (0, f"run {run} is asked to stop")
@@ -158,6 +169,8 @@ def test_runs_list_and_stop(stand_in: StandIn, mtrec: Mtrec) -> None:
             ("submit", "search", "--checkpoints", "/x"),
             "--checkpoints is of training and monitoring: a search keeps",
         ),
+        (("runs", "show", ""), "'RUN': it is empty"),
+        (("schedule", "delete", " "), "'SCHEDULE': it is empty"),
         (("runs", "list", "--token-file", "not/there"), "--token-file not/there"),
     ],
 )

@@ -223,7 +223,9 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         (made,) = stand_in.schedules
         assert out == f"schedule {name} created: 0 3 * * * ({made})\n{stand_in.url}/#/recurringrun/details/{made}\n"
         assert told("pause", name) == f"schedule {name} paused\n"
-        assert " 0 3 * * *  paused " in told("list")
+        line = told("list").splitlines()[1]
+        assert " 0 3 * * *  paused " in line
+        assert line.endswith(f"  {made}  /mtrec/drops")
         again = told("create", "monitoring", "--data", "/mtrec/drops", "--cron", "0 4 * * *", "--replace")
         (made,) = stand_in.schedules
         assert again.splitlines()[0] == f"schedule {name} replaced: 0 4 * * * ({made}); it stays paused"
