@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import time
 import warnings
@@ -20,6 +21,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from mtrec.errors import InputError, RunError
 from pipelines.kfp_session import Interrupted
@@ -146,7 +148,7 @@ def connect(access: Access) -> Iterator[Server]:
         else:
             proxied = True
         server = Server(access, host.rstrip("/"), ui.rstrip("/"), token, proxied=proxied)
-        server.home = "" if at else access.installed
+        server.home = _home(at) if at else access.installed
         server.look()
         yield server
 
@@ -159,7 +161,7 @@ class Server:
     tag = ""
     multi_user = False
     home = ""
-    """The namespace that it is in itself; empty where it was found by an address alone."""
+    """The namespace that it is in itself; empty where it was found by an address that does not name it."""
 
     def __init__(self, access: Access, host: str, ui: str, token: Path | None, *, proxied: bool = False) -> None:
         self.namespace = access.namespace
@@ -426,6 +428,13 @@ class Server:
     def _call(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
         with _told(self.host, self.access), contextlib.redirect_stdout(io.StringIO()):  # kfp prints links
             return method(*arguments, **named)
+
+
+def _home(address: str) -> str:
+    """The namespace of the service that an address within the cluster names; empty for any other address."""
+    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    found = re.match(rf"{SERVICE}(?:-ui)?\.([a-z0-9-]+)\.svc(?:\.|$)", host)
+    return found[1] if found else ""
 
 
 def _client(access: Access, host: str, token: Path | None, *, proxied: bool) -> Any:

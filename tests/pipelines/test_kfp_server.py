@@ -11,7 +11,7 @@ import yaml
 from kfp import Client
 
 from mtrec.errors import ConfigError, InputError, RunError
-from pipelines.kfp_server import Access, Away, Missing, Refused, Server, connect
+from pipelines.kfp_server import Access, Away, Missing, Refused, Server, _home, connect
 from pipelines.kfp_session import Interrupted
 from pipelines.server_versions import adapt, parse_version
 from tests.kfp_stand_in import Refuse, StandIn
@@ -194,6 +194,19 @@ def test_many_users_need_a_namespace(compiled: Path) -> None:
 def test_the_usual_namespace_is_none_of_a_single_user(stand_in: StandIn) -> None:
     with connect(Access(host=stand_in.url, usual="team")) as server:
         assert server.namespace == server.home == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "home"),
+    [
+        ("http://ml-pipeline.kubeflow.svc.cluster.local:8888", "kubeflow"),
+        ("ml-pipeline-ui.pipes.svc:80", "pipes"),
+        ("http://127.0.0.1:8888", ""),
+        ("https://ml-pipeline.example.com/pipeline", ""),
+    ],
+)
+def test_the_namespace_of_the_server_is_known_by_its_service(address: str, home: str) -> None:
+    assert _home(address) == home
 
 
 def test_a_token_is_read_again_for_every_request(tmp_path: Path) -> None:
