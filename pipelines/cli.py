@@ -131,7 +131,11 @@ def compile_command(
     ] = "training",
     debug: DebugOption = False,
 ) -> None:
-    """Compile a pipeline for Kubeflow, after checking it for what KFP gets silently wrong."""
+    """Compile a pipeline for Kubeflow, after checking it for what KFP gets silently wrong.
+
+    Where things are on the storage of --cluster becomes the default of the pipeline's
+    parameters; without --scenario each run has to be given the scenario.
+    """
     import json
 
     from mtrec.errors import InputError
@@ -142,16 +146,20 @@ def compile_command(
 
     if pipeline not in FOR_CLUSTERS:
         raise InputError(f"--pipeline {pipeline}: unknown; choose one of {', '.join(FOR_CLUSTERS)}")
+    if settings and scenario is None:
+        raise InputError("--set without --scenario: name the scenario whose settings it changes")
     placed = placing(cluster, image=image, gpus=gpus)
     file = f"{pipeline}_pipeline.yaml"
     output = output or Path(file)
     target = new_file(output, "--output", file)
-    parameters = {}
-    if scenario is not None:
-        loaded = scenario_from(scenario, settings)
-        parameters = {"scenario": json.dumps(loaded.as_dict()), **parameters_of(pipeline, placed.cluster, loaded)}
+    loaded = scenario_from(scenario, settings) if scenario is not None else None
+    parameters = parameters_of(pipeline, placed.cluster, loaded)
+    if loaded is not None:
+        parameters["scenario"] = json.dumps(loaded.as_dict())
     FOR_CLUSTERS[pipeline](target, placed, release=release, parameters=parameters)
-    typer.echo(f"{shown(output)} written")
+    leased = pipeline != "search" and placed.cluster is not None and placed.cluster.lease_hours is not None
+    asks = f"give each run the scenario{' and the lease' if leased else ''}, or compile with --scenario"
+    typer.echo(f"{shown(output)} written{f'; {asks}' if loaded is None else ''}")
 
 
 @report.command("open")

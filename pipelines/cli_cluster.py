@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import io
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -27,8 +29,6 @@ from pipelines.cli_options import (
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from rich.table import Table
-
     from pipelines.kfp_server import Access, RunView, Server
     from pipelines.steps import Steps
     from pipelines.submitting import Order
@@ -36,9 +36,20 @@ if TYPE_CHECKING:
 runs = new_app("Runs on a cluster: list them, look at one, stop one.")
 schedule = new_app("The recurring training and the recurring monitor on a cluster.")
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, as `mtrec runs list` shows it.")]
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise typer.BadParameter("it is empty")
+    return text
+
+
+RunArgument = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="Id of a run, as `mtrec runs list` shows it.", callback=_not_empty),
+]
 ScheduleArgument = Annotated[
-    str, typer.Argument(metavar="SCHEDULE", help="Name or id, as `mtrec schedule list` shows it.")
+    str,
+    typer.Argument(metavar="SCHEDULE", help="Name or id, as `mtrec schedule list` shows it.", callback=_not_empty),
 ]
 FollowOption = Annotated[
     bool,
@@ -56,7 +67,8 @@ def _access(
         ),
     ] = "",
     namespace: Annotated[
-        str, typer.Option("--namespace", metavar="NAME", help="Yours, on a server for many users.")
+        str,
+        typer.Option("--namespace", metavar="NAME", help="Yours, on a server for many users."),
     ] = "",
     installed: Annotated[
         str, typer.Option("--installed-in", metavar="NAME", help="Namespace of Kubeflow Pipelines itself.")
@@ -83,8 +95,16 @@ def _access(
         ),
     ] = "",
 ) -> Access:
+    from pipelines import pod_values
     from pipelines.kfp_server import Access
 
+    _check(
+        {
+            "--namespace": (namespace, pod_values.NAMESPACE),
+            "--installed-in": (installed, pod_values.NAMESPACE),
+            "--ui": (ui, pod_values.PAGES),
+        }
+    )
     return Access(
         host=host,
         namespace=namespace,
@@ -148,11 +168,24 @@ def _order(
     ] = "",
 ) -> Order:
     from mtrec.errors import InputError
+    from pipelines import pod_values
     from pipelines.cluster_config import Name
     from pipelines.submitting import Order
 
-    if service_account:
-        check_text(Name, service_account, "--service-account", "the name of a service account of the namespace")
+    _check(
+        {
+            "--data": (data, pod_values.PATH if kind == "monitoring" else pod_values.DATA),
+            "--experiment": (experiment, pod_values.EXPERIMENT),
+            "--service-account": (service_account, (Name, "the name of a service account of the namespace")),
+            "--pipeline-root": (pipeline_root, pod_values.ROOT),
+            "--tracking-uri": (tracking_uri, pod_values.TRACKING),
+            "--dvc-root": (dvc_root, pod_values.PATH),
+            "--checkpoints": (checkpoints, pod_values.PATH),
+            "--text-cache": (text_cache, pod_values.PATH),
+        }
+    )
+    if kind == "search" and checkpoints:
+        raise InputError("--checkpoints is of training and monitoring: a search keeps none")
     placed = placing(cluster, image=image, gpus=gpus)
     parameters: dict[str, Any] = {
         "drop" if kind == "monitoring" else "data": data,
@@ -175,6 +208,19 @@ def _order(
         service_account=service_account or (placed.cluster.service_account if placed.cluster else ""),
         pipeline_root=pipeline_root or (placed.cluster.pipeline_root if placed.cluster else ""),
     )
+
+
+def _check(given: Mapping[str, tuple[str, tuple[Any, str]]]) -> None:
+    """Refuse a value that does not fit; by option, with the type and what is expected. Empty ones are none."""
+    for option, (text, (kind, says)) in given.items():
+        if text:
+            check_text(kind, text, option, says)
+
+
+def _by_file(access: Access, order: Order) -> Access:
+    """With the cluster file's namespace, for a server for many users."""
+    cluster = order.placed.cluster
+    return replace(access, usual=cluster.namespace) if cluster else access
 
 
 def _gathering(**gathered: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -220,7 +266,7 @@ def submit(order: Order, access: Access, follow: FollowOption = False, debug: De
     from pipelines.kfp_server import connect
     from pipelines.submitting import submit as start
 
-    with connect(access) as server:
+    with connect(_by_file(access, order)) as server:
         started = start(order, server)
         prepared = started.prepared
         there = "uploaded" if prepared.uploaded else "is there already"
@@ -252,7 +298,7 @@ def list_command(
         (run.id, run.name, run.state.lower(), _moment(run.created), _took(run), "schedule" if run.schedule else "")
         for run in found
     ]
-    console().print(_table(("run", "name", "state", "created (UTC)", "took", "started by"), rows))
+    _print_table(("run", "name", "state", "created (UTC)", "took", "started by"), rows)
 
 
 @runs.command("show")
@@ -265,7 +311,7 @@ def show_command(
     Exit codes with --follow: as of mtrec submit; without it 0 whatever the run did.
     """
     from pipelines.display import elapsed_text
-    from pipelines.following_cluster import ENDED, names_of, show
+    from pipelines.following_cluster import ENDED, close, names_of, show
     from pipelines.kfp_server import connect
     from pipelines.steps import Steps
 
@@ -279,9 +325,10 @@ def show_command(
         steps = Steps(names_of(server.spec(found)))
         show(found, steps)
         if found.state in ENDED:
-            steps.close(succeeded=found.state == "SUCCEEDED", stopped=found.state == "CANCELED")
+            close(found, steps)
         for step in steps.steps.values():
-            typer.echo(f"{step.name:<18} {step.state} {elapsed_text(step, steps.clock())}".rstrip())
+            state = "not run" if step.state == "waiting" and found.state in ENDED else step.state
+            typer.echo(f"{step.name:<18} {state} {elapsed_text(step, steps.clock())}".rstrip())
         if found.state in ("FAILED", "ERROR"):
             typer.echo(_why(server, found, steps)[0])
 
@@ -336,9 +383,10 @@ def create_command(
     from pipelines.kfp_server import connect
     from pipelines.scheduling import create
 
-    with connect(access) as server:
+    with connect(_by_file(access, order)) as server:
         made = create(order, cron, server, replace=replace)
-        typer.echo(f"schedule {made.name} {'replaced' if made.replaced else 'created'}: {made.cron} ({made.id})")
+        done, stays = "replaced" if made.replaced else "created", "; it stays paused" if made.paused else ""
+        typer.echo(f"schedule {made.name} {done}: {made.cron} ({made.id}){stays}")
         _link(server.schedule_link(made.id))
 
 
@@ -347,6 +395,7 @@ def create_command(
 def list_schedules(access: Access, debug: DebugOption = False) -> None:
     """List the schedules."""
     from pipelines.kfp_server import connect
+    from pipelines.scheduling import shown
 
     with connect(access) as server:
         found = server.schedules()
@@ -354,10 +403,18 @@ def list_schedules(access: Access, debug: DebugOption = False) -> None:
         typer.echo("No schedule is there yet; 'mtrec schedule create' makes one.")
         return
     rows = [
-        (one.name, one.cron, "on" if one.enabled else "paused", _moment(one.created), one.id, one.error)
+        (
+            one.name,
+            shown(one.cron),
+            "on" if one.enabled else "paused",
+            _moment(one.created),
+            one.id,
+            one.data,
+            one.error,
+        )
         for one in found
     ]
-    console().print(_table(("schedule", "cron", "state", "created (UTC)", "id", "error"), rows))
+    _print_table(("schedule", "cron", "state", "created (UTC)", "id", "data", "error"), rows)
 
 
 @schedule.command("pause")
@@ -457,7 +514,9 @@ def _moment(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M}" if moment else ""
 
 
-def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
+def _print_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table; where no terminal is, a row is one line without spaces at its end."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -466,4 +525,12 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Table:
         table.add_column(head, overflow="fold", no_wrap=head in ("run", "schedule", "id"))
     for row in rows:
         table.add_row(*map(Text, row))
-    return table
+    output = console()
+    if output.is_terminal:
+        output.print(table)
+        return
+    wide = Console(file=io.StringIO(), width=10_000)
+    with wide.capture() as printed:
+        wide.print(table)
+    for line in printed.get().splitlines():
+        typer.echo(line.rstrip())

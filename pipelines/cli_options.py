@@ -71,7 +71,9 @@ ImageOption = Annotated[
 ]
 GpusOption = Annotated[
     int | None,
-    typer.Option("--gpus", min=0, max=64, help="GPUs that fine-tuning asks for; with --cluster the file says it."),
+    typer.Option(
+        "--gpus", min=0, max=64, help="GPUs that fine-tuning asks for, 0 or 1; with --cluster the file says it."
+    ),
 ]
 DebugOption = Annotated[
     bool, typer.Option("--debug", help="Show the traceback of an error.", callback=_set_debug, is_eager=True)
@@ -130,7 +132,8 @@ def placing(cluster: Path | None, *, image: str | None, gpus: int | None) -> Pla
 
     Raises:
         ConfigError: the cluster's configuration is wrong.
-        InputError: GPUs are asked for twice, or what is given for the image is no name of one.
+        InputError: GPUs are asked for twice, or several for what runs on one; or what is given for the image is no
+            name of one.
     """
     from components.images import IMAGE
     from mtrec.errors import InputError
@@ -138,6 +141,11 @@ def placing(cluster: Path | None, *, image: str | None, gpus: int | None) -> Pla
     from pipelines.placing import Placing
 
     check_text(Image, image or IMAGE, "--image", "an image's name, with its registry, and a tag or digest")
+    if cluster is None and gpus is not None and gpus > 1:
+        raise InputError(
+            f"--gpus {gpus}: without --cluster training takes one; give a cluster file with storage and "
+            f"steps.fine_tune_model.gpus: {gpus}"
+        )
     if cluster is None:
         return Placing(image=image or IMAGE, gpus=gpus or 0)
     if gpus is not None:
@@ -149,7 +157,7 @@ def check_text(kind: Any, text: str, option: str, says: str) -> None:
     """Refuse what a pod would be refused for later.
 
     Args:
-        kind: one of the annotated types of `pipelines.cluster_config`.
+        kind: one of the annotated types of `pipelines.cluster_config` or `pipelines.pod_values`.
         text: what was given.
         option: by which option.
         says: what is expected.
@@ -164,7 +172,7 @@ def check_text(kind: Any, text: str, option: str, says: str) -> None:
     try:
         TypeAdapter(kind).validate_python(text)
     except ValidationError:
-        raise InputError(f"{option} '{text}': give {says}") from None
+        raise InputError(f"{option} {text!r}: give {says}") from None
 
 
 def misused(error: Any) -> int:

@@ -100,7 +100,8 @@ class PlainView:
         share = f" {step.fraction:.0%}" if step.fraction is not None else ""
         words = {"running": f"running{share}" if state == "running" else "started", "cached": "done (cached)"}
         note = f"  {step.message}" if step.state == "running" and step.message else ""
-        seconds = elapsed_text(step, now)
+        began = step.state == "running" and state != "running"
+        seconds = "" if began else elapsed_text(step, now)
         name, state = f"{step.name:<{self._width}}", words.get(step.state, step.state)
         self._console.print(
             f"{name} {state}{f' {seconds}' if seconds else ''}{note}",

@@ -59,7 +59,7 @@ def follow(
         while True:
             changed = show(run, steps)
             if run.state in ENDED:
-                steps.close(succeeded=run.state == "SUCCEEDED", stopped=run.state == "CANCELED")
+                close(run, steps)
                 return run, steps
             pause = _FIRST_S if changed else min(_MOST_S, pause * 1.3)
             wait(pause)
@@ -110,7 +110,7 @@ def show(run: RunView, steps: Steps) -> bool:
 
     The server tells all nodes of the workflow: beside each task its driver and executor, and what holds tasks
     together. A task is the node that has its name; of several, tries or rounds of a loop, one that runs or else the
-    newest.
+    newest. What fails once its run is asked to stop was stopped: the workflow engine tells no difference.
     """
     now, changed = datetime.now(UTC), False
     known = sorted(run.tasks, key=lambda one: (one.state == "RUNNING", one.started or now))
@@ -120,10 +120,19 @@ def show(run: RunView, steps: Steps) -> bool:
         state = _STATES.get(task.state, "waiting")
         if step is None or state == step.state:
             continue
+        if state == "failed" and run.state in ("CANCELING", "CANCELED"):
+            state = "stopped"
+            if step.state == state:
+                continue
         _take(step, task, state, steps.clock(), now)
         steps.changed(step)
         changed = True
     return changed
+
+
+def close(run: RunView, steps: Steps) -> None:
+    """Let the steps be what is left of a run that has ended."""
+    steps.close(succeeded=run.state == "SUCCEEDED", stopped=run.state == "CANCELED", sure=True)
 
 
 def _take(step: Step, task: TaskView, state: State, clock: float, now: datetime) -> None:

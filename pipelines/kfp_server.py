@@ -11,17 +11,20 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from mtrec.errors import InputError, RunError
+from pipelines.kfp_session import Interrupted
 from pipelines.port_forward import forwarded
 from pipelines.server_versions import MINIMUM, Version, parse_version, too_old
 
@@ -61,6 +64,8 @@ class Access:
     """Address. Empty: in a pod the service of its cluster, else a port forward by the kubeconfig."""
     namespace: str = ""
     """The user's namespace on a server for many users; empty on one for a single user."""
+    usual: str = ""
+    """Taken on a server for many users where no namespace is given: that of the cluster file."""
     installed: str = "kubeflow"
     """The namespace that Kubeflow Pipelines itself is in."""
     token_file: Path | None = None
@@ -115,6 +120,8 @@ class ScheduleView:
     enabled: bool
     created: datetime | None
     error: str
+    data: str = ""
+    """What its runs are given: a path or a data version; empty where the scenario simulates."""
 
 
 @contextmanager
@@ -126,10 +133,11 @@ def connect(access: Access) -> Iterator[Server]:
         RunError: the server is away, or older than mtrec needs.
     """
     with ExitStack() as stack:
-        host, ui, token = access.host or os.environ.get("KF_PIPELINES_ENDPOINT", ""), access.ui, access.token_file
-        proxied = False
-        if host:
-            host = host if "://" in host else f"https://{host}"
+        at, ui, token = access.host or os.environ.get("KF_PIPELINES_ENDPOINT", ""), access.ui, access.token_file
+        host, proxied = at, False
+        ui = ui if "://" in ui or not ui else f"https://{ui}"
+        if at:
+            host = at if "://" in at else f"https://{at}"
             ui = ui or host
         elif _POD.exists():
             host = f"http://{SERVICE}.{access.installed}.svc.cluster.local:{PORT}"
@@ -140,6 +148,7 @@ def connect(access: Access) -> Iterator[Server]:
         else:
             proxied = True
         server = Server(access, host.rstrip("/"), ui.rstrip("/"), token, proxied=proxied)
+        server.home = _home(at) if at else access.installed
         server.look()
         yield server
 
@@ -151,6 +160,8 @@ class Server:
     """None where the server does not tell."""
     tag = ""
     multi_user = False
+    home = ""
+    """The namespace that it is in itself; empty where it was found by an address that does not name it."""
 
     def __init__(self, access: Access, host: str, ui: str, token: Path | None, *, proxied: bool = False) -> None:
         self.namespace = access.namespace
@@ -160,7 +171,7 @@ class Server:
         self.host: str = self._client._existing_config.host
 
     def look(self) -> None:
-        """Ask for the version, and refuse a server that is too old or wants a namespace that is not given.
+        """Ask for the version, and refuse a server that is too old or wants a namespace that nobody names.
 
         Raises:
             RunError: it is older than `MINIMUM`.
@@ -177,7 +188,12 @@ class Server:
         if self.version is not None and self.version < MINIMUM:
             raise RunError(too_old(self.tag, self.host))
         if self.multi_user and not self.namespace:
-            raise InputError(f"Kubeflow Pipelines at {self.host} serves many users: give yours with --namespace")
+            if not self.access.usual:
+                raise InputError(
+                    f"Kubeflow Pipelines at {self.host} serves many users: give yours with --namespace"
+                )
+            self.namespace = self.access.usual
+            self.access = replace(self.access, namespace=self.namespace)
 
     def _health(self) -> dict[str, Any]:
         quick = (self.access.connect_s, min(self.access.connect_s, self.access.read_s))
@@ -252,7 +268,12 @@ class Server:
         service_account: str = "",
         pipeline_root: str = "",
     ) -> str:
-        """Start a run, once: where the answer got lost, the run is looked for by its name."""
+        """Start a run, once: where the answer got lost, the run is looked for by its name.
+
+        Raises:
+            Interrupted: the user stopped it before the answer was there; the run may have begun.
+        """
+        look = f"before you try again, look with 'mtrec runs list' whether {name} has begun after all"
         try:
             made = self._call(
                 self._client.run_pipeline,
@@ -265,13 +286,24 @@ class Server:
                 pipeline_root=pipeline_root or None,
             )
         except Away as error:
-            for pause in _LOOKS:
-                time.sleep(pause)
-                if found := self._runs(1, _named(name)):
-                    return found[0].id
-            look = f"before you try again, look with 'mtrec runs list' whether {name} has begun after all"
-            raise Away(f"{error}; {look}") from error
+            try:
+                found = self._begun(name)
+            except KeyboardInterrupt:
+                raise Interrupted(f"stopped looking for the run; {look}") from error
+            if not found:
+                raise Away(f"{error}; {look}") from error
+            return found
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"stopped while the run was being started; {look}") from error
         return str(made.run_id)
+
+    def _begun(self, name: str) -> str:
+        """The id of a run that the server may have started; empty where it does not come up."""
+        for pause in _LOOKS:
+            time.sleep(pause)
+            if found := self._runs(1, _named(name)):
+                return found[0].id
+        return ""
 
     def run(self, run_id: str) -> RunView:
         """A run with its tasks."""
@@ -331,22 +363,34 @@ class Server:
         service_account: str = "",
         pipeline_root: str = "",
         description: str = "",
+        enabled: bool = True,
     ) -> str:
-        """Make a schedule: one run at a time, and what was missed is not made up for."""
-        made = self._call(
-            self._client.create_recurring_run,
-            experiment_id,
-            name,
-            description=description or None,
-            cron_expression=cron,
-            max_concurrency=1,
-            no_catchup=True,
-            params=dict(parameters),
-            pipeline_id=pipeline_id,
-            version_id=version_id,
-            service_account=service_account or None,
-            pipeline_root=pipeline_root or None,
-        )
+        """Make a schedule: one run at a time, and what was missed is not made up for; paused unless enabled.
+
+        Raises:
+            Interrupted: the user stopped it before the answer was there; the schedule may be made.
+        """
+        look = f"before you try again, look with 'mtrec schedule list' whether {name} is made after all"
+        try:
+            made = self._call(
+                self._client.create_recurring_run,
+                experiment_id,
+                name,
+                description=description or None,
+                cron_expression=cron,
+                max_concurrency=1,
+                no_catchup=True,
+                params=dict(parameters),
+                pipeline_id=pipeline_id,
+                version_id=version_id,
+                enabled=enabled,
+                service_account=service_account or None,
+                pipeline_root=pipeline_root or None,
+            )
+        except Away as error:
+            raise Away(f"{error}; {look}") from error
+        except KeyboardInterrupt as error:
+            raise Interrupted(f"stopped while the schedule was being made; {look}") from error
         return str(made.recurring_run_id)
 
     def pause(self, schedule_id: str) -> None:
@@ -384,6 +428,13 @@ class Server:
     def _call(self, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
         with _told(self.host, self.access), contextlib.redirect_stdout(io.StringIO()):  # kfp prints links
             return method(*arguments, **named)
+
+
+def _home(address: str) -> str:
+    """The namespace of the service that an address within the cluster names; empty for any other address."""
+    host = urlsplit(address if "://" in address else f"//{address}").hostname or ""
+    found = re.match(rf"{SERVICE}(?:-ui)?\.([a-z0-9-]+)\.svc(?:\.|$)", host)
+    return found[1] if found else ""
 
 
 def _client(access: Access, host: str, token: Path | None, *, proxied: bool) -> Any:
@@ -578,6 +629,7 @@ def _version_of(run: Any) -> tuple[str, str]:
 def _schedule_view(schedule: Any) -> ScheduleView:
     trigger = schedule.trigger
     cron = trigger.cron_schedule.cron if trigger and trigger.cron_schedule else ""
+    given = (schedule.runtime_config.parameters if schedule.runtime_config else None) or {}
     return ScheduleView(
         id=str(schedule.recurring_run_id),
         name=str(schedule.display_name or ""),
@@ -585,6 +637,7 @@ def _schedule_view(schedule: Any) -> ScheduleView:
         enabled=schedule.mode == "ENABLE" if schedule.mode else schedule.status == "ENABLED",
         created=schedule.created_at,
         error=_error(schedule.error),
+        data=str(given.get("drop") or given.get("data") or ""),
     )
 
 

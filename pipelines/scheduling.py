@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from mtrec.errors import InputError
 from pipelines.kfp_server import Away, Missing, ScheduleView, Server
+from pipelines.kfp_session import Interrupted
 from pipelines.submitting import Order, Prepared, prepare
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
@@ -36,9 +37,12 @@ class Scheduled:
     id: str
     name: str
     cron: str
+    """As `shown` has it."""
     prepared: Prepared
     replaced: int
     """How many of that name it took the place of."""
+    paused: bool = False
+    """Whether it starts nothing, as what it took the place of."""
 
 
 def six_fields(cron: str) -> str:
@@ -59,6 +63,12 @@ def six_fields(cron: str) -> str:
             says = f"{known}, with * , - and /"
             raise InputError(f"--cron '{cron}': '{given}' is no {name} ({says})")
     return " ".join(fields)
+
+
+def shown(cron: str) -> str:
+    """A cron expression as people write it: of the server's six fields without the second, where that is 0."""
+    second, _, rest = cron.partition(" ")
+    return rest if second == "0" and len(rest.split()) == 5 else cron
 
 
 def _fits(part: str, low: int, high: int, words: Sequence[str]) -> bool:
@@ -89,41 +99,50 @@ def create(order: Order, cron: str, server: Server, *, replace: bool = False) ->
         order: what shall run.
         cron: when, by the server's clock (UTC unless it is set up otherwise); five or six fields.
         server: that shall have it.
-        replace: take the place of the one that is there.
+        replace: take the place of the one that is there; where that is paused, the new one is too.
 
     Raises:
         InputError: there is one already, also where somebody made it at the same moment; the expression is none; or
             the server refuses it.
         RunError: the server is away.
+        Interrupted: the user stopped it, and it may be made.
     """
     six, name, parameters = six_fields(cron), f"mtrec-{order.kind}-{order.scenario.name}", order.given
     there = server.schedules(name)
     if there and not replace:
-        raise InputError(f"schedule {name} is there already ({there[0].cron}): give --replace to make it anew")
+        raise InputError(
+            f"schedule {name} is there already ({shown(there[0].cron)}): give --replace to make it anew"
+        )
     prepared = prepare(order, server)
-    made = server.schedule(
-        name,
-        six,
-        experiment_id=prepared.experiment_id,
-        pipeline_id=prepared.pipeline_id,
-        version_id=prepared.version_id,
-        parameters=parameters,
-        service_account=order.service_account,
-        pipeline_root=order.pipeline_root,
-        description=f"{order.kind} of {order.scenario.name}, made by mtrec",
-    )
+    paused = bool(there) and not any(old.enabled for old in there)
+    beside = " beside the one of before" if there else ""
+    try:
+        made = server.schedule(
+            name,
+            six,
+            experiment_id=prepared.experiment_id,
+            pipeline_id=prepared.pipeline_id,
+            version_id=prepared.version_id,
+            parameters=parameters,
+            service_account=order.service_account,
+            pipeline_root=order.pipeline_root,
+            description=f"{order.kind} of {order.scenario.name}, made by mtrec",
+            enabled=not paused,
+        )
+    except (Away, Interrupted) as error:
+        raise type(error)(f"{error}{beside}") from error
+    others = ", and so may be the one of before" if there else ""
+    see = "see 'mtrec schedule list', and delete by its id what is too much"
     try:
         _alone(server, name, made, there)
         for old in there:  # after the new one is there: a refused one must not leave none
             with suppress(Missing):
                 server.delete(old.id)
     except Away as error:
-        others = ", and so may be the one of before" if there else ""
-        raise Away(
-            f"schedule {name} is made ({made}){others}; then the server was away: {error}; see `mtrec schedule "
-            "list`, and delete by its id what is too much"
-        ) from error
-    return Scheduled(id=made, name=name, cron=six, prepared=prepared, replaced=len(there))
+        raise Away(f"schedule {name} is made ({made}){others}; then the server was away: {error}; {see}") from error
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"schedule {name} is made ({made}){others}; then it was stopped; {see}") from error
+    return Scheduled(id=made, name=name, cron=shown(six), prepared=prepared, replaced=len(there), paused=paused)
 
 
 def _alone(server: Server, name: str, made: str, before: Sequence[ScheduleView]) -> None:

@@ -76,12 +76,19 @@ class Steps:
         elif (failure := read_failure(line)) is not None:
             self.failure = failure
 
-    def close(self, *, succeeded: bool, stopped: bool = False) -> None:
-        """The run ended: what ran has failed, or was stopped by the user; what waited was skipped."""
+    def close(self, *, succeeded: bool, stopped: bool = False, sure: bool = False) -> None:
+        """The run ended: what ran has failed, or was stopped by the user; what waited was skipped.
+
+        Args:
+            succeeded: whether the run did.
+            stopped: whether the user stopped it.
+            sure: what is told as failed has failed. Without it a stopped run has no such step: Ctrl-C reaches the
+                step too, and kfp may tell of it first.
+        """
         for step in self.steps.values():
             if step.state == "running":
                 self._set(step.name, "stopped" if stopped else "failed")
-            elif step.state == "failed" and stopped:  # Ctrl-C reaches the step too, and kfp may tell of it first
+            elif step.state == "failed" and stopped and not sure:
                 self._set(step.name, "stopped")
             elif step.state == "waiting" and succeeded:
                 self._set(step.name, "skipped")

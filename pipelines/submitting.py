@@ -79,14 +79,17 @@ def _names_studies(cluster: Cluster | None) -> bool:
     return bool(known) and all("MTREC_STUDIES" in variables for variables in known)
 
 
-def parameters_of(kind: str, cluster: Cluster | None, scenario: Scenario) -> dict[str, str]:
-    """The parameters that a cluster's configuration gives: where things are, and the lease of the run."""
+def parameters_of(kind: str, cluster: Cluster | None, scenario: Scenario | None) -> dict[str, str]:
+    """The parameters that a cluster's configuration gives: where things are, and the lease of the run.
+
+    A lease is a scenario's: without one there is none.
+    """
     if cluster is None:
         return {}
     given = cluster.parameters()
     if kind == "search":  # its models are not kept, and it registers nothing
         return {name: path for name, path in given.items() if name != "checkpoints"}
-    if cluster.lease_hours is not None:
+    if cluster.lease_hours is not None and scenario is not None:
         given["lease"] = run_lease(scenario.name, cluster.namespace, cluster.lease_hours)
     return given
 
@@ -114,8 +117,14 @@ class Started:
 
 
 def _same_namespace(order: Order, server: Server) -> None:
-    """Pods and their leases are in one namespace."""
+    """Pods and their leases are in one namespace, which is the server's own where that is for a single user."""
     cluster = order.placed.cluster
+    if cluster is not None and not server.multi_user and server.home not in ("", cluster.namespace):
+        raise InputError(
+            f"Kubeflow Pipelines at {server.host} is for a single user, and runs pods in {server.home} only, not "
+            f"in {cluster.namespace}: set namespace: {server.home} in the cluster file and use an overlay for it, "
+            "as k8s/overlays/dev is, or install Kubeflow Pipelines for many users"
+        )
     if cluster is not None and server.namespace not in ("", cluster.namespace):
         raise InputError(
             f"--namespace {server.namespace}: the cluster file says namespace: {cluster.namespace}; correct one"

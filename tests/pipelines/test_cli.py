@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from mtrec import __version__
@@ -93,6 +94,7 @@ def test_version_names_the_code(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "--set", "source.options.seed=-1"], "source.options: seed: Input should be greater"),
         (["run", "--set", "training"], "--set training: write it as key.sub=value"),
         (["compile", "--release"], "can change under its name"),
+        (["compile", "--set", "training.epochs=3"], "--set without --scenario: name the scenario"),
         (["compile", "--scenario", "missing.yaml"], "missing.yaml: no such scenario file"),
         (["report", "open"], "no report yet; make one with 'mtrec run'"),
         (["data", "ingest", "--data", "nowhere"], "nowhere"),
@@ -169,6 +171,24 @@ def test_compile_writes_the_pipeline_with_the_scenario_filled_in(
     text = (here / "out" / "p.yaml").read_text()
     assert "name: mtrec-training" in text
     assert '"epochs": 3' in text
+
+
+@pytest.mark.parametrize(("pipeline", "what"), [("training", "scenario and the lease"), ("search", "scenario")])
+def test_compile_fills_in_what_the_cluster_file_says(
+    pipeline: str, what: str, here: Path, repository: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("compile", "-o", "p.yaml", "--pipeline", pipeline)
+    cluster = str(repository / "k8s" / "cluster" / "cluster.yaml")
+    code, output, _ = _main(capsys, *arguments, "--cluster", cluster)
+    assert (code, output) == (0, f"p.yaml written; give each run the {what}, or compile with --scenario\n")
+    wanted = next(yaml.safe_load_all((here / "p.yaml").read_text()))["root"]["inputDefinitions"]["parameters"]
+    assert wanted["dvc_root"]["defaultValue"] == "/mtrec/dvc"
+    assert wanted["text_cache"]["defaultValue"] == "/mtrec/texts"
+    assert "defaultValue" not in wanted["scenario"]
+    code, output, _ = _main(capsys, *arguments, "--cluster", cluster, "--scenario", "video")
+    assert (code, output) == (0, "p.yaml written\n")
+    wanted = next(yaml.safe_load_all((here / "p.yaml").read_text()))["root"]["inputDefinitions"]["parameters"]
+    assert ("mtrec-video-training" in str(wanted.get("lease"))) is (pipeline == "training")
 
 
 def test_run_ends_with_the_gate_s_verdict_as_exit_code(

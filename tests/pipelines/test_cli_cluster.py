@@ -43,7 +43,7 @@ def mtrec(capsys: pytest.CaptureFixture[str]) -> Mtrec:
 
 
 def test_submit_and_show(stand_in: StandIn, mtrec: Mtrec) -> None:
-    code, out, _ = mtrec("submit", "training", "--scenario", "ecommerce", "--data", "dvc:abc")
+    code, out, _ = mtrec("submit", "training", "--scenario", "ecommerce", "--data", "dvc:abcd")
     (run,) = stand_in.runs
     assert code == 0
     assert "mtrec-training version v" in out
@@ -54,6 +54,16 @@ def test_submit_and_show(stand_in: StandIn, mtrec: Mtrec) -> None:
     assert code == 0
     assert "ingest_data        done" in out
     assert "validate_data      running" in out
+
+
+def test_many_users_are_told_apart_by_the_cluster_file(mtrec: Mtrec, repository: Path) -> None:
+    cluster = str(repository / "k8s" / "cluster" / "cluster.yaml")
+    with StandIn("2.17", multi_user=True).running() as server:
+        assert mtrec("submit", "training", "--host", server.url)[0] == 2
+        assert mtrec("submit", "training", "--host", server.url, "--cluster", cluster)[0] == 0
+        daily = ("--cron", "0 3 * * *", "--host", server.url, "--cluster", cluster)
+        assert mtrec("schedule", "create", "training", *daily)[0] == 0
+        assert [one["namespace"] for one in server.experiments.values()] == ["mtrec"]
 
 
 def test_submit_and_follow_to_a_registered_model(stand_in: StandIn, mtrec: Mtrec) -> None:
@@ -88,6 +98,15 @@ def test_a_failed_run_is_exit_code_1_with_its_reason(stand_in: StandIn, mtrec: M
     assert "; see http" in err
 
 
+def test_steps_after_a_failed_one_are_not_run(stand_in: StandIn, mtrec: Mtrec) -> None:
+    mtrec("submit", "training")
+    (run,) = stand_in.runs
+    stand_in.play = [Frame("FAILED", {"ingest-data": "FAILED"}, error="no space")]
+    out = mtrec("runs", "show", run)[1]
+    assert "validate_data      not run\n" in out
+    assert "waiting" not in out
+
+
 def test_a_stopped_run_is_exit_code_1(stand_in: StandIn, mtrec: Mtrec) -> None:
     stand_in.play = [Frame("CANCELED", {"ingest-data": "CANCELED"})]
     code, _, err = mtrec("submit", "training", "--follow")
@@ -100,7 +119,9 @@ def test_runs_list_and_stop(stand_in: StandIn, mtrec: Mtrec) -> None:
     mtrec("submit", "training")
     (run,) = stand_in.runs
     stand_in.runs[run]["display_name"] = "a [bold]name"
-    assert "a [bold]name" in mtrec("runs", "list")[1]
+    listed = mtrec("runs", "list")[1]
+    assert "a [bold]name" in listed
+    assert all(line == line.rstrip() for line in listed.splitlines())
     code, out, _ = mtrec("runs", "stop", run)
     asked, mlflow = out.splitlines()
     assert (code, asked) == (0, f"run {run} is asked to stop")
@@ -116,8 +137,40 @@ def test_runs_list_and_stop(stand_in: StandIn, mtrec: Mtrec) -> None:
         (("submit", "serving"), "choose one of training, monitoring"),
         (("submit", "monitoring"), "monitoring needs --data"),
         (("submit", "training", "--scenario", "nothing"), "nothing"),
+        (("submit", "training", "--gpus", "2"), "--gpus 2: without --cluster training takes one; give a cluster"),
+        (("compile", "--gpus", "2"), "with storage and steps.fine_tune_model.gpus: 2"),
         (("submit", "training", "--image", "my image"), "--image 'my image': give an image's name"),
         (("submit", "training", "--service-account", "Me_"), "--service-account 'Me_': give the name of a service"),
+        (
+            ("submit", "training", "--data", "dvc:"),
+            "--data 'dvc:': give an absolute path as the pods see it, or dvc:",
+        ),
+        (("submit", "training", "--data", "dvc:VERSION"), "of which 4 hexadecimal digits are enough"),
+        (("submit", "search", "--data", "dvc:abc"), "of which 4 hexadecimal digits are enough"),
+        (("submit", "training", "--data", "dvc:abcd.dir"), "of which 4 hexadecimal digits are enough"),
+        (("submit", "training", "--data", "drops"), "--data 'drops': give an absolute path as the pods see it"),
+        (
+            ("submit", "monitoring", "--data", "dvc:abcd"),
+            "--data 'dvc:abcd': give an absolute path as the pods see it",
+        ),
+        (("submit", "training", "--dvc-root", "dvc"), "--dvc-root 'dvc': give an absolute path"),
+        (("submit", "training", "--checkpoints", "./c"), "--checkpoints './c': give an absolute path"),
+        (("submit", "training", "--text-cache", "~/texts"), "--text-cache '~/texts': give an absolute path"),
+        (("submit", "training", "--tracking-uri", "foo bar"), "--tracking-uri 'foo bar': give a URI, as http://"),
+        (
+            ("submit", "training", "--pipeline-root", "foo"),
+            "--pipeline-root 'foo': give a URI, as s3://bucket/path",
+        ),
+        (("submit", "training", "--namespace", "Bad NS"), "--namespace 'Bad NS': give the name of a namespace"),
+        (("runs", "list", "--installed-in", "Bad"), "--installed-in 'Bad': give the name of a namespace"),
+        (("submit", "training", "--experiment", "a\nb"), r"--experiment 'a\nb': give a name of one line"),
+        (("submit", "training", "--ui", "not url"), "--ui 'not url': give a URL"),
+        (
+            ("submit", "search", "--checkpoints", "/x"),
+            "--checkpoints is of training and monitoring: a search keeps",
+        ),
+        (("runs", "show", ""), "'RUN': it is empty"),
+        (("schedule", "delete", " "), "'SCHEDULE': it is empty"),
         (("runs", "list", "--token-file", "not/there"), "--token-file not/there"),
     ],
 )
@@ -129,6 +182,17 @@ def test_wrong_input_is_exit_code_2(
     assert code == 2
     assert part in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("data", ["/mtrec/my drops", "dvc:0123", f"dvc:{'ab' * 16}.dir"])
+def test_what_pods_can_take_is_sent_as_it_is(data: str, stand_in: StandIn, mtrec: Mtrec) -> None:
+    given = {"data": data, "checkpoints": "/c", "tracking_uri": "sqlite:////m/mlflow.db"}
+    options = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", value)]
+    code, out, err = mtrec("submit", "training", *options, "--experiment", "größer [2]", "--ui", "pages:80/x")
+    assert code == 0, err
+    (run,) = stand_in.runs.values()
+    assert given.items() <= run["runtime_config"]["parameters"].items()
+    assert f"https://pages:80/x/#/runs/details/{run['run_id']}" in out.splitlines()
 
 
 def test_the_commands_in_the_documentation_exist(repository: Path) -> None:

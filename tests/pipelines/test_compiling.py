@@ -23,6 +23,7 @@ from pipelines.compiling import (
     compile_training,
 )
 from pipelines.placing import Placing
+from pipelines.submitting import parameters_of
 from pipelines.training import SIDE_EFFECTS
 
 DIGEST = "registry.example/mtrec/python@sha256:" + "a" * 64
@@ -166,7 +167,8 @@ def test_an_uncached_exit_task_is_accepted(tmp_path: Path) -> None:
 def test_a_pipeline_equals_its_golden_file(name: str, kind: str, tmp_path: Path, repository: Path) -> None:
     golden = repository / "tests" / "golden" / f"{name}_{kind}.yaml"
     cluster = load_cluster(repository / "k8s" / "cluster" / "cluster.yaml") if kind == "cluster" else None
-    compiled = FOR_CLUSTERS[name](tmp_path / "compiled.yaml", Placing.on(cluster) if cluster else Placing())
+    placed, given = Placing.on(cluster) if cluster else Placing(), parameters_of(name, cluster, None)
+    compiled = FOR_CLUSTERS[name](tmp_path / "compiled.yaml", placed, parameters=given)
     assert compiled.read_text() == golden.read_text(), "the pipeline changed: look at it, then `make golden`"
 
 

@@ -90,6 +90,17 @@ def test_a_run_that_somebody_stops_ends_the_view(stand_in: StandIn, server: Serv
     assert steps.steps["validate_data"].state == "stopped"
 
 
+@pytest.mark.parametrize("asked", ["CANCELING", "CANCELED"])
+def test_what_ends_with_a_stopped_run_is_told_once(asked: str, stand_in: StandIn, server: Server, run: str) -> None:
+    begun = {"ingest-data": "FAILED", "validate-data": "RUNNING"}
+    ended = begun | {"validate-data": "FAILED"}
+    stand_in.play = [Frame("RUNNING", begun), Frame(asked, ended), Frame("CANCELED", ended)]
+    _, steps, text = watched(server, run)
+    told = [line.split()[:2] for line in text.splitlines()]
+    assert told == [["ingest_data", "failed"], ["validate_data", "started"], ["validate_data", "stopped"]]
+    assert steps.steps["register_model"].state == "waiting"
+
+
 def test_a_server_that_comes_back_is_waited_for(stand_in: StandIn, server: Server, run: str) -> None:
     stand_in.play = frames(*TASKS, end="SUCCEEDED")
     waits: list[float] = []

@@ -11,7 +11,8 @@ import yaml
 from kfp import Client
 
 from mtrec.errors import ConfigError, InputError, RunError
-from pipelines.kfp_server import Access, Away, Missing, Refused, Server, connect
+from pipelines.kfp_server import Access, Away, Missing, Refused, Server, _home, connect
+from pipelines.kfp_session import Interrupted
 from pipelines.server_versions import adapt, parse_version
 from tests.kfp_stand_in import Refuse, StandIn
 
@@ -78,6 +79,23 @@ def test_a_run_whose_answer_got_lost_is_not_started_twice(stand_in: StandIn, com
     with connect(Access(host=stand_in.url)) as server:
         run = started(server, compiled)
     assert list(stand_in.runs) == [run]
+
+
+@pytest.mark.parametrize("when", ["sent", "looked for"])
+def test_ctrl_c_at_a_start_says_that_the_run_may_have_begun(
+    when: str, stand_in: StandIn, compiled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with connect(Access(host=stand_in.url)) as server:
+        if when == "sent":
+            monkeypatch.setattr(server._client, "run_pipeline", stopped)
+        else:
+            monkeypatch.setattr(server, "_runs", stopped)
+            stand_in.trouble = lambda request: "lose" if request.path.endswith("/runs") else None
+        with pytest.raises(Interrupted, match=r"look with 'mtrec runs list' whether one has begun after all$"):
+            started(server, compiled)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +184,29 @@ def test_many_users_need_a_namespace(compiled: Path) -> None:
         with connect(Access(host=stand_in.url, namespace="team")) as server:
             started(server, compiled)
             assert len(server.runs(3)) == 1
-        with connect(Access(host=stand_in.url, namespace="others")) as server:
+        with connect(Access(host=stand_in.url, namespace="others", usual="team")) as server:
             assert server.runs(3) == []
+        with connect(Access(host=stand_in.url, usual="team")) as server:
+            assert len(server.runs(3)) == 1
+            assert server.access.namespace == "team"
+
+
+def test_the_usual_namespace_is_none_of_a_single_user(stand_in: StandIn) -> None:
+    with connect(Access(host=stand_in.url, usual="team")) as server:
+        assert server.namespace == server.home == ""
+
+
+@pytest.mark.parametrize(
+    ("address", "home"),
+    [
+        ("http://ml-pipeline.kubeflow.svc.cluster.local:8888", "kubeflow"),
+        ("ml-pipeline-ui.pipes.svc:80", "pipes"),
+        ("http://127.0.0.1:8888", ""),
+        ("https://ml-pipeline.example.com/pipeline", ""),
+    ],
+)
+def test_the_namespace_of_the_server_is_known_by_its_service(address: str, home: str) -> None:
+    assert _home(address) == home
 
 
 def test_a_token_is_read_again_for_every_request(tmp_path: Path) -> None:
@@ -234,6 +273,7 @@ def test_without_kubectl_the_way_is_the_services_proxy(tmp_path: Path, monkeypat
         with connect(Access()) as server:
             assert server.runs(1) == []
             assert server.run_link("x") == ""
+            assert server.home == "kubeflow"
 
 
 def test_no_way_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,7 @@ def test_the_server_is_reached_and_kubectl_is_gone_afterwards(kubectl: Path) -> 
         says(kubectl, f"echo 'Forwarding from 127.0.0.1:{port} -> 8888'\nexec sleep 60")
         with connect(Access(installed="pipelines", context="prod")) as server:
             assert server.runs(1) == []
+            assert server.home == "pipelines"
             assert server.run_link("x") == ""  # the forwarded port is not the page's
     given = kubectl.with_name("kubectl.arguments").read_text().strip()
     assert given == "--context prod -n pipelines port-forward svc/ml-pipeline :8888 --address 127.0.0.1"

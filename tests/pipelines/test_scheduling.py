@@ -7,7 +7,8 @@ from mtrec.config import load_scenario
 from mtrec.errors import InputError
 from pipelines.cli import main
 from pipelines.kfp_server import Access, Away, Missing, Server, connect
-from pipelines.scheduling import Scheduled, create, find, six_fields
+from pipelines.kfp_session import Interrupted
+from pipelines.scheduling import Scheduled, create, find, shown, six_fields
 from pipelines.submitting import Order
 from tests.kfp_stand_in import Request, StandIn
 from tests.pipelines.test_kfp_stand_in import CRONS
@@ -30,6 +31,10 @@ def monitoring(**changed: object) -> Order:
     return Order(**(given | changed))  # type: ignore[arg-type]
 
 
+def _makes(request: Request) -> bool:
+    return (request.method, request.path[-13:]) == ("POST", "recurringruns")
+
+
 def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(stand_in: StandIn, server: Server) -> None:
     made = create(monitoring(service_account="mtrec-monitor"), "30 3 * * *", server)
     schedule = stand_in.schedules[made.id]
@@ -47,7 +52,9 @@ def test_a_schedule_runs_one_at_a_time_and_makes_up_for_nothing(stand_in: StandI
 
 def test_there_is_one_per_pipeline_and_scenario(stand_in: StandIn, server: Server) -> None:
     first = create(monitoring(), "0 3 * * *", server)
-    with pytest.raises(InputError, match=r"mtrec-monitoring-ecommerce is there already .*--replace"):
+    with pytest.raises(
+        InputError, match=r"mtrec-monitoring-ecommerce is there already \(0 3 \* \* \*\): give --replace"
+    ):
         create(monitoring(), "0 4 * * *", server)
     again = create(monitoring(), "0 4 * * *", server, replace=True)
     assert list(stand_in.schedules) == [again.id] != [first.id]
@@ -58,9 +65,7 @@ def test_there_is_one_per_pipeline_and_scenario(stand_in: StandIn, server: Serve
 
 def test_a_refused_replacement_leaves_the_old_one(stand_in: StandIn, server: Server) -> None:
     first = create(monitoring(), "0 3 * * *", server)
-    stand_in.trouble = lambda request: (
-        400 if (request.method, request.path[-13:]) == ("POST", "recurringruns") else None
-    )
+    stand_in.trouble = lambda request: 400 if _makes(request) else None
     with pytest.raises(InputError, match=r"refuses the request \(400\)"):
         create(monitoring(), "0 4 * * *", server, replace=True)
     assert list(stand_in.schedules) == [first.id]
@@ -74,7 +79,7 @@ def test_of_two_made_at_the_same_moment_one_is_kept(stand_in: StandIn, server: S
     others: list[Scheduled] = []
 
     def other(request: Request) -> None:
-        if (request.method, request.path[-13:]) == ("POST", "recurringruns"):
+        if _makes(request):
             stand_in.trouble = lambda request: None
             others.append(create(monitoring(), "0 3 * * *", server, replace=replace))
 
@@ -88,7 +93,7 @@ def test_a_server_that_goes_away_in_between_is_told_with_what_was_made(stand_in:
     create(monitoring(), "0 3 * * *", server)
 
     def away(request: Request) -> int | None:
-        if (request.method, request.path[-13:]) == ("POST", "recurringruns"):
+        if _makes(request):
             stand_in.trouble = lambda request: 503
         return None
 
@@ -100,6 +105,52 @@ def test_a_server_that_goes_away_in_between_is_told_with_what_was_made(stand_in:
         error.value
     )
     assert "delete by its id what is too much" in str(error.value)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_start_without_an_answer_says_what_may_be_there(
+    stand_in: StandIn, server: Server, monkeypatch: pytest.MonkeyPatch, replace: bool, lost: bool
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    if replace:
+        create(monitoring(), "0 3 * * *", server)
+    if lost:
+        stand_in.trouble = lambda request: "lose" if _makes(request) else None
+    else:
+        monkeypatch.setattr(server._client, "create_recurring_run", stopped)
+    kind = Away if lost else Interrupted
+    beside = " beside the one of before" if replace else ""
+    look = "look with 'mtrec schedule list' whether mtrec-monitoring-ecommerce is made after all"
+    with pytest.raises(kind, match=f"{look}{beside}$"):
+        create(monitoring(), "0 4 * * *", server, replace=replace)
+
+
+def test_ctrl_c_after_it_is_made_says_so(
+    stand_in: StandIn, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(schedule: str) -> None:
+        raise KeyboardInterrupt
+
+    create(monitoring(), "0 3 * * *", server)
+    monkeypatch.setattr(server, "delete", stopped)
+    with pytest.raises(Interrupted, match=r"is made \(schedule-\d+\), and so may be the one of before; then"):
+        create(monitoring(), "0 4 * * *", server, replace=True)
+    assert len(stand_in.schedules) == 2
+
+
+def test_what_takes_the_place_of_a_paused_one_is_paused(stand_in: StandIn, server: Server) -> None:
+    first = create(monitoring(), "0 3 * * *", server)
+    assert not first.paused
+    assert not create(monitoring(), "0 4 * * *", server, replace=True).paused
+    server.pause(find(server, first.name).id)
+    again = create(monitoring(), "0 5 * * *", server, replace=True)
+    assert again.paused
+    assert [one["mode"] for one in stand_in.schedules.values()] == ["DISABLE"]
+    server.resume(again.id)
+    assert not create(monitoring(), "0 6 * * *", server, replace=True).paused
 
 
 def test_it_is_paused_resumed_and_deleted(stand_in: StandIn, server: Server) -> None:
@@ -118,6 +169,11 @@ def test_it_is_paused_resumed_and_deleted(stand_in: StandIn, server: Server) -> 
 def test_what_is_no_cron_expression(cron: str) -> None:
     with pytest.raises(InputError, match="five fields are expected"):
         six_fields(cron)
+
+
+@pytest.mark.parametrize("given", ["0 3 * * *", "30 0 3 * * *", "0,30 0 3 * * *"])
+def test_an_expression_is_shown_as_it_was_given(given: str) -> None:
+    assert shown(six_fields(given)) == given
 
 
 @pytest.mark.parametrize("cron", CRONS)
@@ -165,11 +221,14 @@ def test_the_commands(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         assert "No schedule is there yet" in told("list")
         out = told("create", "monitoring", "--data", "/mtrec/drops", "--cron", "0 3 * * *")
         (made,) = stand_in.schedules
-        assert (
-            out == f"schedule {name} created: 0 0 3 * * * ({made})\n{stand_in.url}/#/recurringrun/details/{made}\n"
-        )
+        assert out == f"schedule {name} created: 0 3 * * * ({made})\n{stand_in.url}/#/recurringrun/details/{made}\n"
         assert told("pause", name) == f"schedule {name} paused\n"
-        assert "paused" in told("list")
+        line = told("list").splitlines()[1]
+        assert " 0 3 * * *  paused " in line
+        assert line.endswith(f"  {made}  /mtrec/drops")
+        again = told("create", "monitoring", "--data", "/mtrec/drops", "--cron", "0 4 * * *", "--replace")
+        (made,) = stand_in.schedules
+        assert again.splitlines()[0] == f"schedule {name} replaced: 0 4 * * * ({made}); it stays paused"
         assert told("resume", made) == f"schedule {name} goes on\n"
         assert told("delete", name) == f"schedule {name} deleted\n"
         assert stand_in.schedules == {}

@@ -111,7 +111,7 @@ def test_plain_lines_tell_beginnings_ends_and_some_progress() -> None:
     view = PlainView(Console(), clock)  # type: ignore[arg-type]
     step = Step("fine_tune_model", state="running", started=100.0, message="epoch 2")
     view.step_changed(step)
-    assert lines[0].startswith("fine_tune_model  started")
+    assert lines == ["fine_tune_model  started  epoch 2"]
     for second in range(1, 1000):
         clock.now, step.fraction = 100.0 + second, second / 1000
         view.step_changed(step)

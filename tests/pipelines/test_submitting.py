@@ -77,6 +77,18 @@ def test_a_search_without_a_database_and_another_namespace_are_refused_before_th
     assert not stand_in.pipelines
 
 
+def test_a_server_for_one_user_takes_its_own_namespace_alone(stand_in: StandIn, server: Server) -> None:
+    server.home = "kubeflow"
+    apart = r"for a single user, and runs pods in kubeflow only, not in mtrec: set namespace: kubeflow in the"
+    with pytest.raises(InputError, match=apart):
+        submit(order(placed=Placing.on(Cluster())), server)
+    assert not stand_in.pipelines
+    submit(order(placed=Placing.on(Cluster(namespace="kubeflow"))), server)
+    submit(order(), server)
+    server.multi_user = True
+    prepare(order(placed=Placing.on(Cluster())), server)
+
+
 def test_the_same_again_is_the_same_version_and_another_image_another(stand_in: StandIn, server: Server) -> None:
     first, again = submit(order(), server), submit(order(), server)
     assert first.prepared.uploaded
