@@ -30,6 +30,7 @@ from pipelines.cluster_values import (
     Namespace,
     Resource,
     Sources,
+    UriOrEmpty,
 )
 
 EXAMPLE = "k8s/cluster/cluster.yaml"
@@ -216,7 +217,7 @@ class Cluster(Frozen):
     """Secrets with logins of the registry."""
     service_account: NameOrEmpty = ""
     """Of the pods. Empty: the server's."""
-    pipeline_root: str = ""
+    pipeline_root: UriOrEmpty = ""
     """Where artifacts go, e.g. s3://bucket/path. Empty: the server's."""
     run_as_user: int | None = Field(default=None, gt=0)
     """User of the pods, as Pod Security "restricted" wants it, from KFP 2.17 on. Empty: the server's."""

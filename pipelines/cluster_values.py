@@ -102,6 +102,7 @@ _below = _spelled(
     r"(?!(.*/)?\.\.(/|$))([\w-][\w./-]*)?",
     "no folder below the mount: letters, digits and '_-./' are allowed, and no '..'",
 )
+_uri = _spelled(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", "no URI: write it as s3://bucket/path", 4096)
 _entry = _spelled("[-._A-Za-z0-9]+", "letters, digits, '-', '_' and '.' are allowed")
 
 Cpu = Annotated[str, BeforeValidator(_as_text), AfterValidator(_cpu)]
@@ -111,6 +112,8 @@ Name = Annotated[str, AfterValidator(_name)]
 NameOrEmpty = Annotated[str, AfterValidator(lambda given: given and _name(given))]
 Namespace = Annotated[str, AfterValidator(_namespace)]
 Image = Annotated[str, AfterValidator(_image)]
+Uri = Annotated[str, AfterValidator(_uri)]
+UriOrEmpty = Annotated[str, AfterValidator(lambda given: given and _uri(given))]
 Resource = Annotated[str, AfterValidator(_resource)]
 LabelKey = Annotated[str, AfterValidator(_label)]
 LabelValue = Annotated[str, BeforeValidator(_in_quotes), AfterValidator(_label_value)]

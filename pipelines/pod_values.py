@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from pipelines.cluster_values import Namespace, Uri
+
 _PATH = r"/[^\x00-\x1f\x7f]*"
 _PATH_TEXT = "an absolute path as the pods see it"
-_URI = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://\S+$")]
-_NAMESPACE = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 _VERSION = r"dvc:([0-9a-f]{4,32}|[0-9a-f]{32}\.dir)"
 
 PATH: tuple[Any, str] = (Annotated[str, Field(pattern=f"^{_PATH}$")], _PATH_TEXT)
@@ -18,8 +18,8 @@ DATA: tuple[Any, str] = (
     Annotated[str, Field(pattern=f"^({_PATH}|{_VERSION})$")],
     f"{_PATH_TEXT}, or dvc: and a version, of which 4 hexadecimal digits are enough",
 )
-TRACKING: tuple[Any, str] = (_URI, "a URI, as http://mlflow:5000")
-ROOT: tuple[Any, str] = (_URI, "a URI, as s3://bucket/path")
+TRACKING: tuple[Any, str] = (Uri, "a URI, as http://mlflow:5000")
+ROOT: tuple[Any, str] = (Uri, "a URI, as s3://bucket/path")
 PAGES: tuple[Any, str] = (Annotated[str, Field(pattern=r"^\S+$")], "a URL, as https://kubeflow.example.com")
-NAMESPACE: tuple[Any, str] = (_NAMESPACE, "the name of a namespace: a to z, 0 to 9 and - within")
+NAMESPACE: tuple[Any, str] = (Namespace, "the name of a namespace: a to z, 0 to 9 and - within")
 EXPERIMENT: tuple[Any, str] = (Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")], "a name of one line")

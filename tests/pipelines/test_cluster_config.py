@@ -147,6 +147,7 @@ def test_a_step_is_laid_over_the_defaults_and_these_over_the_standard(tmp_path: 
         ({"image": "ghcr.io/Me/python:1"}, ["image: no image", "the name in small letters"]),
         ({"image": "Me/python:1"}, ["image: no image"]),
         ({"image": "me/python@sha256:1"}, ["image: no image"]),
+        ({"pipeline_root": "bucket/path"}, ["pipeline_root: no URI: write it as s3://bucket/path"]),
         ({"storage": {"claim": "a", "dvc_root": "../x"}}, ["storage.dvc_root: no folder below the mount"]),
         ({"storage": {"claim": "a", "dvc_root": "x/../../y"}}, ["storage.dvc_root: no folder below the mount"]),
         (
