@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+import requests
 
 LOGIN = {
     "AWS_ACCESS_KEY_ID": "somebody",
@@ -57,6 +58,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     server.start()
     try:
         host, port = server.get_host_and_port()
-        yield Store(f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")
+        url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        requests.post(f"{url}/moto-api/reset", timeout=10).raise_for_status()  # what it keeps outlives a server
+        yield Store(url)
     finally:
         server.stop()
