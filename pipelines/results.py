@@ -15,10 +15,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mtrec.addresses import without_login
 from mtrec.data.contract import replacing_file, replacing_folder
 from mtrec.evaluation.notes import WITHIN_CHANCE, within_chance
 from mtrec.tracking import resolve_uri
-from mtrec.tracking.connection import redacted
 from pipelines.workspace import Run, callable_as, shown
 
 _COPIES = {
@@ -112,7 +112,7 @@ def promotion(result: RunResult) -> str | None:
     if found is None or found.get("champion"):
         return None
     uri = result.tracking_uri
-    where = "" if uri == resolve_uri() else f" --tracking-uri {shlex.quote(redacted(uri))}"
+    where = "" if uri == resolve_uri() else f" --tracking-uri {shlex.quote(without_login(uri))}"
     return f"{callable_as('mtrec')} models approve {found['name']}/{found['version']} --why '…'{where}"
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mtrec.errors import InputError
 from pipelines.kfp_server import Away, Missing, ScheduleView, Server
 from pipelines.kfp_session import Interrupted
-from pipelines.submitting import Order, Prepared, prepare
+from pipelines.submitting import Order, Prepared, prepare, sent
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
@@ -120,12 +120,7 @@ def create(order: Order, cron: str, server: Server, *, replace: bool = False) ->
         made = server.schedule(
             name,
             six,
-            experiment_id=prepared.experiment_id,
-            pipeline_id=prepared.pipeline_id,
-            version_id=prepared.version_id,
-            parameters=parameters,
-            service_account=order.service_account,
-            pipeline_root=order.pipeline_root,
+            **sent(order, prepared, parameters),
             description=f"{order.kind} of {order.scenario.name}, made by mtrec",
             enabled=not paused,
         )

@@ -162,6 +162,24 @@ def prepare(order: Order, server: Server) -> Prepared:
     )
 
 
+def sent(order: Order, prepared: Prepared, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the server is sent to start or to schedule an order, beside its name.
+
+    Args:
+        order: what shall run.
+        prepared: what is on the server.
+        parameters: `order.given`.
+    """
+    return {
+        "experiment_id": prepared.experiment_id,
+        "pipeline_id": prepared.pipeline_id,
+        "version_id": prepared.version_id,
+        "parameters": parameters,
+        "service_account": order.service_account,
+        "pipeline_root": order.pipeline_root,
+    }
+
+
 def submit(order: Order, server: Server) -> Started:
     """Start a run.
 
@@ -172,13 +190,5 @@ def submit(order: Order, server: Server) -> Started:
     parameters = order.given
     prepared = prepare(order, server)
     name = f"{order.scenario.name}-{order.kind}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
-    run = server.start(
-        name,
-        experiment_id=prepared.experiment_id,
-        pipeline_id=prepared.pipeline_id,
-        version_id=prepared.version_id,
-        parameters=parameters,
-        service_account=order.service_account,
-        pipeline_root=order.pipeline_root,
-    )
+    run = server.start(name, **sent(order, prepared, parameters))
     return Started(id=run, name=name, prepared=prepared)

@@ -76,6 +76,17 @@ print(json.dumps(said))
 """
 
 
+def python(code: str, uri: str, login: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code as somebody with a login."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | login | {"MLFLOW_TRACKING_URI": uri},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+
+
 def environment(container: dict[str, Any], manifests: Documents, namespace: str) -> dict[str, str]:
     """What Kubernetes would give to a container."""
     by_name = {
@@ -205,13 +216,7 @@ def test_the_trainer_cannot_promote(
 
     def tried(user: str, password: str) -> dict[str, bool]:
         login = {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
-        done = subprocess.run(
-            [sys.executable, "-c", TRY],
-            env=os.environ | login | {"MLFLOW_TRACKING_URI": server},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        done = python(TRY, server, login, tmp_path)
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout.splitlines()[-1]))
 
@@ -241,13 +246,8 @@ def test_the_trainer_cannot_promote(
 
     def promotes(first: str = "") -> bool:
         code = f"from mlflow import MlflowClient\nclient = MlflowClient()\n{first}\n"
-        done = subprocess.run(
-            [sys.executable, "-c", code + 'client.set_registered_model_tag("unnamed", "mtrec.history.0001", "x")'],
-            env=os.environ | login | {"MLFLOW_TRACKING_URI": server},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        code += 'client.set_registered_model_tag("unnamed", "mtrec.history.0001", "x")'
+        done = python(code, server, login, tmp_path)
         assert done.returncode == 0 or "error code 403" in done.stderr, done.stderr
         return done.returncode == 0
 
@@ -314,13 +314,7 @@ def test_the_registry_comes_back_from_its_backup(
 
     def tell(server: Server, code: str) -> str:
         login = {name: admin[name] for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")}
-        done = subprocess.run(
-            [sys.executable, "-c", USER + code],
-            env=os.environ | login | {"MLFLOW_TRACKING_URI": server.uri},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        done = python(USER + code, server.uri, login, tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mtrec.tracking import UNTOLD
+
 _WELL = ("SUCCEEDED", "COMPLETE", "CACHED")
 _BADLY = ("FAILED", "CANCELED", "CANCELLED", "ERROR")
-UNTOLD = "a step failed"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from mtrec.errors import ConfigError, MtrecError
 from mtrec.evaluation.trial_report import write_trials
 from mtrec.lineage import code_revision
 from mtrec.progress import report
-from mtrec.stages.ending import UNTOLD, Ending
+from mtrec.stages.ending import Ending
 from mtrec.stages.fine_tune import trainer_for
 from mtrec.training import space
 from mtrec.training.loop import Progress
@@ -170,7 +170,7 @@ def conclude(inputs: Which, outputs: Outputs, scenario: Scenario, ending: Ending
         settings = shlex.join(word for setting in summary["settings"] for word in ("--set", setting))
         tracking.tag_run(parent, best_trial=str(summary["best"]["number"]), best_settings=settings)
     open_trials = any(trial["state"] in ("running", "waiting") for trial in summary["trials"])
-    failure = ending.failure or (UNTOLD if open_trials and not ending.sure else None)
+    failure = ending.failure or (tracking.UNTOLD if open_trials and not ending.sure else None)
     tracking.tag_run(parent, outcome=f"failed: {failure}"[: tracking.LONGEST] if failure else "searched")
     tracking.log_artifacts(parent, [outputs.page, outputs.picture, outputs.summary])
     if not unended:

@@ -48,6 +48,7 @@ from mtrec.tracking.retraining import (
 )
 from mtrec.tracking.runs import (
     LONGEST,
+    UNTOLD,
     Run,
     child_run,
     finish_run,
@@ -71,6 +72,7 @@ from mtrec.tracking.verify import Link, verify
 __all__ = [
     "LONGEST",
     "NO_CHAMPION",
+    "UNTOLD",
     "Champion",
     "Change",
     "Decision",

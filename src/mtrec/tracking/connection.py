@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtrec.addresses import without_login
 from mtrec.errors import InputError, RunError, Unavailable
 
 if TYPE_CHECKING:
@@ -84,20 +85,20 @@ def connected(uri: str) -> Iterator[MlflowClient]:
         except UnsupportedModelRegistryStoreURIException as error:
             known = ", ".join(sorted(filter(None, error.supported_uri_schemes)))
             raise InputError(
-                f"MLflow at {redacted(uri)}: unknown kind of address (known: {known}). Correct --tracking-uri or "
-                f"{_VARIABLE}; without both, {EMBEDDED.removeprefix(_SQLITE)} is used"
+                f"MLflow at {without_login(uri)}: unknown kind of address (known: {known}). Correct --tracking-uri "
+                f"or {_VARIABLE}; without both, {EMBEDDED.removeprefix(_SQLITE)} is used"
             ) from error
         except MlflowException as error:
             if not is_denied(error):
                 kind = Unavailable if error.get_http_status_code() >= 500 else RunError
-                raise kind(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
+                raise kind(f"MLflow at {without_login(uri)}: {one_line(error)}") from error
             user = os.environ.get("MLFLOW_TRACKING_USERNAME", "without a name")
             raise RunError(
-                f"MLflow at {redacted(uri)}: permission denied to user '{user}'; let somebody do it who may, "
+                f"MLflow at {without_login(uri)}: permission denied to user '{user}'; let somebody do it who may, "
                 "or ask for the permission"
             ) from error
         except (SQLAlchemyError, requests.RequestException) as error:
-            raise Unavailable(f"MLflow at {redacted(uri)}: {one_line(error)}") from error
+            raise Unavailable(f"MLflow at {without_login(uri)}: {one_line(error)}") from error
 
 
 @contextmanager
@@ -155,11 +156,6 @@ def check_database(uri: str) -> None:
         raise RunError(f"{path}: not an SQLite database; restore it or move it away to start anew") from error
 
 
-def redacted(uri: str) -> str:
-    """The URI without user name and password, which may hold any character."""
-    return uri if uri.startswith(_SQLITE) else re.sub(r"//.*@", "//", uri)
-
-
 def database_of(uri: str) -> Path | None:
     """The file of an SQLite store; None elsewhere."""
     if not uri.startswith(_SQLITE) or ":memory:" in uri:
@@ -179,7 +175,7 @@ def _probe(uri: str) -> None:
         except requests.RequestException as error:
             if attempt == _PROBES - 1:
                 raise Unavailable(
-                    f"MLflow at {redacted(uri)}: no answer ({type(error).__name__}); is it up? "
+                    f"MLflow at {without_login(uri)}: no answer ({type(error).__name__}); is it up? "
                     "The address comes from --tracking-uri or MLFLOW_TRACKING_URI"
                 ) from error
             time.sleep(1 + attempt)

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
+from mtrec.addresses import without_login
 from mtrec.data.contract import replacing_folder
 from mtrec.errors import ModelError, RunError
-from mtrec.tracking.connection import as_global, connected, one_line, redacted, resolve_uri
+from mtrec.tracking.connection import as_global, connected, one_line, resolve_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -156,7 +157,7 @@ def check_champion(name: str, tracking_uri: str | None = None) -> bool:
 
 def _python_command(code: str, tracking_uri: str) -> str:
     """The shell command that runs one line of code on this MLflow, where `client` is an MlflowClient."""
-    where = redacted(tracking_uri).replace(f"{Path.cwd()}{os.sep}", "")
+    where = without_login(tracking_uri).replace(f"{Path.cwd()}{os.sep}", "")
     python = sys.executable.replace(f"{Path.cwd()}{os.sep}", "")
     line = f"from mlflow import MlflowClient; client = MlflowClient(); {code}"
     return f"MLFLOW_TRACKING_URI={shlex.quote(where)} {shlex.join([python, '-c', line])}"

@@ -24,11 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mtrec.addresses import without_login
 from mtrec.config import Scenario
 from mtrec.errors import ModelError, RunError
 from mtrec.lease import Held
 from mtrec.tracking.card import model_card
-from mtrec.tracking.connection import as_global, connected, is_denied, locked, one_line, redacted, resolve_uri
+from mtrec.tracking.connection import as_global, connected, is_denied, locked, one_line, resolve_uri
 from mtrec.tracking.deciding import LEASE_SECONDS, deciding
 from mtrec.tracking.history import NONE, move_champion, new_change
 from mtrec.tracking.judgement import log_judgement, read
@@ -182,7 +183,7 @@ def register(
         champion_version=champion,
         aliases=aliases,
         run_id=run.run_id,
-        tracking_uri=redacted(uri),
+        tracking_uri=without_login(uri),
     )
 
 

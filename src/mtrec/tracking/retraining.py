@@ -21,6 +21,7 @@ from mtrec.tracking.runs import (
     LONGEST,
     PIPELINE_RUN,
     REGISTERED,
+    UNTOLD,
     Run,
     experiment_of,
     find_run,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 KEY, WHY = "mtrec.retraining_key", "mtrec.retraining_reason"
 VERDICT, REASON, OUTCOME = "mtrec.verdict", "mtrec.reason", "mtrec.outcome"
-_UNTOLD = "a step failed"
 DEAD_AFTER = timedelta(days=1)
 """A run that MLflow calls running for longer was killed, with nobody left to tell."""
 
@@ -238,7 +238,7 @@ def log_training_outcome(
         elif (found := _named(client, scenario.name, name)) is not None:
             trained = found
         else:
-            return f"failed: {failure or _UNTOLD}"
+            return f"failed: {failure or UNTOLD}"
         failure = failure or (None if sure else _unfinished(trained))
         outcome = f"failed: {failure}" if failure else _judged(trained)
         client.set_tag(trained.info.run_id, OUTCOME, outcome[:LONGEST])
@@ -250,13 +250,13 @@ def _unfinished_look(own: MlflowRun | None, trained: MlflowRun | None) -> str | 
     verdict = own.data.tags.get(VERDICT) if own else None
     if verdict == "retrain":
         return _unfinished(trained)
-    return None if verdict else _UNTOLD
+    return None if verdict else UNTOLD
 
 
 def _unfinished(trained: MlflowRun | None) -> str | None:
     """What to say of a training that was neither refused by the gate nor registered."""
     tags = trained.data.tags if trained else {}
-    return None if tags.get("mtrec.gate") == "fail" or REGISTERED in tags else _UNTOLD
+    return None if tags.get("mtrec.gate") == "fail" or REGISTERED in tags else UNTOLD
 
 
 def _judged(trained: MlflowRun) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PIPELINE_RUN = "mtrec.pipeline_run"
 REGISTERED = "mtrec.registered"
 """Tag of a pipeline run whose candidate is in the registry: its name and version."""
+UNTOLD = "a step failed"
+"""The outcome of a run that failed where nothing says why."""
 LONGEST = 4000
 """Characters of a tag that every store takes."""
 LINEAGE = ("data_version", "code_revision", "parameters_hash", "image")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mtrec.addresses import without_login
 from mtrec.errors import ConfigError, RunError, Unavailable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Storage:
     """
 
     def __init__(self, url: str) -> None:
-        self.url, self.shown = url, _without_login(url)
+        self.url, self.shown = url, without_login(url).partition("?")[0]
         self.path: Path | None = None
         if url.startswith(_SQLITE) and ":memory:" not in url and len(url) > len(_SQLITE):
             self.path = Path(url.removeprefix(_SQLITE)).absolute()
@@ -152,18 +152,10 @@ class Storage:
             thread.join()
 
 
-def _without_login(url: str) -> str:
-    """A URL for people: without name and password, which may hold any character, and without its query."""
-    if url.startswith(_SQLITE):
-        return url
-    scheme, slashes, rest = url.partition("//")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2].partition('?')[0]}"
-
-
 def _reason(error: BaseException) -> str:
     from sqlalchemy.exc import DBAPIError
 
     while error.__cause__ is not None and not isinstance(error, DBAPIError):
         error = error.__cause__
     told = str(error.orig if isinstance(error, DBAPIError) else error)
-    return re.sub(r"//\S*@", "//", " ".join(told.split()))[:400] or type(error).__name__
+    return without_login(" ".join(told.split()))[:400] or type(error).__name__

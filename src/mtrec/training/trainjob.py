@@ -71,10 +71,9 @@ class Kubeflow:
         resources = self._resources(self._runtime())
         self._sdk = _client(self.namespace, self._silence)
         found = self._answered(self._read)
-        self._ours = found is not None
         if not self._owned():
-            self._ours = False
             raise Lost(f"{self.shown}: another attempt has taken it over")
+        self._ours = found is not None
         if found is not None and not (adopt and self._usable(found)):
             self._answered(self._remove)
             self._gone()

@@ -50,17 +50,9 @@ def test_two_workers_share_a_study_and_one_report_tells_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("MTREC_STUDIES", postgres.replace("postgres:@", "postgres:a-secret@"))
-    (tmp_path / "shop.yaml").write_text(json.dumps(searched.as_dict()))
     given = {"dataset": shop_run / "dataset", "data_version": "v1", "trials": str(TRIALS), "tracking_uri": uri}
     given["pipeline_run"] = RUN
-    command = [sys.executable, "-m", "mtrec.stages", "search", "--scenario", str(tmp_path / "shop.yaml")]
-    other = subprocess.Popen(
-        [*command, *(word for key, value in given.items() for word in ("--input", f"{key}={value}"))],
-        env={**os.environ, "PYTHONPATH": str(repository / "src")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    other = _worker(searched, given, tmp_path, repository)
     _wait_for_trial(postgres, study_name(searched, "v1"), other)
     mine = run_stage("search", inputs=given, outputs={}, scenario=searched)
     output, error = other.communicate(timeout=120)
@@ -97,17 +89,9 @@ def test_a_search_whose_worker_was_killed_is_reported_and_goes_on(
     monkeypatch.setenv("MTREC_STUDIES", postgres)
     assert report(searched, tmp_path, tracking_uri=uri, state="FAILED") == {}, "no worker has begun"
     assert not (tmp_path / "page").exists()
-    (tmp_path / "shop.yaml").write_text(json.dumps(searched.as_dict()))
     given = {"dataset": shop_run / "dataset", "data_version": "v1", "study": "killed"}
     given |= {"tracking_uri": uri, "pipeline_run": RUN}
-    command = [sys.executable, "-m", "mtrec.stages", "search", "--scenario", str(tmp_path / "shop.yaml")]
-    worker = subprocess.Popen(
-        [*command, *(word for key, value in given.items() for word in ("--input", f"{key}={value}"))],
-        env={**os.environ, "PYTHONPATH": str(repository / "src")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    worker = _worker(searched, given, tmp_path, repository)
     _wait_for_trial(postgres, "killed", worker)
     while _statuses(uri).count("RUNNING") < 2:  # the study's and the trial's
         time.sleep(0.05)
@@ -125,6 +109,19 @@ def test_a_search_whose_worker_was_killed_is_reported_and_goes_on(
     said = report(searched, tmp_path, tracking_uri=uri, state="RUNNING")
     assert [trial["state"] for trial in said["trials"]].count("complete") == 2
     assert set(_statuses(uri)) == {"FINISHED", "KILLED"}
+
+
+def _worker(scenario: Scenario, given: dict[str, Any], folder: Path, repository: Path) -> "subprocess.Popen[str]":
+    """Another worker, in a process of its own."""
+    (folder / "shop.yaml").write_text(json.dumps(scenario.as_dict()))
+    command = [sys.executable, "-m", "mtrec.stages", "search", "--scenario", str(folder / "shop.yaml")]
+    return subprocess.Popen(
+        [*command, *(word for key, value in given.items() for word in ("--input", f"{key}={value}"))],
+        env={**os.environ, "PYTHONPATH": str(repository / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def _statuses(uri: str) -> list[str]:
